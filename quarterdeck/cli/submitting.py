@@ -1,0 +1,67 @@
+"""The command `submit`."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from quarterdeck.cli.console import print_json, print_note, print_text
+from quarterdeck.cli.options import AsJson, DataDir, connected
+from quarterdeck.cli.prompts import read_prompt, repository_url
+from quarterdeck.cli.watching import watch_to_end
+from services.contracts.rest import Job, RepositoryRequest
+from services.contracts.words import JobKind, Publish
+
+
+def submit(
+    prompt: Annotated[
+        str | None, typer.Argument(help="What is to be done; `-` or a pipe: read from standard input.")
+    ] = None,
+    *,
+    repository: Annotated[
+        list[str] | None, typer.Option("--repository", "-r", help="A Git URL or a local folder; may be repeated.")
+    ] = None,
+    prompt_file: Annotated[Path | None, typer.Option("--prompt-file", "-f", help="Read the prompt from here.")] = None,
+    base: Annotated[str | None, typer.Option(help="Branch, tag or commit to start from.")] = None,
+    name: Annotated[str | None, typer.Option(help="A name for the job.")] = None,
+    kind: Annotated[JobKind, typer.Option(help="`code` ends in a change, `task` is a conversation.")] = JobKind.CODE,
+    no_publish: Annotated[bool, typer.Option("--no-publish", help="Store the change only; push nothing.")] = False,
+    max_parallel: Annotated[int | None, typer.Option(help="Most runs of the job at once.")] = None,
+    model: Annotated[str | None, typer.Option(help="The model to use.")] = None,
+    priority: Annotated[int, typer.Option(help="-100 to 100; higher goes first.")] = 0,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Stay and show how it goes.")] = False,
+    as_json: AsJson = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Submit a job on one or more repositories.
+
+    With --watch the exit code tells the outcome: 0 completed, 3 only some runs completed, 4 failed, 5 cancelled.
+    """
+    if not repository and kind is JobKind.CODE:
+        raise typer.BadParameter("name at least one repository with -r: a `code` job needs one")
+    text = read_prompt(prompt, prompt_file)
+    repositories = [_repository(typed, base) for typed in repository or []]
+    options: dict[str, Any] = {"publish": Publish.NONE} if no_publish else {}
+    options |= {key: value for key, value in {"maxParallel": max_parallel, "model": model}.items() if value is not None}
+
+    async def send() -> Job:
+        async with connected(data_dir) as client:
+            return await client.submit(text, repositories, kind=kind, name=name, priority=priority, options=options)
+
+    job = asyncio.run(send())
+    if watch:
+        print_note(f"Job {job.id}")
+        watch_to_end(job.id, as_json=as_json, data_dir=data_dir)
+    elif as_json:
+        print_json(job)
+    else:
+        print_text(str(job.id))
+        print_note(f"See how it goes with: quarterdeck watch {job.id}")
+
+
+def _repository(typed: str, base: str | None) -> RepositoryRequest:
+    # As it comes: whether a reference can be one is for the gateway to say, by the field's name.
+    return RepositoryRequest.model_construct(url=repository_url(typed), base_ref=base)

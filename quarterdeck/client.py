@@ -1,0 +1,281 @@
+"""The asynchronous client of the native API. It holds no state of jobs: every answer is the gateway's."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import aclosing
+from datetime import datetime, timedelta
+from functools import partial
+from types import TracebackType
+from typing import Any, Protocol, Self, TypeVar
+from urllib.parse import quote
+from uuid import UUID
+
+import httpx
+from pydantic import BaseModel, ValidationError
+
+from quarterdeck.address import resolve
+from quarterdeck.errors import ProtocolError, WaitTimeoutError
+from quarterdeck.sse import Event, follow
+from quarterdeck.transport import Transport
+from services.contracts.rest import (
+    MAX_PAGE,
+    Changeset,
+    ChangesetPage,
+    Health,
+    Job,
+    JobOptions,
+    JobPage,
+    JobRequest,
+    Logs,
+    RepositoryRequest,
+    Run,
+    RunPage,
+    Transcript,
+)
+from services.contracts.words import ChangesetState, JobKind, JobState
+
+PATIENCE = timedelta(seconds=30)
+"""How long a request is tried again while the gateway cannot be reached or cannot serve."""
+
+RECONNECT_PATIENCE = timedelta(seconds=60)
+"""How long an event stream may be without any connection."""
+
+FINAL_STATES = frozenset({JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED})
+
+Id = UUID | str
+_Model = TypeVar("_Model", bound=BaseModel)
+_Item_co = TypeVar("_Item_co", bound=BaseModel, covariant=True)
+
+
+class _Page(Protocol[_Item_co]):
+    @property
+    def items(self) -> Sequence[_Item_co]: ...
+
+    @property
+    def next_cursor(self) -> str | None: ...
+
+
+class Client:
+    """A client of one gateway; use it in ``async with``.
+
+    ``address``: such as `http://127.0.0.1:8080`; default: `QUARTERDECK_ADDRESS`, else the running local stack's.
+    ``api_key``: default: `QUARTERDECK_API_KEY`, else the local stack's. Raises NotConfiguredError where none is
+    known. ``patience``: how long reads and submits are tried again. Every method raises ``ApiError`` (by kind:
+    NotFoundError, InvalidRequestError, …), UnavailableError or ProtocolError.
+    """
+
+    def __init__(
+        self, address: str | None = None, api_key: str | None = None, *, patience: timedelta = PATIENCE
+    ) -> None:
+        endpoint = resolve(address, api_key)
+        self.address = endpoint.address
+        self._transport = Transport(endpoint.address, endpoint.api_key, patience)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        error_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._transport.close()
+
+    async def submit(
+        self,
+        prompt: str,
+        repositories: Iterable[str | RepositoryRequest] = (),
+        *,
+        kind: JobKind | str = JobKind.CODE,
+        name: str | None = None,
+        priority: int = 0,
+        not_before: datetime | None = None,
+        options: JobOptions | Mapping[str, Any] | None = None,
+        idempotency_key: str | None = None,
+    ) -> Job:
+        """Ask for a job on these repositories: Git URLs, or absolute paths where the server allows them.
+
+        ``options``: as ``JobOptions`` or by their JSON names. ``not_before``: with a time zone.
+        ``idempotency_key``: the same key twice makes one job; default: a fresh one, so that retries are safe.
+        """
+        body: dict[str, Any] = {
+            "prompt": prompt,
+            "kind": str(kind),
+            "priority": priority,
+            "repositories": [_repository_json(repository) for repository in repositories],
+        }
+        if name is not None:
+            body["name"] = name
+        if not_before is not None:
+            body["notBefore"] = not_before.isoformat()
+        if options is not None:
+            body["options"] = _model_json(options) if isinstance(options, JobOptions) else dict(options)
+        return await self._submit(body, idempotency_key)
+
+    async def submit_request(self, request: JobRequest, *, idempotency_key: str | None = None) -> Job:
+        """The same for a request that is a model already."""
+        return await self._submit(_model_json(request), idempotency_key)
+
+    async def _submit(self, body: Mapping[str, Any], idempotency_key: str | None) -> Job:
+        # Escaped to ASCII: a lone surrogate is for the gateway to refuse, by the field's name.
+        content = json.dumps(body).encode()
+        key = idempotency_key or str(uuid.uuid4())
+        return _parsed(Job, await self._transport.post("/v1/jobs", content, key))
+
+    async def job(self, job_id: Id) -> Job:
+        return _parsed(Job, await self._transport.get(f"/v1/jobs/{_segment(job_id)}"))
+
+    def jobs(
+        self,
+        *,
+        state: JobState | str | None = None,
+        kind: JobKind | str | None = None,
+        repository: str | None = None,
+        name: str | None = None,
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
+        limit: int | None = None,
+    ) -> AsyncIterator[Job]:
+        """Jobs from the newest on, page by page as they are asked for; at most ``limit`` of them."""
+        filters = _filters(
+            state=state,
+            kind=kind,
+            repository=repository,
+            name=name,
+            createdAfter=created_after,
+            createdBefore=created_before,
+        )
+        return self._items(partial(_parsed, JobPage), "/v1/jobs", filters, limit)
+
+    async def cancel_job(self, job_id: Id) -> Job:
+        """Ask for the job's end; what runs is stopped soon after. Raises ConflictError where it is final."""
+        return _parsed(Job, await self._transport.post_once(f"/v1/jobs/{_segment(job_id)}/cancel"))
+
+    def runs(self, job_id: Id, *, limit: int | None = None) -> AsyncIterator[Run]:
+        """The job's runs in the order of its repositories."""
+        return self._items(partial(_parsed, RunPage), f"/v1/jobs/{_segment(job_id)}/runs", {}, limit)
+
+    async def run(self, run_id: Id) -> Run:
+        return _parsed(Run, await self._transport.get(f"/v1/runs/{_segment(run_id)}"))
+
+    async def cancel_run(self, run_id: Id) -> Run:
+        """Ask for one run's end; the job's other runs go on. Raises ConflictError where it is too late."""
+        return _parsed(Run, await self._transport.post_once(f"/v1/runs/{_segment(run_id)}/cancel"))
+
+    async def diff(self, run_id: Id) -> str:
+        """The run's change as a unified diff. Raises NotFoundError where it has none (yet)."""
+        response = await self._transport.get(f"/v1/runs/{_segment(run_id)}/diff")
+        return response.content.decode(errors="replace")
+
+    async def transcript(self, run_id: Id) -> Transcript:
+        return _parsed(Transcript, await self._transport.get(f"/v1/runs/{_segment(run_id)}/transcript"))
+
+    async def logs(self, run_id: Id) -> Logs:
+        return _parsed(Logs, await self._transport.get(f"/v1/runs/{_segment(run_id)}/logs"))
+
+    def changesets(
+        self,
+        *,
+        state: ChangesetState | str | None = None,
+        repository: str | None = None,
+        job_id: Id | None = None,
+        run_id: Id | None = None,
+        limit: int | None = None,
+    ) -> AsyncIterator[Changeset]:
+        """Changesets from the newest on."""
+        filters = _filters(state=state, repository=repository, jobId=job_id, runId=run_id)
+        return self._items(partial(_parsed, ChangesetPage), "/v1/changesets", filters, limit)
+
+    async def changeset(self, changeset_id: Id) -> Changeset:
+        return _parsed(Changeset, await self._transport.get(f"/v1/changesets/{_segment(changeset_id)}"))
+
+    async def health(self) -> Health:
+        return _parsed(Health, await self._transport.get("/health"))
+
+    def events(
+        self, job_id: Id, *, after: str | None = None, patience: timedelta = RECONNECT_PATIENCE
+    ) -> AsyncGenerator[Event, None]:
+        """The job's events from its first on, or from behind ``after`` (an ``Event.id``), until it has finished.
+
+        A broken connection is made again: every durable event comes once and in order, and what the gateway no
+        longer has is one event of the kind `gap`. Close the iterator (``contextlib.aclosing``) to leave early.
+        Raises UnavailableError where no connection could be made for ``patience``.
+        """
+
+        async def is_over() -> bool:
+            return (await self.job(job_id)).state in FINAL_STATES
+
+        return follow(
+            self._transport,
+            f"/v1/jobs/{_segment(job_id)}/events",
+            after=after,
+            patience_seconds=patience.total_seconds(),
+            is_over=is_over,
+        )
+
+    async def wait(self, job_id: Id, *, deadline: timedelta = timedelta(days=1)) -> Job:
+        """Wait until the job is final. Raises WaitTimeoutError after ``deadline``; the job then goes on."""
+        try:
+            async with asyncio.timeout(deadline.total_seconds()):
+                async with aclosing(self.events(job_id)) as events:
+                    async for _ in events:
+                        pass
+                return await self.job(job_id)
+        except TimeoutError as error:
+            raise WaitTimeoutError(f"Job {job_id} is not final after {deadline}; it goes on.") from error
+
+    async def _items(
+        self,
+        page_of: Callable[[httpx.Response], _Page[_Item_co]],
+        path: str,
+        filters: Mapping[str, str],
+        limit: int | None,
+    ) -> AsyncGenerator[_Item_co, None]:
+        """The items of all pages; each page is fetched when the one before is used up."""
+        left, cursor = limit, dict[str, str]()
+        while left is None or left > 0:
+            size = MAX_PAGE if left is None else min(left, MAX_PAGE)
+            page = page_of(await self._transport.get(path, {**filters, **cursor, "limit": size}))
+            for item in page.items:
+                yield item
+            if page.next_cursor is None:
+                return
+            left = None if left is None else left - len(page.items)
+            cursor = {"cursor": page.next_cursor}
+
+
+def _parsed(model: type[_Model], response: httpx.Response) -> _Model:
+    try:
+        return model.model_validate_json(response.content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the body"
+        raise ProtocolError(
+            f"{response.request.url} answered what is no {model.__name__} ({where}: {first['msg']}). "
+            "Is it a Quarterdeck gateway of this client's version?"
+        ) from error
+
+
+def _segment(identifier: Id) -> str:
+    return quote(str(identifier), safe="")
+
+
+def _model_json(model: BaseModel) -> dict[str, Any]:
+    return model.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def _repository_json(repository: str | RepositoryRequest) -> dict[str, Any]:
+    return {"url": repository} if isinstance(repository, str) else _model_json(repository)
+
+
+def _filters(**values: str | UUID | datetime | None) -> dict[str, str]:
+    return {
+        name: value.isoformat() if isinstance(value, datetime) else str(value)
+        for name, value in values.items()
+        if value is not None
+    }

@@ -1,0 +1,1 @@
+"""An offline stand-in for Claude: speaks the Messages API over HTTP and carries out literal replacements only."""

@@ -1,0 +1,27 @@
+"""What of our own environment a child process may see: enough to run, no secret."""
+
+import os
+from collections.abc import Mapping
+
+BASE = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ")
+NETWORK = (
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+)
+"""For the processes that talk to the outside: the model's API and Git remotes."""
+
+
+def passed_on(*names: str, source: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Those of the variables that are set."""
+    return {name: source[name] for name in names if source.get(name)}
+
+
+def base_environment() -> dict[str, str]:
+    """What every process gets."""
+    return passed_on(*BASE)

@@ -1,0 +1,274 @@
+"""The models of the native API `/v1`: they validate requests, shape answers and make the OpenAPI document."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic.alias_generators import to_camel
+
+from services.contracts.text import is_storable
+from services.contracts.words import (
+    ChangesetState,
+    ExitReason,
+    JobKind,
+    JobOutcome,
+    JobState,
+    Outcome,
+    Publish,
+    RunState,
+)
+
+MAX_PROMPT_CHARACTERS = 100_000
+MAX_REPOSITORIES = 1_000
+MAX_PAGE = 200
+
+
+def _refuse_unstorable(text: str) -> str:
+    if not is_storable(text):
+        raise ValueError("must not contain NUL or lone surrogates")
+    return text
+
+
+def _refuse_blank(text: str) -> str:
+    if not text.strip():
+        raise ValueError("must not be blank")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_refuse_unstorable)]
+Name = Annotated[Text, Field(min_length=1, max_length=200), AfterValidator(_refuse_blank)]
+Ref = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=200,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._/+@-]*$",
+        description="a branch, a tag or a commit SHA",
+    ),
+]
+
+
+class Model(BaseModel):
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True)
+
+
+class Request(Model):
+    """What a client sends: unknown fields are refused."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel, populate_by_name=False, frozen=True, extra="forbid", strict=True
+    )
+
+
+class RepositoryRequest(Request):
+    url: Annotated[Text, Field(min_length=1, max_length=2_000)] = Field(
+        description="a Git URL, or an absolute path where the server allows local repositories"
+    )
+    base_ref: Ref | None = Field(
+        None, description="where the work starts; default: the remote's default branch"
+    )
+
+
+class JobOptions(Request):
+    publish: Annotated[Publish, Field(strict=False)] = Field(
+        Publish.PULL_REQUEST,
+        description="what becomes of a change: pushed with a pull request, or only stored",
+    )
+    model: Name | None = Field(None, description="the model to use; default: the server's")
+    max_turns: Annotated[int, Field(ge=1, le=1_000)] = Field(100, description="most model requests a run")
+    max_parallel: Annotated[int, Field(ge=1, le=1_000)] | None = Field(
+        None, description="most runs of this job at once; default: no limit of its own"
+    )
+    max_attempts: Annotated[int, Field(ge=1, le=10)] = Field(3, description="most attempts a run")
+    deadline_seconds: Annotated[int, Field(ge=1, le=86_400)] = Field(
+        1_800, description="wall time of one attempt, in seconds"
+    )
+    commit_message: Annotated[Text, Field(min_length=1, max_length=5_000)] | None = Field(
+        None, description="default: the job's name, else the prompt's first line"
+    )
+
+
+class JobRequest(Request):
+    prompt: Annotated[
+        Text, Field(min_length=1, max_length=MAX_PROMPT_CHARACTERS), AfterValidator(_refuse_blank)
+    ]
+    kind: Annotated[JobKind, Field(strict=False)] = JobKind.CODE
+    name: Name | None = None
+    repositories: Annotated[list[RepositoryRequest], Field(max_length=MAX_REPOSITORIES)] = Field(
+        default_factory=list, description="one run each; a `task` may have none, a `code` job needs one"
+    )
+    priority: Annotated[int, Field(ge=-100, le=100)] = Field(0, description="higher goes first")
+    not_before: Annotated[datetime, Field(strict=False)] | None = Field(
+        None, description="RFC 3339; the runs stay queued until then"
+    )
+    options: JobOptions = Field(default_factory=lambda: JobOptions.model_validate({}))
+
+    @model_validator(mode="after")
+    def _code_needs_a_repository(self) -> JobRequest:
+        if self.kind is JobKind.CODE and not self.repositories:
+            raise FieldError("repositories", "a `code` job needs at least one repository")
+        if self.not_before is not None and self.not_before.tzinfo is None:
+            raise FieldError("notBefore", "needs a time zone: `2026-01-31T12:00:00Z`")
+        return self
+
+
+class FieldError(ValueError):
+    """A rule over several fields failed; ``field`` is the path to name in the answer."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class RunCounts(Model):
+    """How many of the job's runs are where; the sum is `total`."""
+
+    total: int
+    started: int = Field(description="runs that an agent has ever claimed")
+    active: int = Field(description="started or dispatched, and not final")
+    completed: int
+    failed: int
+    cancelled: int
+
+
+class Job(Model):
+    id: UUID
+    name: str | None
+    kind: JobKind
+    state: JobState
+    outcome: JobOutcome | None
+    prompt: str
+    priority: int
+    options: dict[str, Any]
+    runs: RunCounts
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    cancel_requested_at: datetime | None
+    not_before: datetime | None
+    retry_of: UUID | None
+
+
+class RunUsage(Model):
+    turns: int
+    input_tokens: int
+    output_tokens: int
+    cache_read_input_tokens: int
+    cache_creation_input_tokens: int
+
+
+class FileStat(Model):
+    path: str
+    change: str
+    insertions: int
+    deletions: int
+    binary: bool
+
+
+class Changeset(Model):
+    """What a run delivers; it has a life of its own after the run."""
+
+    id: UUID
+    job_id: UUID
+    run_id: UUID
+    state: ChangesetState
+    repository: str
+    branch: str
+    base_sha: str
+    base_branch: str | None
+    commit_sha: str
+    files: list[FileStat]
+    insertions: int
+    deletions: int
+    url: str | None
+    error: str | None
+    created_at: datetime
+    published_at: datetime | None
+
+
+class Run(Model):
+    id: UUID
+    job_id: UUID
+    position: int = Field(description="0-based place among the job's repositories")
+    repository: str | None
+    base_ref: str | None
+    base_sha: str | None
+    branch: str | None
+    state: RunState
+    outcome: Outcome | None
+    exit_reason: ExitReason | None
+    error: str | None
+    summary: str | None
+    attempt: int
+    agent: str | None
+    usage: RunUsage
+    changeset: Changeset | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    cancel_requested_at: datetime | None
+
+
+class Page(Model):
+    next_cursor: str | None = Field(description="pass as `cursor` for the next page; null on the last")
+
+
+class JobPage(Page):
+    items: list[Job]
+
+
+class RunPage(Page):
+    items: list[Run]
+
+
+class ChangesetPage(Page):
+    items: list[Changeset]
+
+
+class TranscriptMessage(Model):
+    number: int
+    attempt: int
+    role: Literal["user", "assistant"]
+    content: Any = Field(description="content blocks as the Messages API has them")
+    created_at: datetime
+
+
+class Transcript(Model):
+    run_id: UUID
+    messages: list[TranscriptMessage]
+
+
+class LogLine(Model):
+    number: int = Field(description="the durable number of the event within the job")
+    time: datetime
+    level: str
+    message: str
+
+
+class Logs(Model):
+    run_id: UUID
+    lines: list[LogLine]
+
+
+class ProblemField(Model):
+    field: str = Field(description="path of the field: `repositories[0].url`")
+    message: str
+
+
+class Problem(Model):
+    """RFC 9457 problem details, `application/problem+json`."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    errors: list[ProblemField] = Field(default_factory=list)
+
+
+class Health(Model):
+    status: Literal["healthy", "degraded"]
+    service: str
+    checks: dict[str, str]

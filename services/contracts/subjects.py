@@ -1,0 +1,58 @@
+"""The NATS streams, their subjects and durable consumers, and the ids of what travels on them."""
+
+from __future__ import annotations
+
+import re
+
+from services.contracts.words import EventKind, Queue
+
+COMMANDS_STREAM = "COMMANDS"
+WORK_STREAM = "WORK"
+EVENTS_STREAM = "EVENTS"
+
+COMMAND_SUBMIT = "qd.cmd.job.submit"
+COMMAND_CANCEL = "qd.cmd.job.cancel"
+ALL_COMMANDS = "qd.cmd.>"
+ALL_WORK = "qd.work.*"
+ALL_EVENTS = "qd.evt.>"
+
+EVENTS_DOORBELL = "qd.ctl.events"
+"""Core NATS: durable events were committed and wait to be published."""
+
+_TOKEN = re.compile(r"[A-Za-z0-9_-]+")
+
+
+class SubjectTokenError(ValueError):
+    """A word cannot stand in a NATS subject: only letters, digits, `_` and `-` may."""
+
+
+def _token(word: str) -> str:
+    if not _TOKEN.fullmatch(word):
+        raise SubjectTokenError(f"{word!r} cannot stand in a subject")
+    return word
+
+
+def work(queue: Queue) -> str:
+    return f"qd.work.{queue}"
+
+
+def work_consumer(queue: Queue) -> str:
+    return f"{queue}-workers"
+
+
+def control(run_id: str) -> str:
+    return f"qd.ctl.{_token(run_id)}"
+
+
+def event(job_id: str, run_id: str, kind: EventKind) -> str:
+    """``run_id``: empty for an event of the job as a whole."""
+    return f"qd.evt.{_token(job_id)}.{_token(run_id or '_')}.{kind.replace('.', '_')}"
+
+
+def events_of_job(job_id: str) -> str:
+    return f"qd.evt.{_token(job_id)}.>"
+
+
+def work_order_id(run_id: str, dispatch: int) -> str:
+    """The `Nats-Msg-Id` of a work order: a run's id alone would be swallowed when it is sent again."""
+    return f"{run_id}:{dispatch}"

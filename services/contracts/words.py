@@ -1,0 +1,125 @@
+"""The closed sets of words that every surface, table and event shares."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class JobKind(StrEnum):
+    CODE = "code"
+    """Ends in a change."""
+    TASK = "task"
+    """A conversation; may have no repository."""
+
+
+class JobState(StrEnum):
+    QUEUED = "queued"
+    RUNNING = "running"
+    CANCELLING = "cancelling"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class RunState(StrEnum):
+    QUEUED = "queued"
+    """Waits for a slot, or for its `not_before`."""
+    DISPATCHED = "dispatched"
+    """A work order is out."""
+    RUNNING = "running"
+    """An agent holds the lease."""
+    WAITING = "waiting"
+    """A task waits for its user; holds no slot and no process."""
+    PUBLISHING = "publishing"
+    """The changeset is stored and its publication queued or claimed."""
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class Outcome(StrEnum):
+    """What came of a completed run."""
+
+    DELIVERED = "delivered"
+    """Published as asked."""
+    STORED = "stored"
+    """A patch, as asked."""
+    NO_CHANGES = "no_changes"
+    UNVERIFIED = "unverified"
+    """Its tests failed."""
+    ANSWERED = "answered"
+
+
+class JobOutcome(StrEnum):
+    ALL = "all"
+    PARTIAL = "partial"
+
+
+class ExitReason(StrEnum):
+    """Why a failed run failed."""
+
+    MODEL_REFUSED = "model_refused"
+    MODEL_REJECTED = "model_rejected"
+    """The model service answered that the request can never succeed: key, model name, permission, size."""
+    MODEL_UNAVAILABLE = "model_unavailable"
+    MAX_TURNS = "max_turns"
+    BUDGET_EXHAUSTED = "budget_exhausted"
+    TIMED_OUT = "timed_out"
+    STUCK = "stuck"
+    BLOCKED = "blocked"
+    """The model itself said that it cannot do what was asked."""
+    CLONE_FAILED = "clone_failed"
+    PUSH_REJECTED = "push_rejected"
+    LOST = "lost"
+    INTERNAL = "internal"
+
+
+class ChangesetState(StrEnum):
+    STORED = "stored"
+    QUEUED = "queued"
+    PUSHING = "pushing"
+    OPEN = "open"
+    MERGED = "merged"
+    CLOSED = "closed"
+    FAILED = "failed"
+
+
+class Publish(StrEnum):
+    """What a job wants done with its changesets."""
+
+    PULL_REQUEST = "pull_request"
+    NONE = "none"
+    """The patch is stored only."""
+
+
+class Queue(StrEnum):
+    CODE = "code"
+    TASK = "task"
+    REVIEW = "review"
+    PUBLISH = "publish"
+
+
+class EventKind(StrEnum):
+    """The dotted name of each payload of the protobuf `Event`."""
+
+    JOB_SUBMITTED = "job.submitted"
+    JOB_STARTED = "job.started"
+    JOB_CANCEL_REQUESTED = "job.cancel_requested"
+    JOB_FINISHED = "job.finished"
+    RUN_DISPATCHED = "run.dispatched"
+    RUN_STARTED = "run.started"
+    RUN_PREPARED = "run.prepared"
+    RUN_REQUEUED = "run.requeued"
+    RUN_PUBLISHING = "run.publishing"
+    RUN_FINISHED = "run.finished"
+    TURN_STARTED = "turn.started"
+    TURN_ENDED = "turn.ended"
+    TURN_RESET = "turn.reset"
+    TOOL_STARTED = "tool.started"
+    TOOL_ENDED = "tool.ended"
+    FILE_CHANGED = "file.changed"
+    LOG = "log"
+    DELTA = "delta"
+    CHANGESET_STORED = "changeset.stored"
+    CHANGESET_PUSHED = "changeset.pushed"
+    CHANGESET_FAILED = "changeset.failed"

@@ -1,0 +1,42 @@
+"""`python -m services.jobs.migrate`: bring the schema of DATABASE_URL up to date; safe to run twice, or at once."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import urlsplit, urlunsplit
+
+from alembic import command
+from alembic.config import Config
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings
+
+from services.runtime.settings import load, refuse
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+class MigrateSettings(BaseSettings):
+    database_url: Annotated[SecretStr, Field(validation_alias="DATABASE_URL")]
+
+
+def migrate(database_url: str) -> None:
+    """Apply what is missing, each migration at most once, under an advisory lock."""
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    parts = urlsplit(database_url)
+    config.attributes["url"] = urlunsplit(parts._replace(scheme="postgresql+asyncpg"))
+    command.upgrade(config, "head")
+
+
+def main() -> None:
+    settings = load(MigrateSettings)
+    try:
+        migrate(settings.database_url.get_secret_value())
+    except OSError as error:
+        refuse("DATABASE_URL", f"Postgres cannot be reached: {error}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

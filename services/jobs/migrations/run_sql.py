@@ -1,0 +1,17 @@
+"""Run a migration's `.sql` file as one script, which prepared statements cannot."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from alembic import op
+from sqlalchemy.util import await_only
+
+VERSIONS = Path(__file__).parent / "versions"
+
+
+def run_sql_file(name: str) -> None:
+    """Run all statements of ``versions/name`` on the migration's own connection and transaction."""
+    connection = op.get_bind().connection.driver_connection
+    assert connection is not None
+    await_only(connection.execute((VERSIONS / name).read_text()))

@@ -1,0 +1,326 @@
+"""NATS for every service: one connection that comes back by itself, and the streams set up again after a wipe.
+
+A message is a doorbell: whoever publishes has already written to Postgres what the message asks for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeAlias
+
+import nats
+from nats.aio.client import Client as NatsClient
+from nats.aio.msg import Msg
+from nats.js import JetStreamContext
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+from nats.js.errors import APIError
+from nats.js.errors import Error as JetStreamError
+
+from services.runtime.streams import STREAMS
+from services.runtime.telemetry import logger
+
+log = logger("runtime.jetstream")
+
+Message: TypeAlias = Msg
+
+PUBLISH_SECONDS = 2.0
+# A fetch in flight across a server's restart never gets the new message: look anew after this at the latest.
+FETCH_SECONDS = 5.0
+RETRY_SECONDS = 0.5
+ACK_WAIT = timedelta(seconds=10)
+
+
+class BusUnavailableError(Exception):
+    """NATS cannot be reached or did not answer in time: whether the message arrived is unknown."""
+
+
+@dataclass(frozen=True)
+class Outgoing:
+    subject: str
+    data: bytes
+    message_id: str
+    """The `Nats-Msg-Id`: JetStream drops a second one within two minutes."""
+
+
+_FAILURES = (nats.errors.Error, JetStreamError, OSError, TimeoutError)
+
+
+class Bus:
+    """One process's connection to NATS."""
+
+    def __init__(self, url: str, *, name: str) -> None:
+        self._url = url
+        self._name = name
+        self._client = NatsClient()
+        self._jetstream: JetStreamContext | None = None
+        self._connecting: asyncio.Task[None] | None = None
+        self._ready = asyncio.Event()
+        self._came_back = asyncio.Event()
+
+    async def start(self, *, wait: timedelta = timedelta(seconds=3)) -> None:
+        """Begin to connect; return once connected, or after ``wait`` with the attempts going on behind."""
+        self._connecting = asyncio.create_task(self._connect(), name="nats connect")
+        await asyncio.wait([self._connecting], timeout=wait.total_seconds())
+        if self._connecting.done():
+            self._connecting.result()
+        else:
+            log.warning("NATS is away; going on without it until it comes")
+
+    async def _connect(self) -> None:
+        await self._client.connect(
+            self._url,
+            name=self._name,
+            max_reconnect_attempts=-1,
+            # Any number of seconds will do, whatever its annotation says.
+            reconnect_time_wait=0.25,  # type: ignore[arg-type]
+            connect_timeout=2,
+            ping_interval=2,
+            max_outstanding_pings=2,
+            error_cb=self._on_error,
+            disconnected_cb=self._on_disconnect,
+            reconnected_cb=self._on_reconnect,
+        )
+        self._jetstream = self._client.jetstream(timeout=PUBLISH_SECONDS)
+        while not await self._set_up_streams():  # noqa: ASYNC110  a server sets no event of ours
+            await asyncio.sleep(RETRY_SECONDS)
+        self._ready.set()
+
+    async def _on_error(self, error: Exception) -> None:
+        log.debug("nats", error=_words(error))
+
+    async def _on_disconnect(self) -> None:
+        if not self._client.is_closed:
+            log.warning("NATS connection lost; reconnecting")
+
+    async def _on_reconnect(self) -> None:
+        log.info("NATS connection is back")
+        await self._set_up_streams()
+        self._came_back.set()
+        self._came_back = asyncio.Event()
+
+    async def _set_up_streams(self) -> bool:
+        assert self._jetstream is not None
+        try:
+            for config in STREAMS:
+                try:
+                    await self._jetstream.add_stream(config)
+                except APIError:
+                    await self._jetstream.update_stream(config)
+        except _FAILURES as error:
+            log.warning("streams could not be set up", error=_words(error))
+            return False
+        return True
+
+    async def close(self) -> None:
+        """Flush and close within 2 s."""
+        if self._connecting is not None:
+            self._connecting.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._connecting
+        with suppress(*_FAILURES):
+            async with asyncio.timeout(PUBLISH_SECONDS):
+                if self._client.is_connected:
+                    await self._client.flush(timeout=1)
+                await self._client.close()
+
+    def _context(self) -> JetStreamContext:
+        if self._jetstream is None or not self._client.is_connected:
+            raise BusUnavailableError("not connected to NATS")
+        return self._jetstream
+
+    async def publish(self, message: Outgoing) -> None:
+        """Store ``message`` in its stream, waiting for JetStream's word; raises ``BusUnavailableError``."""
+        await self.publish_all([message])
+
+    async def publish_all(self, messages: Sequence[Outgoing]) -> None:
+        """Store ``messages`` in order, all in flight together; raises ``BusUnavailableError`` if any failed."""
+        context = self._context()
+        try:
+            async with asyncio.timeout(PUBLISH_SECONDS):
+                waiting = [
+                    await context.publish_async(m.subject, m.data, headers={"Nats-Msg-Id": m.message_id})
+                    for m in messages
+                ]
+                await asyncio.gather(*waiting)
+        except _FAILURES as error:
+            raise BusUnavailableError(f"publish: {_words(error)}") from error
+
+    async def publish_unstored(self, subject: str, data: bytes) -> None:
+        """Send ``data`` to a stream's subject without waiting for JetStream's word: it may be lost."""
+        with suppress(*_FAILURES):
+            if self._client.is_connected:
+                await self._client.publish(subject, data)
+
+    async def ring(self, subject: str, data: bytes = b"") -> None:
+        """Send over core NATS: heard by whoever listens now, lost otherwise. Never fails."""
+        await self.publish_unstored(subject, data)
+
+    async def listen(self, subject: str, callback: Callable[[Message], Awaitable[None]]) -> None:
+        """Hear ``subject`` over core NATS for as long as the process lives, from when NATS is there on."""
+        await self._ready.wait()
+        await self._client.subscribe(subject, cb=callback)
+
+    async def pull(self, stream: str, subject: str, durable: str, *, batch: Callable[[], int]) -> AsyncIterator[Msg]:
+        """Yield messages of a work queue, for ever; each must be acknowledged by who takes it.
+
+        ``batch``: how many may be fetched now, asked before each fetch, ≥ 1.
+        The consumer is made where it is missing, and made again where NATS lost it.
+        """
+        await self._ready.wait()
+        config = ConsumerConfig(
+            durable_name=durable,
+            ack_policy=AckPolicy.EXPLICIT,
+            ack_wait=ACK_WAIT.total_seconds(),
+            max_deliver=-1,  # a bound would strand the message; attempts are counted in Postgres
+            max_ack_pending=10_000,
+            filter_subject=subject,
+        )
+        while True:
+            try:
+                assert self._jetstream is not None
+                subscription = await self._jetstream.pull_subscribe(subject, durable, stream, config)
+                async for message in self._fetched(subscription, batch):
+                    yield message
+            except _FAILURES as error:
+                log.debug("consumer will be made again", durable=durable, error=_words(error))
+                await asyncio.sleep(RETRY_SECONDS)
+
+    async def _fetched(
+        self, subscription: JetStreamContext.PullSubscription, batch: Callable[[], int]
+    ) -> AsyncIterator[Msg]:
+        while True:
+            messages = await self._fetch(subscription, batch())
+            for message in messages:
+                yield message
+
+    async def _fetch(self, subscription: JetStreamContext.PullSubscription, batch: int) -> list[Msg]:
+        fetch = asyncio.create_task(subscription.fetch(batch, timeout=FETCH_SECONDS))
+        came_back = asyncio.create_task(self._came_back.wait())
+        try:
+            await asyncio.wait([fetch, came_back], return_when=asyncio.FIRST_COMPLETED)
+            if not fetch.done():
+                raise BusReconnectedError("the server was gone in between")
+            return fetch.result()
+        except TimeoutError:
+            return []
+        finally:
+            fetch.cancel()
+            came_back.cancel()
+
+    async def tail(self, stream: str, subject: str, *, after: int | None = None) -> AsyncIterator[Tailed]:
+        """Yield every message of ``stream`` on ``subject`` in order, for ever.
+
+        ``after``: the stream sequence to start behind; None: only what comes from now on.
+        When NATS was wiped, goes on with the new stream from its start, which has another incarnation.
+        """
+        await self._ready.wait()
+        incarnation = ""
+        while True:
+            try:
+                assert self._jetstream is not None
+                info = await self._jetstream.stream_info(stream)
+                current = incarnation_of(info.created)
+                if incarnation and current != incarnation:
+                    after = 0
+                incarnation = current
+                if after is None:
+                    after = info.state.last_seq
+                subscription = await self._jetstream.pull_subscribe(
+                    subject, stream=stream, config=_tail_config(subject, after)
+                )
+                async for message in self._fetched(subscription, lambda: 256):
+                    after = message.metadata.sequence.stream
+                    yield Tailed(message.subject, message.data, after, incarnation)
+            except _FAILURES as error:
+                log.debug("tail will be made again", stream=stream, error=_words(error))
+                await asyncio.sleep(RETRY_SECONDS)
+
+    async def stream_position(self, stream: str) -> StreamPosition:
+        """Where ``stream`` stands; raises ``BusUnavailableError``."""
+        try:
+            info = await self._context().stream_info(stream)
+        except _FAILURES as error:
+            raise BusUnavailableError(f"stream {stream}: {_words(error)}") from error
+        return StreamPosition(incarnation_of(info.created), info.state.first_seq, info.state.last_seq)
+
+    async def read(self, stream: str, subject: str, *, after: int, until: int) -> AsyncIterator[Tailed]:
+        """Yield what ``stream`` keeps on ``subject`` with sequences in (after, until].
+
+        Raises ``BusUnavailableError``.
+        """
+        context = self._context()
+        try:
+            info = await context.stream_info(stream)
+            subscription = await context.pull_subscribe(subject, stream=stream, config=_tail_config(subject, after))
+            try:
+                async for message in self._available(subscription):
+                    sequence = message.metadata.sequence.stream
+                    if sequence > until:
+                        return
+                    yield Tailed(message.subject, message.data, sequence, incarnation_of(info.created))
+            finally:
+                with suppress(*_FAILURES):
+                    await subscription.unsubscribe()
+        except _FAILURES as error:
+            raise BusUnavailableError(f"read {stream}: {_words(error)}") from error
+
+    async def _available(self, subscription: JetStreamContext.PullSubscription) -> AsyncIterator[Msg]:
+        pending = (await subscription.consumer_info()).num_pending or 0
+        while pending > 0:
+            messages = await subscription.fetch(min(pending, 256), timeout=PUBLISH_SECONDS)
+            pending -= len(messages)
+            for message in messages:
+                yield message
+
+    async def check(self) -> str:
+        """For `/health`."""
+        return "ok" if self._client.is_connected and self._ready.is_set() else "not connected"
+
+
+class BusReconnectedError(nats.errors.Error):
+    """The connection was replaced while a fetch was in flight; its answer may never come."""
+
+
+@dataclass(frozen=True)
+class Tailed:
+    """One message of a stream: ``sequence`` counts within ``incarnation`` of the stream."""
+
+    subject: str
+    data: bytes
+    sequence: int
+    incarnation: str
+
+
+@dataclass(frozen=True)
+class StreamPosition:
+    incarnation: str
+    first_sequence: int
+    last_sequence: int
+
+
+def incarnation_of(created: object) -> str:
+    """Name a stream by when it was made: one that was wiped and made again counts from 1 under another name."""
+    return f"{int(created.timestamp() * 1000):x}" if hasattr(created, "timestamp") else str(created)
+
+
+def _tail_config(subject: str, after: int) -> ConsumerConfig:
+    return ConsumerConfig(
+        deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
+        opt_start_seq=after + 1,
+        ack_policy=AckPolicy.NONE,
+        filter_subject=subject,
+        inactive_threshold=30,
+        mem_storage=True,
+        max_deliver=1,
+    )
+
+
+def _words(error: BaseException) -> str:
+    return str(error) or type(error).__name__
+
+
+TRANSIENT: tuple[type[BaseException], ...] = (BusUnavailableError,)

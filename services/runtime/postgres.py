@@ -1,0 +1,186 @@
+"""Postgres for every service: a bounded pool, transactions that are tried again, deadlines on everything."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, TypeAlias, TypeVar
+
+import aiosql
+import asyncpg
+import orjson
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
+
+Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
+Record: TypeAlias = asyncpg.Record
+Result = TypeVar("Result")
+
+ACQUIRE_SECONDS = 2.0
+STATEMENT_SECONDS = 5.0
+TRANSACTION_SECONDS = 10.0
+RETRY_SECONDS = 4.0
+
+# A stopped process must hold no lock for long: the server ends its transaction after at most 2 s.
+SERVER_SETTINGS = {
+    "lock_timeout": "2000",
+    "transaction_timeout": "2000",
+    "idle_in_transaction_session_timeout": "2000",
+    "timezone": "UTC",
+}
+
+
+class StoreUnavailableError(Exception):
+    """Postgres cannot be reached or is shutting down; nothing is known to have changed. Try again."""
+
+
+_GONE = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.TooManyConnectionsError,
+)
+# The server itself undid these; the same transaction may well succeed now.
+_UNDONE = (
+    asyncpg.SerializationError,
+    asyncpg.DeadlockDetectedError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.InvalidCachedStatementError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
+    asyncpg.TransactionTimeoutError,
+)
+
+
+async def _set_up(connection: asyncpg.Connection[Record]) -> None:
+    await connection.set_type_codec(
+        "jsonb",
+        schema="pg_catalog",
+        format="binary",
+        # The binary form of jsonb is a version byte, 1, before the text.
+        encoder=lambda value: b"\x01" + orjson.dumps(value),
+        decoder=lambda data: orjson.loads(memoryview(data)[1:]),
+    )
+
+
+class Database:
+    """A pool of connections, opened lazily, so that a service starts and recovers while Postgres is away."""
+
+    def __init__(self, url: str, *, size: int, name: str) -> None:
+        """``size``: most connections. ``name``: shown in `pg_stat_activity`."""
+        self._url = url
+        self._size = size
+        self._name = name
+        self._pool: asyncpg.Pool[Record] | None = None
+        self._opening = asyncio.Lock()
+
+    async def _open(self) -> asyncpg.Pool[Record]:
+        async with self._opening:
+            if self._pool is None:
+                self._pool = await asyncpg.create_pool(
+                    self._url,
+                    min_size=1,
+                    max_size=self._size,
+                    timeout=ACQUIRE_SECONDS,
+                    command_timeout=STATEMENT_SECONDS,
+                    init=_set_up,
+                    server_settings={**SERVER_SETTINGS, "application_name": self._name},
+                )
+            return self._pool
+
+    async def close(self) -> None:
+        """Close the pool; what is still in use after 2 s is cut off."""
+        if self._pool is None:
+            return
+        try:
+            async with asyncio.timeout(ACQUIRE_SECONDS):
+                await self._pool.close()
+        except TimeoutError:
+            self._pool.terminate()
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """Lend a connection; raises ``StoreUnavailableError`` where none is to be had or it breaks in use."""
+        connection: Connection | None = None
+        try:
+            pool = self._pool or await self._open()
+            async with pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
+                yield connection
+        except _GONE as error:
+            raise StoreUnavailableError(_words(error)) from error
+        except asyncpg.InterfaceError as error:
+            # asyncpg says so both of a connection that broke and of one that was misused: the latter is a bug.
+            if connection is not None and not connection.is_closed():
+                raise
+            raise StoreUnavailableError(_words(error)) from error
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """One transaction, committed at the end of the block; read committed; 10 s at most in all."""
+        try:
+            async with (
+                asyncio.timeout(TRANSACTION_SECONDS),
+                self.connection() as connection,
+                connection.transaction(),
+            ):
+                yield connection
+        except TimeoutError as error:
+            raise StoreUnavailableError(f"a transaction took over {TRANSACTION_SECONDS:g} s") from error
+
+    async def in_transaction(self, work: Callable[[Connection], Awaitable[Result]]) -> Result:
+        """Run ``work`` in a transaction, again from its start where Postgres undid it or the connection broke.
+
+        ``work`` must be safe to run twice: a broken connection leaves unknown whether its commit happened.
+        Gives up after 4 s with ``StoreUnavailableError``.
+        """
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_type((StoreUnavailableError, *_UNDONE)),
+            wait=wait_random_exponential(multiplier=0.02, max=0.5),
+            stop=stop_after_delay(RETRY_SECONDS),
+            reraise=True,
+        )
+        try:
+            return await retrying(self._once, work)
+        except _UNDONE as error:
+            raise StoreUnavailableError(_words(error)) from error
+
+    async def _once(self, work: Callable[[Connection], Awaitable[Result]]) -> Result:
+        async with self.transaction() as connection:
+            return await work(connection)
+
+    async def check(self) -> str:
+        """For `/health`."""
+        try:
+            async with self.connection() as connection:
+                await connection.fetchval("SELECT 1")
+        except StoreUnavailableError as error:
+            return f"unreachable: {error}"
+        return "ok"
+
+
+def _words(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+async def connect(url: str, *, name: str, timeout_seconds: float) -> asyncpg.Connection[Record]:
+    """One connection outside of any pool, for a thread of its own; raises ``StoreUnavailableError``."""
+    try:
+        return await asyncpg.connect(
+            url,
+            timeout=timeout_seconds,
+            command_timeout=timeout_seconds,
+            server_settings={**SERVER_SETTINGS, "application_name": name},
+        )
+    except _GONE as error:
+        raise StoreUnavailableError(_words(error)) from error
+
+
+TRANSIENT: tuple[type[BaseException], ...] = (StoreUnavailableError,)
+CONNECTION_ERRORS: tuple[type[BaseException], ...] = _GONE
+
+
+def queries(folder: Any, name: str) -> Any:
+    """Load the SQL of ``folder``/``name``.sql: statements under `-- name: …` headers, parameters as `:name`."""
+    return aiosql.from_path(folder / f"{name}.sql", "asyncpg", mandatory_parameters=False)

@@ -1,0 +1,127 @@
+"""Runs one program to its end: own process group, deadline, bounded output. Knows nothing of Git, and no shell."""
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Final
+
+GRACE: Final = timedelta(seconds=2)
+STDERR_TAIL_BYTES: Final = 16 * 1024
+_CHUNK_BYTES: Final = 256 * 1024
+_LONGEST_LINE_BYTES: Final = 64 * 1024
+
+
+class OutputLimitError(Exception):
+    """The program wrote more than its caller takes; it was ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """``stderr``: the last 16 KiB of the lines that ``on_line`` did not consume."""
+
+    exit_code: int
+    stdout: bytes
+    stderr: bytes
+
+
+async def run_process(
+    arguments: Sequence[str],
+    *,
+    environment: Mapping[str, str],
+    folder: Path,
+    timeout: timedelta,
+    stdin: bytes = b"",
+    max_output_bytes: int,
+    on_line: Callable[[bytes], bool] | None = None,
+) -> Ended:
+    """Run ``arguments`` in ``folder`` with exactly ``environment``.
+
+    ``on_line`` sees each line of stderr (ended by CR or LF) and returns whether it consumed it. Raises
+    ``TimeoutError``, ``OutputLimitError``, ``OSError`` (no such program or folder). Whenever it raises, cancellation
+    included, the whole process group is gone: SIGTERM, and SIGKILL after ``GRACE``.
+    """
+    process = await asyncio.create_subprocess_exec(
+        *arguments,
+        stdin=asyncio.subprocess.PIPE if stdin else asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        cwd=folder,
+        env=dict(environment),
+        start_new_session=True,
+        limit=_CHUNK_BYTES,
+    )
+    try:
+        async with asyncio.timeout(timeout.total_seconds()):
+            return await _follow(process, stdin, max_output_bytes, on_line)
+    except BaseException:
+        # A task of its own: a second cancellation must not leave the group behind.
+        await asyncio.shield(asyncio.create_task(_end_group(process)))
+        raise
+
+
+async def _follow(
+    process: asyncio.subprocess.Process,
+    stdin: bytes,
+    max_output_bytes: int,
+    on_line: Callable[[bytes], bool] | None,
+) -> Ended:
+    assert process.stdout is not None
+    assert process.stderr is not None
+    _, stdout, stderr = await asyncio.gather(
+        _feed(process.stdin, stdin),
+        _collect(process.stdout, max_output_bytes),
+        _watch(process.stderr, on_line),
+    )
+    return Ended(await process.wait(), stdout, stderr)
+
+
+async def _feed(stream: asyncio.StreamWriter | None, data: bytes) -> None:
+    if stream is None:
+        return
+    # A program that ends early says why by its exit code.
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        stream.write(data)
+        await stream.drain()
+        stream.close()
+        await stream.wait_closed()
+
+
+async def _collect(stream: asyncio.StreamReader, max_bytes: int) -> bytes:
+    chunks: list[bytes] = []
+    size = 0
+    while chunk := await stream.read(_CHUNK_BYTES):
+        size += len(chunk)
+        if size > max_bytes:
+            raise OutputLimitError
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+async def _watch(stream: asyncio.StreamReader, on_line: Callable[[bytes], bool] | None) -> bytes:
+    kept = rest = b""
+    while chunk := await stream.read(_CHUNK_BYTES):
+        *lines, rest = (rest + chunk).replace(b"\r", b"\n").split(b"\n")
+        rest = rest[-_LONGEST_LINE_BYTES:]
+        for line in lines:
+            if on_line is None or not on_line(line):
+                kept = (kept + line + b"\n")[-STDERR_TAIL_BYTES:]
+    return (kept + rest)[-STDERR_TAIL_BYTES:].strip()
+
+
+async def _end_group(process: asyncio.subprocess.Process) -> None:
+    _signal_group(process.pid, signal.SIGTERM)
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(process.wait(), GRACE.total_seconds())
+    # The leader may be gone while what it started is not.
+    _signal_group(process.pid, signal.SIGKILL)
+    await process.wait()
+
+
+def _signal_group(group: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, number)

@@ -1,0 +1,121 @@
+"""A worktree as a patch against its base, staged in an index that is thrown away. Changes nothing a caller can see."""
+
+import asyncio
+import os
+import shutil
+import stat
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+
+from services.vcs.diffstat import GITLINK_MODE, LINK_MODE, FileChange, parse_diffstat
+from services.vcs.errors import GitError, GitOutputTooLargeError, PatchTooLargeError
+from services.vcs.git import Git, Place
+from services.vcs.nested import add_with_nested_repositories
+from services.vcs.trees import scratch_index
+
+STAGE_TIMEOUT: Final = timedelta(minutes=5)
+MAX_PATCH_BYTES: Final = 64 * 1024 * 1024
+# The longest target that Linux takes for a symbolic link.
+_MAX_LINK_BYTES: Final = 4095
+_NO_COMMIT_IN_NESTED: Final = "does not have a commit checked out"
+
+_ADD: Final = ("add", "--all", "--", ".")
+_DIFF: Final = ("diff-index", "--cached", "--no-ext-diff", "--no-textconv", "--no-color", "--ignore-submodules=none")
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """``patch``: `git diff --binary` without renames, empty where nothing changed. ``tree``: what was staged."""
+
+    patch: bytes
+    files: tuple[FileChange, ...]
+    tree: str
+
+
+async def take_snapshot(git: Git, place: Place, base_sha: str) -> Snapshot:
+    """Stage everything that is not ignored and compare it with ``base_sha``.
+
+    ``place``: the attempt's repository, its worktree and the index that the checkout wrote (read only). Raises
+    ``PatchTooLargeError``, ``GitError``.
+    """
+    with scratch_index(place) as scratch:
+        files = await _stage(git, place, scratch, base_sha)
+        patch, tree = await asyncio.gather(
+            _patch(git, scratch, base_sha), git.run("write-tree", place=scratch, timeout=STAGE_TIMEOUT)
+        )
+    return Snapshot(patch, files, tree.decode("ascii").strip())
+
+
+async def _stage(git: Git, place: Place, scratch: Place, base_sha: str) -> tuple[FileChange, ...]:
+    files = await _add_all(git, place, scratch, base_sha)
+    misread = [file for file in files if file.new_mode == LINK_MODE and _is_regular(place, file.path)]
+    if misread and await _store_as_files(git, scratch, misread):
+        return await _changes(git, scratch, base_sha)
+    return files
+
+
+async def _add_all(git: Git, place: Place, scratch: Place, base_sha: str) -> tuple[FileChange, ...]:
+    """Stage the worktree; a repository that was made inside of it is taken for the plain folder it was meant as.
+
+    Git would store only a pointer to such a repository's commit, or refuse to stage anything where it has none.
+    """
+    _copy_index(place, scratch)
+    try:
+        await git.run(*_ADD, place=scratch, timeout=STAGE_TIMEOUT)
+    except GitError as error:
+        if _NO_COMMIT_IN_NESTED not in error.git_message:
+            raise
+    else:
+        files = await _changes(git, scratch, base_sha)
+        if not any(file.new_mode == GITLINK_MODE != file.old_mode for file in files):
+            return files
+    _copy_index(place, scratch)
+    await add_with_nested_repositories(git, scratch)
+    return await _changes(git, scratch, base_sha)
+
+
+async def _store_as_files(git: Git, scratch: Place, misread: list[FileChange]) -> bool:
+    """Turn links that were overwritten with a file's text into files; returns whether there were any.
+
+    With `core.symlinks=false` a link lies in the worktree as a file that holds its target, and Git takes whatever is
+    written there for a target. No target has a line end, and hardly a file has none.
+    """
+    lines = []
+    for file in misread:
+        content = await git.run("cat-file", "blob", file.new_blob, place=scratch, timeout=STAGE_TIMEOUT)
+        if b"\n" in content or not 0 < len(content) <= _MAX_LINK_BYTES:
+            lines.append(b"100644 " + file.new_blob.encode("ascii") + b"\t" + file.path + b"\0")
+    if lines:
+        arguments = ("update-index", "-z", "--index-info")
+        await git.run(*arguments, place=scratch, stdin=b"".join(lines), timeout=STAGE_TIMEOUT)
+    return bool(lines)
+
+
+async def _changes(git: Git, scratch: Place, base_sha: str) -> tuple[FileChange, ...]:
+    arguments = (*_DIFF, "--raw", "--numstat", "-M", "--no-abbrev", "-z", base_sha)
+    return parse_diffstat(await git.run(*arguments, place=scratch, timeout=STAGE_TIMEOUT))
+
+
+async def _patch(git: Git, scratch: Place, base_sha: str) -> bytes:
+    """Without renames: a rename's patch applies only where its source is still as it was, to no gain."""
+    arguments = (*_DIFF, "-p", "--binary", "--full-index", "--no-renames", base_sha)
+    try:
+        return await git.run(*arguments, place=scratch, timeout=STAGE_TIMEOUT, max_output_bytes=MAX_PATCH_BYTES)
+    except GitOutputTooLargeError as error:
+        words = f"the changes are more than {MAX_PATCH_BYTES >> 20} MiB as a patch; list build output in .gitignore"
+        raise PatchTooLargeError(words) from error
+
+
+def _copy_index(place: Place, scratch: Place) -> None:
+    """The copy is younger than every file of the checkout, so Git trusts what it recorded of unchanged files."""
+    assert scratch.index is not None
+    shutil.copyfile(place.git_dir / "index", scratch.index)
+
+
+def _is_regular(place: Place, path: bytes) -> bool:
+    assert place.work_tree is not None
+    try:
+        return stat.S_ISREG((place.work_tree / os.fsdecode(path)).lstat().st_mode)
+    except OSError:
+        return False
