@@ -7,9 +7,9 @@ from enum import IntEnum
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from quarterdeck.cli.console import fields, local_time, table, text
+from quarterdeck.cli.console import fields, local_time, text
 from services.contracts.rest import Job, Run
-from services.contracts.words import JobState, RunState
+from services.contracts.words import JobState
 
 STYLES = {
     "queued": "dim",
@@ -89,18 +89,19 @@ def changes(run: Run) -> str | None:
     return f"{count} file{'' if count == 1 else 's'}, +{run.changeset.insertions} -{run.changeset.deletions}"
 
 
-def outcome_table(runs: list[Run]) -> RenderableType:
-    """One line a run: what came of it and where it is."""
-    made = table("repository", "state", "change", "branch", "commit", "changeset or error")
-    for run in runs:
-        changeset = run.changeset
-        where = text(run.error, "red") if run.state is RunState.FAILED else text(changeset.url if changeset else None)
-        made.add_row(
-            text(run.repository),
-            state_text(run.state, run.outcome or run.exit_reason),
-            text(changes(run)),
-            text(run.branch),
-            text(changeset.commit_sha[:12] if changeset else None),
-            where,
-        )
-    return made
+def outcome_view(runs: list[Run]) -> RenderableType:
+    """What came of each run and where it is; full lines, so that they can be copied."""
+    return Group(*(_outcome(run) for run in runs))
+
+
+def _outcome(run: Run) -> RenderableType:
+    changeset = run.changeset
+    heading = Text.assemble(state_text(run.state, run.outcome or run.exit_reason), "  ", text(run.repository, "bold"))
+    about = {
+        "  change": changes(run),
+        "  branch": run.branch if changeset else None,
+        "  commit": changeset.commit_sha if changeset else None,
+        "  changeset": changeset.url if changeset else None,
+        "  error": text(run.error, "red") if run.error else None,
+    }
+    return Group(heading, fields(about))

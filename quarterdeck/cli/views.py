@@ -15,7 +15,7 @@ from rich.table import Table
 
 from quarterdeck.cli.console import console, print_text, text
 from quarterdeck.cli.lines import line
-from quarterdeck.cli.outcomes import state_text
+from quarterdeck.cli.outcomes import STYLES, state_text
 from quarterdeck.cli.progress import JobProgress, RunProgress
 from quarterdeck.sse import Event
 
@@ -126,19 +126,11 @@ def _interest(run: RunProgress) -> int:
 
 def _cells(run: RunProgress) -> list[RenderableType]:
     failed = run.is_final and run.state != "completed"
-    bar = ProgressBar(
-        total=1.0, completed=run.fraction, complete_style="red" if failed else "cyan", finished_style="green"
-    )
-    if failed:
-        bar.finished_style = "red"
+    finished = "red" if failed else "green"
+    bar = ProgressBar(total=1.0, completed=run.fraction, complete_style="cyan", finished_style=finished)
     tokens = f"{_short_number(run.input_tokens)} in {_short_number(run.output_tokens)} out" if run.turn else ""
-    return [
-        text(run.name),
-        bar,
-        state_text(run.state, None if run.is_final else run.step),
-        _activity(run),
-        text(tokens),
-    ]
+    state = state_text(run.state) if run.is_final else text(run.step, STYLES.get(run.state, ""))
+    return [text(run.name), bar, state, _activity(run), text(tokens)]
 
 
 def _activity(run: RunProgress) -> RenderableType:

@@ -12,7 +12,7 @@ import typer
 from quarterdeck.cli.console import console, print_note
 from quarterdeck.cli.ids import job_id
 from quarterdeck.cli.options import AsJson, DataDir, JobArgument, connected
-from quarterdeck.cli.outcomes import ExitCode, exit_code, outcome_table
+from quarterdeck.cli.outcomes import ExitCode, exit_code, outcome_view
 from quarterdeck.cli.progress import JobProgress
 from quarterdeck.cli.views import view_for
 from quarterdeck.client import Client
@@ -45,7 +45,7 @@ def watch_to_end(identifier: UUID, *, as_json: bool, data_dir: Path | None) -> N
         print_note(f"Job {identifier} goes on. Cancel it with: quarterdeck cancel {identifier}")
         raise typer.Exit(ExitCode.INTERRUPTED) from None
     if not as_json:
-        console().print(outcome_table(runs))
+        console().print(outcome_view(runs))
     raise typer.Exit(exit_code(job))
 
 

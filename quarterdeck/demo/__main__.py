@@ -11,7 +11,7 @@ from pathlib import Path
 from signal import Signals
 
 from quarterdeck.cli.console import console, print_error, text
-from quarterdeck.cli.outcomes import changes, outcome_table
+from quarterdeck.cli.outcomes import changes, outcome_view
 from quarterdeck.cli.runs import print_diff
 from quarterdeck.cli.stack import print_info
 from quarterdeck.cli.watching import follow_job
@@ -108,7 +108,7 @@ async def _print_changes(client: Client, runs: list[Run]) -> None:
         except NotFoundError:
             say("no diff")
     console().rule()
-    console().print(outcome_table(runs))
+    console().print(outcome_view(runs))
 
 
 def _check(origins: list[Origin], runs: list[Run], replacement: Replacement) -> list[str]:

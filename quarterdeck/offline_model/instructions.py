@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from quarterdeck.offline_model.globs import matches
 from quarterdeck.offline_model.quoting import QUOTED, unquote
 from quarterdeck.offline_model.scopes import UnclearScopeError, read_scope
 
@@ -54,6 +55,9 @@ class Replacement:
     def glob(self) -> str | None:
         """``globs`` as one pattern in ripgrep's syntax."""
         return "{" + ",".join(self.globs) + "}" if len(self.globs) > 1 else next(iter(self.globs), None)
+
+    def covers(self, path: str) -> bool:
+        return not self.globs or any(matches(glob, path) for glob in self.globs)
 
 
 def parse_replacements(prompt: str) -> tuple[Replacement, ...]:

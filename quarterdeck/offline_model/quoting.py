@@ -1,5 +1,4 @@
-"""What counts as a quoted string in a prompt: straight and typographic quotes and backticks, on one line, at most 1,000
-characters."""
+"""What counts as a quoted string in a prompt: straight and typographic quotes and backticks, on one line."""
 
 from __future__ import annotations
 

@@ -23,7 +23,8 @@ _EVERYWHERE = re.compile(
 )
 _ARTICLES = re.compile(r"(?:(?:all|every|each|any|the|of|files?|matching)\s+)*", re.IGNORECASE)
 _GLOB = re.compile(
-    r"['\"`]([^\s'\"`]*[*?./\[][^\s'\"`]*)['\"`](?!\s+(?:with|by|to)\b)|([^\s,;'\"`()]*[*?./\[][^\s,;'\"`()]*)"
+    r"['\"`]([^\s'\"`]*[*?./\[][^\s'\"`]*)['\"`](?!\s+(?:with|by|to)\b)"
+    r"|((?:[^\s,;'\"`(){}]|\{[^\s{}]*\})+)"
 )
 _AND = re.compile(r"\s*(?:,\s*(?:and\s+|or\s+)?|\s(?:and|or)\s+)", re.IGNORECASE)
 _FILES = re.compile(r"\s+(?:files?|directory|folder)\b", re.IGNORECASE)

@@ -37,8 +37,9 @@ def search(wanted: Replacement, toolbox: Toolbox, text: str) -> Generator[Step, 
     (result,) = yield Step(text, (_search_call(wanted, toolbox),))
     found = parse_search(_text(result), wanted.old)
     if found.cut_off and "list_files" in toolbox:
-        return (yield from _descend(wanted, toolbox))
-    return found
+        found = yield from _descend(wanted, toolbox)
+    # A search of one file, and one whose schema knows no glob, looks at more than is wanted.
+    return Found(tuple(path for path in found.paths if wanted.covers(path)), found.cut_off)
 
 
 def _descend(wanted: Replacement, toolbox: Toolbox) -> Generator[Step, tuple[Result, ...], Found]:
@@ -49,7 +50,8 @@ def _descend(wanted: Replacement, toolbox: Toolbox) -> Generator[Step, tuple[Res
         listing = yield from _list(directories, toolbox)
         cut_off = cut_off or listing.cut_off
         directories = []
-        for entries in in_turns(listing.entries, toolbox):
+        wanted_entries = [entry for entry in listing.entries if entry.endswith("/") or wanted.covers(entry)]
+        for entries in in_turns(wanted_entries, toolbox):
             calls = tuple(_search_call(wanted, toolbox, path=entry) for entry in entries)
             results = yield Step("The answer was cut off, so each part is searched by itself.", calls)
             for entry, result in zip(entries, results, strict=True):

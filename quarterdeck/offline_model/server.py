@@ -7,6 +7,7 @@ import hashlib
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -97,14 +98,19 @@ class OfflineModel:
             headers={"Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-cache"}
         )
         await response.prepare(request)
+        # A client may go at any time, as an agent does whose run is cancelled.
+        with suppress(ConnectionResetError):
+            await self._write_events(response, message)
+        return response
+
+    async def _write_events(self, response: web.StreamResponse, message: dict[str, Any]) -> None:
         if not self._delta_delay:
             await response.write(b"".join(data for _, data in events(message)))
-            return response
+            return
         for name, data in events(message):
             await response.write(data)
             if name == "content_block_delta":
                 await asyncio.sleep(self._delta_delay.total_seconds())
-        return response
 
     async def _count_tokens(self, request: web.Request) -> web.Response:
         decoded = decode(await request.read())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 import aiosql
@@ -12,7 +13,7 @@ import asyncpg
 import orjson
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
-Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
+Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record] | asyncpg.Connection[asyncpg.Record]"
 Record: TypeAlias = asyncpg.Record
 Result = TypeVar("Result")
 
@@ -181,6 +182,25 @@ TRANSIENT: tuple[type[BaseException], ...] = (StoreUnavailableError,)
 CONNECTION_ERRORS: tuple[type[BaseException], ...] = _GONE
 
 
-def queries(folder: Any, name: str) -> Any:
-    """Load the SQL of ``folder``/``name``.sql: statements under `-- name: …` headers, parameters as `:name`."""
-    return aiosql.from_path(folder / f"{name}.sql", "asyncpg", mandatory_parameters=False)
+class Statements:
+    """The SQL of one file: statements under `-- name: …` headers, parameters as `:name`, each called by its name."""
+
+    def __init__(self, path: Path) -> None:
+        self._queries = aiosql.from_path(path, "asyncpg", mandatory_parameters=False)
+
+    async def rows(self, connection: Connection, name: str, /, **parameters: Any) -> list[Record]:
+        """Run a statement whose header is a bare `name`."""
+        return [row async for row in getattr(self._queries, name)(connection, **parameters)]
+
+    async def row(self, connection: Connection, name: str, /, **parameters: Any) -> Record | None:
+        """Run a statement whose header ends in `^`."""
+        row: Record | None = await getattr(self._queries, name)(connection, **parameters)
+        return row
+
+    async def value(self, connection: Connection, name: str, /, **parameters: Any) -> Any:
+        """Run a statement whose header ends in `$`."""
+        return await getattr(self._queries, name)(connection, **parameters)
+
+    async def execute(self, connection: Connection, name: str, /, **parameters: Any) -> None:
+        """Run a statement whose header ends in `!`."""
+        await getattr(self._queries, name)(connection, **parameters)

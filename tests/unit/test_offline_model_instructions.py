@@ -47,6 +47,7 @@ def test_one_replacement_everywhere(prompt: str) -> None:
         ("within the docs directory", "docs/**"),
         ("in all files under docs/", "docs/**"),
         ("in files matching *.c", "*.c"),
+        ("in src/*.{ts,tsx} and a.js", "{src/*.{ts,tsx},a.js}"),
         ("in *.py, *.md and setup.cfg files", "{*.py,*.md,setup.cfg}"),
         ("in all Python files in the repository", "*.py"),
         ("in YAML files", "{*.yaml,*.yml}"),
@@ -57,6 +58,24 @@ def test_words_that_restrict_where(words: str, glob: str) -> None:
     (replacement,) = parse_replacements(f"replace all occurrences of 'a' with 'b' {words}")
 
     assert replacement.glob == glob
+
+
+@pytest.mark.parametrize(
+    ("globs", "covered", "others"),
+    [
+        ((), ["a", "b/c"], []),
+        (("*.py",), ["a.py", "b/c/a.py"], ["a.pyi", "a.py/b"]),
+        (("src/*.py", "README.md"), ["src/a.py", "README.md", "b/README.md"], ["src/b/a.py", "x/src/a.py"]),
+        (("src/**",), ["src/a", "src/b/c"], ["srcs/a", "b/src/a"]),
+        (("src/**/*.{ts,tsx}",), ["src/a.ts", "src/b/c/a.tsx"], ["a.ts", "src/a.js"]),
+        (("lib/a.d",), ["lib/a.d", "lib/a.d/b"], ["a.d"]),
+        (("[ab]?.c",), ["a1.c", "x/b2.c"], ["c1.c", "a.c"]),
+    ],
+)
+def test_which_paths_a_replacement_covers(globs: tuple[str, ...], covered: list[str], others: list[str]) -> None:
+    replacement = Replacement("a", "b", globs)
+
+    assert [path for path in covered + others if replacement.covers(path)] == covered
 
 
 def test_words_that_restrict_where_may_come_earlier() -> None:

@@ -66,7 +66,8 @@ class Agent:
             f"{name}:{number}:{line}"
             for name, text in sorted(self.files.items())
             if name.startswith(path) or path == "."
-            if fnmatch(name, glob)
+            # As with the real tool, a file that is named is searched whatever the glob.
+            if fnmatch(name, glob) or name == path
             for number, line in enumerate(text.splitlines(), 1)
             if re.search(pattern, line)
         ]
@@ -177,6 +178,24 @@ def test_a_search_that_is_cut_off_is_made_in_parts(new: str) -> None:
     assert {text.replace("\n", " ") for text in agent.files.values()} == {f"{new} {new}", new}
     assert end.input["status"] == "done"
     assert "38 occurrences in 20 files" in end.input["summary"]
+
+
+def test_a_search_in_parts_keeps_to_the_glob() -> None:
+    names = [f"{directory}{number}.{kind}" for directory in ("", "a/") for number in range(9) for kind in ("py", "md")]
+    agent = Agent(dict.fromkeys(names, "old"), shown_matches=5)
+
+    assert agent.converse("replace 'old' with 'new' in *.py").input["status"] == "done"
+    assert {name for name, text in agent.files.items() if text == "new"} == {name for name in names if "py" in name}
+
+
+def test_a_tool_that_takes_no_glob_does_not_widen_it() -> None:
+    search = Tool(name="search_code", input_schema={"properties": {"pattern": {}, "max_results": {}}})
+    toolbox = Toolbox([search, *_tools("edit_file", "read_file", "task_complete")], None)
+    agent = Agent({"a.py": "old", "a.md": "old"}, toolbox=toolbox)
+
+    agent.converse("replace 'old' with 'new' in *.py")
+
+    assert agent.files == {"a.py": "new", "a.md": "old"}
 
 
 def test_a_search_that_is_cut_off_and_cannot_be_made_in_parts_is_admitted() -> None:

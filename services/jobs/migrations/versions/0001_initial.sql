@@ -176,7 +176,7 @@ CREATE TABLE idempotency_keys (
     client_id  uuid NOT NULL REFERENCES clients,
     key        text NOT NULL,
     body_hash  bytea NOT NULL,
-    job_id     uuid NOT NULL REFERENCES jobs,
+    job_id     uuid NOT NULL REFERENCES jobs DEFERRABLE INITIALLY DEFERRED,
     created_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (client_id, key)
 );

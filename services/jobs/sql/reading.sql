@@ -1,0 +1,66 @@
+-- name: job^
+SELECT j.* FROM jobs j WHERE j.id = :id AND j.client_id = :client_id;
+
+-- name: jobs_page
+-- Newest first; every filter may be null. Ids are ordered by time of creation, so they are the cursor too.
+SELECT j.* FROM jobs j
+WHERE j.client_id = :client_id AND (:before::uuid IS NULL OR j.id < :before)
+  AND (:states::text[] IS NULL OR j.state = ANY(:states::text[]))
+  AND (:kind::text IS NULL OR j.kind = :kind)
+  AND (:name::text IS NULL OR j.name = :name)
+  AND (:created_after::timestamptz IS NULL OR j.created_at >= :created_after)
+  AND (:created_before::timestamptz IS NULL OR j.created_at < :created_before)
+  AND (:repository::text IS NULL OR EXISTS (SELECT FROM runs r WHERE r.job_id = j.id AND r.repository = :repository))
+ORDER BY j.id DESC LIMIT :most;
+
+-- name: runs_page
+-- By place in the job.
+SELECT r.* FROM runs r
+WHERE r.job_id = :job_id AND r.client_id = :client_id AND r.position > :after
+ORDER BY r.position LIMIT :most;
+
+-- name: run^
+SELECT r.* FROM runs r WHERE r.id = :id AND r.client_id = :client_id;
+
+-- name: changesets_of_runs
+SELECT c.id, c.run_id, c.job_id, c.state, c.repository, c.branch, c.base_sha, c.base_branch, c.commit_sha, c.files,
+       c.insertions, c.deletions, c.url, c.error, c.created_at, c.published_at
+FROM changesets c WHERE c.run_id = ANY(:run_ids::uuid[]);
+
+-- name: changesets_page
+-- Newest first; every filter may be null.
+SELECT c.id, c.run_id, c.job_id, c.state, c.repository, c.branch, c.base_sha, c.base_branch, c.commit_sha, c.files,
+       c.insertions, c.deletions, c.url, c.error, c.created_at, c.published_at
+FROM changesets c
+WHERE c.client_id = :client_id AND (:before::uuid IS NULL OR c.id < :before)
+  AND (:id::uuid IS NULL OR c.id = :id)
+  AND (:state::text IS NULL OR c.state = :state)
+  AND (:job_id::uuid IS NULL OR c.job_id = :job_id)
+  AND (:run_id::uuid IS NULL OR c.run_id = :run_id)
+  AND (:repository::text IS NULL OR c.repository = :repository)
+ORDER BY c.id DESC LIMIT :most;
+
+-- name: patch$
+SELECT c.patch FROM changesets c WHERE c.run_id = :run_id AND c.client_id = :client_id;
+
+-- name: messages
+SELECT m.number, m.attempt, m.role, m.body, m.created_at FROM messages m WHERE m.run_id = :run_id ORDER BY m.number;
+
+-- name: logs
+SELECT e.number, e.created_at, e.data FROM events e
+WHERE e.run_id = :run_id AND e.kind = 'log' ORDER BY e.number LIMIT 10000;
+
+-- name: events_after
+-- A job's durable events behind a number, in order.
+SELECT e.job_id, e.number, e.id, e.run_id, e.attempt, e.kind, e.data, e.created_at
+FROM events e WHERE e.job_id = :job_id AND e.number > :after ORDER BY e.number LIMIT :most;
+
+-- name: unpublished_events
+-- In order within each job: numbers are committed in order, so what is visible has no hole.
+SELECT e.job_id, e.number, e.id, e.run_id, e.attempt, e.kind, e.data, e.created_at
+FROM events e WHERE e.published_at IS NULL ORDER BY e.job_id, e.number LIMIT :most;
+
+-- name: mark_published!
+UPDATE events e SET published_at = now()
+FROM unnest(:job_ids::uuid[], :numbers::int[]) AS p (job_id, number)
+WHERE e.job_id = p.job_id AND e.number = p.number;

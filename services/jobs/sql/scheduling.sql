@@ -1,0 +1,102 @@
+-- name: slots_held$
+-- How many runs of a queue hold a slot now.
+SELECT count(*) FROM runs WHERE queue = :queue AND state IN ('dispatched', 'running');
+
+-- name: admissible
+-- The next runs to dispatch: highest priority, then oldest; within each job's maxParallel; none whose branch is busy.
+WITH candidates AS (
+    SELECT r.id, r.job_id, r.priority, r.max_parallel, row_number() OVER (PARTITION BY r.job_id ORDER BY r.id) AS place
+    FROM runs r
+    WHERE r.state = 'queued' AND r.queue = :queue AND r.cancel_requested_at IS NULL
+      AND (r.not_before IS NULL OR r.not_before <= now())
+      AND NOT EXISTS (SELECT FROM runs o WHERE o.repository = r.repository AND o.branch = r.branch
+                      AND o.state IN ('dispatched', 'running', 'waiting', 'publishing'))
+    ORDER BY r.priority DESC, r.id
+    LIMIT 1000
+)
+SELECT c.id, c.job_id FROM candidates c JOIN jobs j ON j.id = c.job_id
+WHERE c.max_parallel IS NULL OR j.runs_active + c.place <= c.max_parallel
+ORDER BY c.priority DESC, c.id LIMIT :free;
+
+-- name: dispatch
+-- Queued runs become dispatched; those that moved meanwhile are left out.
+UPDATE runs SET state = 'dispatched', dispatch = dispatch + 1, dispatched_at = now()
+WHERE id = ANY(:ids::uuid[]) AND state = ANY(:sources::text[]) AND cancel_requested_at IS NULL
+RETURNING id, job_id, queue, dispatch, attempt;
+
+-- name: unclaimed
+-- Dispatched runs whose work order nobody claimed in time.
+SELECT id, job_id FROM runs
+WHERE state = 'dispatched' AND dispatched_at < now() - :overdue::interval ORDER BY dispatched_at LIMIT 200;
+
+-- name: recall
+UPDATE runs SET state = 'queued'
+WHERE id = ANY(:ids::uuid[]) AND state = ANY(:sources::text[]) AND dispatched_at < now() - :overdue::interval
+  AND cancel_requested_at IS NULL
+RETURNING id, job_id, attempt;
+
+-- name: expired_runs
+-- Runs whose agent has not renewed; nothing expires until one lease length after Postgres itself has started.
+SELECT l.id, r.job_id FROM leases l JOIN runs r ON r.id = l.id
+WHERE l.kind = 'run' AND l.expires_at < clock_timestamp()
+  AND pg_postmaster_start_time() < clock_timestamp() - :lease::interval
+ORDER BY l.expires_at LIMIT 200;
+
+-- name: take_expired
+-- Lock the runs among these whose lease is still expired and is still theirs.
+SELECT r.id, r.job_id, r.attempt, r.times_lost, r.cancel_requested_at IS NOT NULL AS cancel_requested
+FROM runs r JOIN leases l ON l.id = r.id
+WHERE r.id = ANY(:ids::uuid[]) AND r.state = ANY(:sources::text[]) AND l.token = r.lease_token
+  AND l.expires_at < clock_timestamp()
+ORDER BY r.id FOR UPDATE OF r;
+
+-- name: requeue_lost!
+UPDATE runs SET state = 'queued', times_lost = times_lost + 1, lease_token = NULL, agent = NULL
+WHERE id = ANY(:ids::uuid[]);
+
+-- name: drop_leases!
+DELETE FROM leases WHERE id = ANY(:ids::uuid[]);
+
+-- name: runs_to_cancel
+-- Accepted cancels that are not carried out yet.
+SELECT r.id, r.job_id, r.state FROM runs r
+WHERE r.cancel_requested_at IS NOT NULL AND r.state NOT IN ('completed', 'failed', 'cancelled')
+ORDER BY r.cancel_requested_at LIMIT 200;
+
+-- name: take_idle
+-- Lock the runs among these that nobody works on: no agent, and no vcs at their changeset.
+SELECT r.id, r.job_id, r.attempt, r.state FROM runs r
+LEFT JOIN changesets c ON c.run_id = r.id
+WHERE r.id = ANY(:ids::uuid[]) AND r.state IN ('queued', 'dispatched', 'waiting', 'publishing')
+  AND r.state = ANY(:sources::text[]) AND r.cancel_requested_at IS NOT NULL
+  AND (c.id IS NULL OR c.state <> 'pushing')
+ORDER BY r.id FOR UPDATE OF r;
+
+-- name: cancel_runs!
+UPDATE runs SET state = 'cancelled', finished_at = now(), lease_token = NULL WHERE id = ANY(:ids::uuid[]);
+
+-- name: fail_lost!
+UPDATE runs SET state = 'failed', exit_reason = 'lost', error = :error, finished_at = now(), lease_token = NULL,
+                times_lost = times_lost + 1
+WHERE id = ANY(:ids::uuid[]);
+
+-- name: unqueue_changesets!
+-- The changesets of cancelled runs are kept, but not published.
+UPDATE changesets SET state = 'stored' WHERE run_id = ANY(:run_ids::uuid[]) AND state = 'queued';
+
+-- name: lock_job_for_cancel
+-- The runs of a job that a cancel can still reach, locked.
+SELECT r.id, r.state FROM runs r LEFT JOIN changesets c ON c.run_id = r.id
+WHERE r.job_id = :job_id AND (:run_id::uuid IS NULL OR r.id = :run_id)
+  AND r.state NOT IN ('completed', 'failed', 'cancelled') AND (c.id IS NULL OR c.state <> 'pushing')
+ORDER BY r.id FOR UPDATE OF r;
+
+-- name: mark_cancelled!
+UPDATE runs SET cancel_requested_at = coalesce(cancel_requested_at, now()) WHERE id = ANY(:ids::uuid[]);
+
+-- name: job_of_client^
+SELECT id, state FROM jobs WHERE id = :id AND client_id = :client_id;
+
+-- name: run_of_client^
+SELECT id, job_id, state, cancel_requested_at IS NOT NULL AS cancel_requested FROM runs
+WHERE id = :id AND client_id = :client_id;

@@ -1,0 +1,187 @@
+"""The unit of work: one transaction that moves runs, counts them in their jobs and tells it in the event log.
+
+Jobs are locked ascending, before any of their runs. A job's event numbers are handed out under its lock, so that they
+are committed in order and without holes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+from uuid import UUID
+
+from uuid_utils.compat import uuid7
+
+from services.contracts.words import EventKind, JobState
+from services.jobs.states import Tally, job_outcome, job_state
+from services.runtime.postgres import Connection, Database, Record, Statements
+
+SQL = Path(__file__).parent / "sql"
+_STATEMENTS = Statements(SQL / "unit.sql")
+_FINAL = (JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED)
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Draft:
+    """An event to be: numbered when it is written."""
+
+    kind: EventKind
+    data: dict[str, Any]
+    """The payload as proto3 JSON."""
+
+
+@dataclass
+class LockedJob:
+    id: UUID
+    client_id: UUID
+    state: JobState
+    cancel_requested: bool
+    tally: Tally
+    active: int
+    last_event_number: int
+
+
+class Unit:
+    """One open transaction over some locked jobs."""
+
+    def __init__(self, connection: Connection, jobs: Sequence[LockedJob]) -> None:
+        self.connection = connection
+        self.jobs = {job.id: job for job in jobs}
+        self._events: list[tuple[LockedJob, int, UUID | None, int, Draft]] = []
+
+    @classmethod
+    async def lock(cls, connection: Connection, job_ids: Sequence[UUID]) -> Unit:
+        """Lock ``job_ids``; those that do not exist are simply not in ``jobs``."""
+        rows = await _STATEMENTS.rows(connection, "lock_jobs", ids=sorted(set(job_ids)))
+        return cls(connection, [_locked(row) for row in rows])
+
+    @property
+    def has_events(self) -> bool:
+        return bool(self._events)
+
+    def tell(self, job_id: UUID, draft: Draft, *, run_id: UUID | None = None, attempt: int = 0) -> None:
+        """Append ``draft`` to the job's event log."""
+        job = self.jobs[job_id]
+        job.last_event_number += 1
+        self._events.append((job, job.last_event_number, run_id, attempt, draft))
+
+    def count(
+        self,
+        job_id: UUID,
+        *,
+        started: int = 0,
+        active: int = 0,
+        completed: int = 0,
+        failed: int = 0,
+        cancelled: int = 0,
+    ) -> None:
+        """Add to how many of the job's runs are where."""
+        job = self.jobs[job_id]
+        job.active += active
+        tally = job.tally
+        job.tally = replace(
+            tally,
+            started=tally.started + started,
+            completed=tally.completed + completed,
+            failed=tally.failed + failed,
+            cancelled=tally.cancelled + cancelled,
+        )
+
+    async def settle(self) -> None:
+        """Derive each job's state from its runs, tell where it changed, and write all of it."""
+        for job in self.jobs.values():
+            self._derive(job)
+        if self.jobs:
+            await _STATEMENTS.execute(self.connection, "settle_jobs", **_columns(list(self.jobs.values())))
+        if self._events:
+            await _STATEMENTS.execute(self.connection, "insert_events", **self._event_columns())
+
+    def _derive(self, job: LockedJob) -> None:
+        state = job_state(job.tally, cancel_requested=job.cancel_requested)
+        if state is job.state:
+            return
+        if job.state is JobState.QUEUED and state is not JobState.QUEUED:
+            self.tell(job.id, Draft(EventKind.JOB_STARTED, {}))
+        if state in _FINAL:
+            outcome = job_outcome(job.tally, state)
+            data = {"state": state.value, **({"outcome": outcome.value} if outcome else {})}
+            self.tell(job.id, Draft(EventKind.JOB_FINISHED, data))
+        job.state = state
+
+    def _event_columns(self) -> dict[str, list[Any]]:
+        jobs, numbers, runs, attempts, drafts = zip(*self._events, strict=True)
+        return {
+            "job_ids": [job.id for job in jobs],
+            "numbers": list(numbers),
+            "ids": [uuid7() for _ in jobs],
+            "run_ids": list(runs),
+            "attempts": list(attempts),
+            "kinds": [draft.kind.value for draft in drafts],
+            "data": [draft.data for draft in drafts],
+        }
+
+
+class Units:
+    """Runs units of work, and rings once events were committed."""
+
+    def __init__(self, database: Database, *, ring: Callable[[], Awaitable[None]]) -> None:
+        """``ring``: tells the publisher of events to look; may do nothing, since it also looks by itself."""
+        self.database = database
+        self._ring = ring
+
+    async def run(self, job_ids: Sequence[UUID], work: Callable[[Unit], Awaitable[Result]]) -> Result:
+        """Lock ``job_ids``, run ``work``, settle, commit. ``work`` may be run again from its start."""
+        told = False
+
+        async def once(connection: Connection) -> Result:
+            nonlocal told
+            unit = await Unit.lock(connection, job_ids)
+            result = await work(unit)
+            await unit.settle()
+            told = unit.has_events
+            return result
+
+        result = await self.database.in_transaction(once)
+        if told:
+            await self._ring()
+        return result
+
+    async def ring(self) -> None:
+        await self._ring()
+
+
+def _locked(row: Record) -> LockedJob:
+    return LockedJob(
+        id=row["id"],
+        client_id=row["client_id"],
+        state=JobState(row["state"]),
+        cancel_requested=row["cancel_requested"],
+        tally=Tally(
+            total=row["runs_total"],
+            started=row["runs_started"],
+            completed=row["runs_completed"],
+            failed=row["runs_failed"],
+            cancelled=row["runs_cancelled"],
+        ),
+        active=row["runs_active"],
+        last_event_number=row["last_event_number"],
+    )
+
+
+def _columns(jobs: list[LockedJob]) -> dict[str, list[Any]]:
+    return {
+        "ids": [job.id for job in jobs],
+        "states": [job.state.value for job in jobs],
+        "outcomes": [outcome.value if (outcome := job_outcome(job.tally, job.state)) else None for job in jobs],
+        "started": [job.tally.started for job in jobs],
+        "active": [job.active for job in jobs],
+        "completed": [job.tally.completed for job in jobs],
+        "failed": [job.tally.failed for job in jobs],
+        "cancelled": [job.tally.cancelled for job in jobs],
+        "last_event_numbers": [job.last_event_number for job in jobs],
+        "cancel_requested": [job.cancel_requested for job in jobs],
+    }
