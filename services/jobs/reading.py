@@ -56,7 +56,7 @@ class Reading:
         return _job(_found(row, "job", job_id))
 
     async def jobs(self, client: Client, wanted: JobFilter, *, limit: int, cursor: str | None) -> rest.JobPage:
-        """Newest first; ``limit``: 1–200. Raises ``BadCursorError``."""
+        """Newest first; ``limit``: 1 to 200. Raises ``BadCursorError``."""
         async with self._database.connection() as connection:
             rows = await _STATEMENTS.rows(
                 connection,
@@ -74,7 +74,7 @@ class Reading:
         return rest.JobPage(items=[_job(row) for row in rows[:limit]], next_cursor=_next(rows, limit, "id"))
 
     async def runs(self, client: Client, job_id: UUID, *, limit: int, cursor: str | None) -> rest.RunPage:
-        """By place in the job; ``limit``: 1–200. Raises ``BadCursorError``."""
+        """By place in the job; ``limit``: 1 to 200. Raises ``BadCursorError``."""
         after = _position_cursor(cursor)
         async with self._database.connection() as connection:
             _found(await _STATEMENTS.row(connection, "job", id=job_id, client_id=client.id), "job", job_id)
@@ -94,7 +94,7 @@ class Reading:
     async def changesets(
         self, client: Client, wanted: ChangesetFilter, *, limit: int, cursor: str | None
     ) -> rest.ChangesetPage:
-        """Newest first; ``limit``: 1–200. Raises ``BadCursorError``."""
+        """Newest first; ``limit``: 1 to 200. Raises ``BadCursorError``."""
         rows = await self._changesets(client, wanted, before=_uuid_cursor(cursor), most=limit + 1)
         return rest.ChangesetPage(items=[_changeset(row) for row in rows[:limit]], next_cursor=_next(rows, limit, "id"))
 

@@ -56,6 +56,21 @@ class Scheduling:
             await self._units.ring()
         return dispatched
 
+    async def live_capacity(self) -> int:
+        """How many runs the living agents can hold in all."""
+        async with self._units.database.connection() as connection:
+            capacity: int = await STATEMENTS.value(connection, "live_capacity", alive=LEASE)
+        return capacity
+
+    async def forget_old(self) -> None:
+        """Delete what nobody asks for any more: dead nodes, spent Idempotency-Keys."""
+
+        async def work(connection: Connection) -> None:
+            await STATEMENTS.execute(connection, "forget_nodes")
+            await STATEMENTS.execute(connection, "forget_keys")
+
+        await self._units.database.in_transaction(work)
+
     async def recall(self, *, overdue: timedelta) -> int:
         """Queue again what was dispatched over ``overdue`` ago and claimed by nobody; return how many."""
         found = await self._found("unclaimed", overdue=overdue)

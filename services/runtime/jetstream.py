@@ -61,6 +61,11 @@ class Bus:
         self._ready = asyncio.Event()
         self._came_back = asyncio.Event()
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether NATS could be spoken to just now."""
+        return self._ready.is_set() and self._client.is_connected
+
     async def start(self, *, wait: timedelta = timedelta(seconds=3)) -> None:
         """Begin to connect; return once connected, or after ``wait`` with the attempts going on behind."""
         self._connecting = asyncio.create_task(self._connect(), name="nats connect")
@@ -278,7 +283,7 @@ class Bus:
 
     async def check(self) -> str:
         """For `/health`."""
-        return "ok" if self._client.is_connected and self._ready.is_set() else "not connected"
+        return "ok" if self.is_connected else "not connected"
 
 
 class BusReconnectedError(nats.errors.Error):

@@ -100,3 +100,13 @@ SELECT id, state FROM jobs WHERE id = :id AND client_id = :client_id;
 -- name: run_of_client^
 SELECT id, job_id, state, cancel_requested_at IS NOT NULL AS cancel_requested FROM runs
 WHERE id = :id AND client_id = :client_id;
+
+-- name: live_capacity$
+-- How many runs the living agents can hold in all.
+SELECT coalesce(sum(capacity), 0) FROM nodes WHERE kind = 'agent' AND seen_at > now() - :alive::interval;
+
+-- name: forget_nodes!
+DELETE FROM nodes WHERE seen_at < now() - interval '1 hour';
+
+-- name: forget_keys!
+DELETE FROM idempotency_keys WHERE created_at < now() - interval '24 hours';

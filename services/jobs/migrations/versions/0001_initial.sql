@@ -181,3 +181,14 @@ CREATE TABLE idempotency_keys (
     PRIMARY KEY (client_id, key)
 );
 CREATE INDEX idempotency_keys_by_age ON idempotency_keys (created_at);
+
+-- The processes that live: agents with their capacity, vcs nodes with their address.
+CREATE TABLE nodes (
+    name       text PRIMARY KEY,             -- unique to one life of a process
+    kind       text NOT NULL CHECK (kind IN ('agent', 'vcs')),
+    capacity   integer NOT NULL,             -- runs at once; 0 for a vcs
+    address    text,
+    started_at timestamptz NOT NULL DEFAULT now(),
+    seen_at    timestamptz NOT NULL DEFAULT now()
+);
+CREATE INDEX nodes_seen ON nodes (kind, seen_at);

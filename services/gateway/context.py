@@ -1,0 +1,37 @@
+"""What a request's handler has at hand: the use cases of this process, and whose request it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from services.gateway.auth import Authenticator
+from services.gateway.commands import Commands
+from services.gateway.events.hub import Hub
+from services.jobs.cancelling import Cancelling
+from services.jobs.eventlog import EventLog
+from services.jobs.reading import Reading
+from services.jobs.submission import Submissions
+from services.runtime.jetstream import Bus
+from services.runtime.postgres import Database
+
+
+@dataclass(frozen=True)
+class Gateway:
+    database: Database
+    bus: Bus
+    submissions: Submissions
+    reading: Reading
+    cancelling: Cancelling
+    log: EventLog
+    authenticator: Authenticator
+    commands: Commands
+    hub: Hub
+
+
+GATEWAY = web.AppKey("gateway", Gateway)
+
+
+def gateway_of(request: web.Request) -> Gateway:
+    return request.app[GATEWAY]

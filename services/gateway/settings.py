@@ -1,0 +1,25 @@
+"""What the gateway is told by its environment."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, SecretStr
+
+from services.gateway.credentials import is_plausible_key
+from services.runtime.settings import ServiceSettings
+
+
+def _refuse_odd_key(key: SecretStr) -> SecretStr:
+    if not is_plausible_key(key.get_secret_value()):
+        raise ValueError("must be 1 to 200 printable ASCII characters without spaces")
+    return key
+
+
+class GatewaySettings(ServiceSettings):
+    host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65_535)] = 8080
+    """0: any free one, which the log names."""
+    api_key: Annotated[SecretStr, AfterValidator(_refuse_odd_key)] | None = None
+    """The key of the client `default`, stored at the start; none: only keys that are stored already are taken."""
+    max_body_bytes: Annotated[int, Field(ge=1_024, le=64 * 1024**2)] = 4 * 1024**2

@@ -1,0 +1,160 @@
+"""The heartbeat: renews all leases of a process from a thread and connection of its own.
+
+So a blocked event loop loses no run. Time is counted here from *sending* the last good renewal: after 5 s without one
+the work is ended, before anybody else can start it when the lease runs out at 8 s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from uuid import UUID
+
+from services.jobs.leases import Node, Renewed, renew, tell_gone, tell_seen
+from services.runtime.postgres import CONNECTION_ERRORS, Connection, StoreUnavailableError, connect
+from services.runtime.telemetry import logger
+
+log = logger("jobs.heartbeat")
+
+RENEW_EVERY = timedelta(seconds=2)
+GIVE_UP_AFTER = timedelta(seconds=5)
+"""Without a good renewal. Must be below the lease, less the time that ending the work takes."""
+BLOCKED_FOR_GOOD = timedelta(seconds=60)
+"""An event loop that answers nothing for so long is not coming back: the process ends itself."""
+EXIT_BLOCKED = 70
+_TICK_SECONDS = 0.25
+_TRANSIENT: tuple[type[BaseException], ...] = (StoreUnavailableError, *CONNECTION_ERRORS)
+
+
+class Ending(StrEnum):
+    """Why a holder must stop."""
+
+    CANCELLED = "cancelled"
+    LOST = "lost"
+
+
+@dataclass
+class _Held:
+    token: UUID
+    on_end: Callable[[Ending], None]
+    last_good: float
+    """Monotonic time when the last renewal that held was sent."""
+    told: bool = False
+
+
+class Heartbeat:
+    """Start it before claiming anything; stop it after everything is handed back."""
+
+    def __init__(self, database_url: str, node: Node) -> None:
+        self._url = database_url
+        self._node = node
+        self._held: dict[UUID, _Held] = {}
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop_answered = time.monotonic()
+        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+
+    def start(self) -> None:
+        """Begin to renew; ``on_end`` callbacks run on the loop that calls this."""
+        self._loop = asyncio.get_running_loop()
+        self._thread.start()
+
+    async def stop(self) -> None:
+        """End the thread within 3 s; leases still held are left to run out."""
+        self._stop.set()
+        await asyncio.to_thread(self._thread.join, 3)
+
+    def hold(self, identifier: UUID, token: UUID, *, claimed_at: float, on_end: Callable[[Ending], None]) -> None:
+        """Renew this lease from now on. ``claimed_at``: monotonic time before the claim was sent."""
+        with self._lock:
+            self._held[identifier] = _Held(token, on_end, claimed_at)
+
+    def drop(self, identifier: UUID) -> None:
+        with self._lock:
+            self._held.pop(identifier, None)
+
+    def _run(self) -> None:
+        asyncio.run(self._beat())
+
+    async def _beat(self) -> None:
+        connection: Connection | None = None
+        next_renewal = 0.0
+        while not self._stop.is_set():
+            if time.monotonic() >= next_renewal:
+                next_renewal = time.monotonic() + RENEW_EVERY.total_seconds()
+                connection = await self._renew(connection)
+                if connection is None:
+                    next_renewal = time.monotonic() + _TICK_SECONDS
+            self._give_up_overdue()
+            self._watch_loop()
+            await asyncio.sleep(_TICK_SECONDS)
+        if connection is not None:
+            with suppress(*CONNECTION_ERRORS):
+                await tell_gone(connection, self._node)
+                await connection.close()
+
+    async def _renew(self, connection: Connection | None) -> Connection | None:
+        """Renew all leases; return the connection to use next time, None where it broke."""
+        with self._lock:
+            held = {identifier: lease.token for identifier, lease in self._held.items() if not lease.told}
+        sent = time.monotonic()
+        try:
+            async with asyncio.timeout(RENEW_EVERY.total_seconds()):
+                connection = connection or await connect(
+                    self._url, name=f"{self._node.name} heartbeat", timeout_seconds=RENEW_EVERY.total_seconds()
+                )
+                await tell_seen(connection, self._node)
+                renewed = await renew(connection, held)
+        except _TRANSIENT as error:
+            log.warning("renewal failed", error=str(error) or type(error).__name__)
+            if connection is not None:
+                connection.terminate()
+            return None
+        self._note(set(held), renewed, sent)
+        return connection
+
+    def _note(self, asked: set[UUID], renewed: list[Renewed], sent: float) -> None:
+        good = {lease.id: lease for lease in renewed}
+        with self._lock:
+            for identifier in asked & self._held.keys():
+                lease = self._held[identifier]
+                if identifier not in good:
+                    self._end(lease, Ending.LOST)
+                    continue
+                lease.last_good = sent
+                if good[identifier].cancel_requested:
+                    self._end(lease, Ending.CANCELLED, final=False)
+
+    def _give_up_overdue(self) -> None:
+        now = time.monotonic()
+        with self._lock:
+            for lease in self._held.values():
+                if now - lease.last_good > GIVE_UP_AFTER.total_seconds():
+                    self._end(lease, Ending.LOST)
+
+    def _end(self, lease: _Held, ending: Ending, *, final: bool = True) -> None:
+        """Tell the holder on its own loop; a cancelled run stays leased until its work is gone."""
+        if lease.told:
+            return
+        lease.told = final
+        assert self._loop is not None
+        self._loop.call_soon_threadsafe(lease.on_end, ending)
+
+    def _watch_loop(self) -> None:
+        assert self._loop is not None
+        if time.monotonic() - self._loop_answered > BLOCKED_FOR_GOOD.total_seconds():
+            log.error("the event loop is blocked for good; ending the process")
+            os._exit(EXIT_BLOCKED)
+        with suppress(RuntimeError):  # the loop is closed: the process is ending
+            self._loop.call_soon_threadsafe(self._answered)
+
+    def _answered(self) -> None:
+        self._loop_answered = time.monotonic()

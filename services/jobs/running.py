@@ -1,0 +1,414 @@
+"""The agent's side of a run: claim, checkpoint, and the ways an attempt can end.
+
+Every write carries the lease token; one that no longer holds the run raises ``LeaseLostError`` and changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from uuid_utils.compat import uuid4, uuid7
+
+from services.contracts.rest import JobOptions
+from services.contracts.text import storable
+from services.contracts.words import ChangesetState, EventKind, ExitReason, JobKind, Outcome, RunState
+from services.jobs.errors import LeaseLostError
+from services.jobs.scheduling import LEASE, cancel_locked
+from services.jobs.states import RunTransition, sources
+from services.jobs.unit import SQL, Draft, Unit, Units
+from services.runtime.postgres import Connection, Record, Statements
+
+_STATEMENTS = Statements(SQL / "running.sql")
+_MAX_ERROR_CHARACTERS = 4_000
+
+
+@dataclass(frozen=True)
+class Hold:
+    """Proof of holding a run: which attempt, and its fencing token."""
+
+    run_id: UUID
+    job_id: UUID
+    attempt: int
+    token: UUID
+
+
+@dataclass(frozen=True)
+class StoredMessage:
+    """A transcript's message as the exact bytes that were and will be sent."""
+
+    number: int
+    role: str
+    body: bytes
+
+
+@dataclass(frozen=True)
+class SavedTree:
+    """The working tree as a patch against the base, with what the model had read of which version."""
+
+    patch: bytes
+    read_versions: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class ClaimedRun:
+    """All that an agent needs in order to begin, or to go on where another attempt stopped."""
+
+    hold: Hold
+    kind: JobKind
+    prompt: str
+    name: str | None
+    options: JobOptions
+    repository: str | None
+    base_ref: str | None
+    base_sha: str | None
+    branch: str | None
+    turns: int
+    attempts_spent: int
+    created_at: datetime
+    messages: Sequence[StoredMessage]
+    tree: SavedTree | None
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What one turn used, in tokens."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_input_tokens: int = 0
+    cache_creation_input_tokens: int = 0
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What one step of a turn adds; all of it is stored in one transaction."""
+
+    messages: Sequence[StoredMessage] = ()
+    tree: SavedTree | None = None
+    """Set where a tool wrote."""
+    usage: Usage | None = None
+    """Set where the step ends a request to the model: counts one turn."""
+    events: Sequence[Draft] = ()
+
+
+@dataclass(frozen=True)
+class Commit:
+    """Everything that the run's commit is made of, and its SHA."""
+
+    sha: str
+    author_name: str
+    author_email: str
+    time: datetime
+    message: str
+    patch: bytes
+    files: Sequence[Mapping[str, Any]] = field(default_factory=list)
+    """`FileStat`s as the REST model has them, with snake_case names."""
+
+    @property
+    def insertions(self) -> int:
+        return sum(stat["insertions"] for stat in self.files)
+
+    @property
+    def deletions(self) -> int:
+        return sum(stat["deletions"] for stat in self.files)
+
+
+class Running:
+    def __init__(self, units: Units) -> None:
+        self._units = units
+
+    async def claim(self, run_id: UUID, job_id: UUID, *, dispatch: int, agent: str) -> ClaimedRun | None:
+        """Take the run for a new attempt; None where its work order is stale or the run is to be cancelled.
+
+        ``agent``: the process's unique name, which its lease is renewed under.
+        """
+        token = uuid4()
+
+        async def work(unit: Unit) -> ClaimedRun | None:
+            row = await _STATEMENTS.row(
+                unit.connection,
+                "claim_run",
+                run_id=run_id,
+                dispatch=dispatch,
+                token=token,
+                agent=agent,
+                sources=sources(RunTransition.CLAIM),
+            )
+            if row is None:
+                return None
+            await grant_lease(unit.connection, run_id, kind="run", token=token, holder=agent)
+            unit.count(job_id, started=1 if row["attempt"] == 1 else 0)
+            unit.tell(job_id, Draft(EventKind.RUN_STARTED, {"agent": agent}), run_id=run_id, attempt=row["attempt"])
+            return await _claimed(unit.connection, row, token)
+
+        return await self._units.run([job_id], work)
+
+    async def holds(self, run_id: UUID, *, attempt: int, token: UUID) -> bool:
+        """Whether ``token`` holds the run now; without a lock."""
+        async with self._units.database.connection() as connection:
+            held: bool = await _STATEMENTS.value(connection, "is_held", run_id=run_id, attempt=attempt, token=token)
+        return held
+
+    async def attempts_held(self, run_ids: Sequence[UUID]) -> dict[UUID, int]:
+        """The attempt that is running, for each of ``run_ids`` that an agent holds."""
+        async with self._units.database.connection() as connection:
+            rows = await _STATEMENTS.rows(connection, "attempts_held", ids=list(run_ids))
+        return {row["id"]: row["attempt"] for row in rows}
+
+    async def prepared(self, hold: Hold, *, base_sha: str, base_branch: str | None, events: Sequence[Draft]) -> None:
+        """Fix the base at the first prepare, and tell that the worktree is ready."""
+
+        async def work(unit: Unit) -> None:
+            await _fenced(unit, hold)
+            await _STATEMENTS.execute(
+                unit.connection, "record_base", run_id=hold.run_id, base_sha=base_sha, base_branch=base_branch
+            )
+            _tell_all(unit, hold, events)
+
+        await self._units.run([hold.job_id], work)
+
+    async def checkpoint(self, hold: Hold, checkpoint: Checkpoint) -> None:
+        """Store what a step of a turn adds. Safe to repeat where the first try's commit is unknown."""
+
+        async def work(unit: Unit) -> None:
+            await _fenced(unit, hold)
+            if await _is_stored(unit.connection, hold, checkpoint):
+                return
+            await _store(unit.connection, hold, checkpoint)
+            _tell_all(unit, hold, checkpoint.events)
+
+        await self._units.run([hold.job_id], work)
+
+    async def tell(self, hold: Hold, events: Sequence[Draft]) -> None:
+        """Append durable events of the run."""
+        await self.checkpoint(hold, Checkpoint(events=events))
+
+    async def complete(self, hold: Hold, outcome: Outcome, *, summary: str) -> None:
+        """End the run without a publication: no changes, or an answer."""
+
+        async def work(unit: Unit) -> None:
+            await _fenced(unit, hold)
+            await _complete(unit, hold, outcome, summary)
+
+        await self._units.run([hold.job_id], work)
+
+    async def deliver(self, hold: Hold, commit: Commit, *, publish: bool, summary: str) -> UUID:
+        """Store the changeset; with ``publish`` its publication is queued, else the run completes as `stored`.
+
+        Returns the changeset's id.
+        """
+        changeset_id = uuid7()
+
+        async def work(unit: Unit) -> UUID:
+            await _fenced(unit, hold)
+            await _insert_changeset(unit.connection, hold, changeset_id, commit, publish=publish)
+            unit.tell(
+                hold.job_id,
+                Draft(EventKind.CHANGESET_STORED, _stored_payload(changeset_id, commit)),
+                run_id=hold.run_id,
+                attempt=hold.attempt,
+            )
+            if publish:
+                await _hand_over(unit, hold, changeset_id, summary)
+            else:
+                await _complete(unit, hold, Outcome.STORED, summary)
+            return changeset_id
+
+        return await self._units.run([hold.job_id], work)
+
+    async def interrupted(self, hold: Hold) -> None:
+        """Give the run back; costs no attempt."""
+        await self._requeue(hold, reason="interrupted", error=None, spent=0, delay=timedelta())
+
+    async def retry(self, hold: Hold, *, error: str, delay: timedelta) -> None:
+        """End the attempt as failed and queue another, ``delay`` from now at the earliest."""
+        await self._requeue(hold, reason="retry", error=error, spent=1, delay=delay)
+
+    async def _requeue(self, hold: Hold, *, reason: str, error: str | None, spent: int, delay: timedelta) -> None:
+        async def work(unit: Unit) -> None:
+            await _fenced(unit, hold)
+            words = _storable_error(error)
+            await _STATEMENTS.execute(
+                unit.connection, "requeue", run_id=hold.run_id, error=words, spent=spent, delay=delay
+            )
+            await _drop_lease(unit, hold)
+            unit.count(hold.job_id, active=-1)
+            _tell_all(unit, hold, [Draft(EventKind.RUN_REQUEUED, {"reason": reason, "error": words or ""})])
+
+        await self._units.run([hold.job_id], work)
+
+    async def fail(self, hold: Hold, reason: ExitReason, *, error: str, summary: str | None = None) -> None:
+        """End the run for good."""
+
+        async def work(unit: Unit) -> None:
+            await _fenced(unit, hold)
+            words = _storable_error(error)
+            await _STATEMENTS.execute(
+                unit.connection,
+                "fail",
+                run_id=hold.run_id,
+                exit_reason=reason.value,
+                error=words,
+                summary=storable(summary) if summary else None,
+            )
+            await _drop_lease(unit, hold)
+            unit.count(hold.job_id, active=-1, failed=+1)
+            data = {"state": RunState.FAILED.value, "exitReason": reason.value, "error": words}
+            _tell_all(unit, hold, [Draft(EventKind.RUN_FINISHED, data)])
+
+        await self._units.run([hold.job_id], work)
+
+    async def cancelled(self, hold: Hold) -> None:
+        """Report that all of a cancelled run's work is gone."""
+
+        async def work(unit: Unit) -> None:
+            row = await _STATEMENTS.row(unit.connection, "held_at_all", run_id=hold.run_id, token=hold.token)
+            if row is None:
+                raise LeaseLostError(f"run {hold.run_id} is not held by attempt {hold.attempt} any more")
+            await _drop_lease(unit, hold)
+            await cancel_locked(unit, [row])
+
+        await self._units.run([hold.job_id], work)
+
+
+async def grant_lease(connection: Connection, identifier: UUID, *, kind: str, token: UUID, holder: str) -> None:
+    """Make ``holder`` the owner of a run or changeset for 8 s, in the transaction of its claim."""
+    await _STATEMENTS.execute(
+        connection, "grant_lease", id=identifier, kind=kind, token=token, holder=holder, lease=LEASE
+    )
+
+
+async def _claimed(connection: Connection, row: Record, token: UUID) -> ClaimedRun:
+    messages = await _STATEMENTS.rows(connection, "transcript", run_id=row["id"])
+    saved = await _STATEMENTS.row(connection, "checkpoint", run_id=row["id"])
+    return ClaimedRun(
+        hold=Hold(row["id"], row["job_id"], row["attempt"], token),
+        kind=JobKind(row["kind"]),
+        prompt=row["prompt"],
+        name=row["name"],
+        options=JobOptions.model_validate(row["options"], by_name=True, by_alias=False),
+        repository=row["repository"],
+        base_ref=row["base_ref"],
+        base_sha=row["base_sha"],
+        branch=row["branch"],
+        turns=row["turns"],
+        attempts_spent=row["attempts_spent"],
+        created_at=row["created_at"],
+        messages=[StoredMessage(m["number"], m["role"], m["body"]) for m in messages],
+        tree=SavedTree(saved["patch"], saved["read_versions"]) if saved else None,
+    )
+
+
+async def _fenced(unit: Unit, hold: Hold) -> None:
+    if await _STATEMENTS.row(unit.connection, "held", run_id=hold.run_id, token=hold.token) is None:
+        raise LeaseLostError(f"run {hold.run_id} is not held by attempt {hold.attempt} any more, or is to be cancelled")
+
+
+async def _drop_lease(unit: Unit, hold: Hold) -> None:
+    await _STATEMENTS.execute(unit.connection, "drop_lease", id=hold.run_id, token=hold.token)
+
+
+def _tell_all(unit: Unit, hold: Hold, events: Sequence[Draft]) -> None:
+    for draft in events:
+        unit.tell(hold.job_id, draft, run_id=hold.run_id, attempt=hold.attempt)
+
+
+async def _is_stored(connection: Connection, hold: Hold, checkpoint: Checkpoint) -> bool:
+    if not checkpoint.messages:
+        return False
+    number = checkpoint.messages[-1].number
+    stored: bool = await _STATEMENTS.value(
+        connection, "is_stored", run_id=hold.run_id, number=number, attempt=hold.attempt
+    )
+    return stored
+
+
+async def _store(connection: Connection, hold: Hold, checkpoint: Checkpoint) -> None:
+    if checkpoint.messages:
+        await _STATEMENTS.execute(
+            connection,
+            "append_messages",
+            run_id=hold.run_id,
+            attempt=hold.attempt,
+            numbers=[message.number for message in checkpoint.messages],
+            roles=[message.role for message in checkpoint.messages],
+            bodies=[message.body for message in checkpoint.messages],
+        )
+    if checkpoint.tree is not None:
+        await _STATEMENTS.execute(
+            connection,
+            "save_patch",
+            run_id=hold.run_id,
+            attempt=hold.attempt,
+            message=checkpoint.messages[-1].number if checkpoint.messages else 0,
+            patch=checkpoint.tree.patch,
+            read_versions=dict(checkpoint.tree.read_versions),
+        )
+    if checkpoint.usage is not None:
+        used = checkpoint.usage
+        await _STATEMENTS.execute(
+            connection,
+            "add_usage",
+            run_id=hold.run_id,
+            turns=1,
+            input_tokens=used.input_tokens,
+            output_tokens=used.output_tokens,
+            cache_read_input_tokens=used.cache_read_input_tokens,
+            cache_creation_input_tokens=used.cache_creation_input_tokens,
+        )
+
+
+async def _complete(unit: Unit, hold: Hold, outcome: Outcome, summary: str) -> None:
+    words = storable(summary)
+    await _STATEMENTS.execute(unit.connection, "complete", run_id=hold.run_id, outcome=outcome.value, summary=words)
+    await _drop_lease(unit, hold)
+    unit.count(hold.job_id, active=-1, completed=+1)
+    data = {"state": RunState.COMPLETED.value, "outcome": outcome.value, "summary": words}
+    _tell_all(unit, hold, [Draft(EventKind.RUN_FINISHED, data)])
+
+
+async def _hand_over(unit: Unit, hold: Hold, changeset_id: UUID, summary: str) -> None:
+    await _STATEMENTS.execute(unit.connection, "hand_over", run_id=hold.run_id, summary=storable(summary))
+    await _drop_lease(unit, hold)
+    _tell_all(unit, hold, [Draft(EventKind.RUN_PUBLISHING, {"changesetId": str(changeset_id)})])
+
+
+async def _insert_changeset(
+    connection: Connection, hold: Hold, changeset_id: UUID, commit: Commit, *, publish: bool
+) -> None:
+    state = ChangesetState.QUEUED if publish else ChangesetState.STORED
+    await _STATEMENTS.execute(
+        connection,
+        "insert_changeset",
+        id=changeset_id,
+        run_id=hold.run_id,
+        commit_sha=commit.sha,
+        author_name=commit.author_name,
+        author_email=commit.author_email,
+        commit_time=commit.time,
+        commit_message=commit.message,
+        patch=commit.patch,
+        files=[{**stat, "path": storable(stat["path"])} for stat in commit.files],
+        insertions=commit.insertions,
+        deletions=commit.deletions,
+        state=state.value,
+        dispatch=1 if publish else 0,
+    )
+
+
+def _stored_payload(changeset_id: UUID, commit: Commit) -> dict[str, Any]:
+    return {
+        "changesetId": str(changeset_id),
+        "commitSha": commit.sha,
+        "filesChanged": len(commit.files),
+        "insertions": commit.insertions,
+        "deletions": commit.deletions,
+    }
+
+
+def _storable_error(error: str | None) -> str | None:
+    return storable(error)[:_MAX_ERROR_CHARACTERS] if error is not None else None

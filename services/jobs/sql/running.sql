@@ -1,0 +1,112 @@
+-- name: claim_run^
+-- Take a dispatched run: a new attempt with a new lease token, once, and only for its newest work order.
+UPDATE runs r
+SET state = 'running', attempt = r.attempt + 1, lease_token = :token, agent = :agent,
+    started_at = coalesce(r.started_at, now())
+FROM jobs j
+WHERE r.id = :run_id AND r.dispatch = :dispatch AND r.state = ANY(:sources::text[]) AND r.cancel_requested_at IS NULL
+  AND j.id = r.job_id
+RETURNING r.id, r.job_id, r.client_id, r.attempt, r.repository, r.base_ref, r.base_sha, r.base_branch, r.branch,
+          r.turns, r.attempts_spent, r.created_at, j.kind, j.name, j.prompt, j.options;
+
+-- name: grant_lease!
+INSERT INTO leases (id, kind, token, holder, expires_at)
+VALUES (:id, :kind, :token, :holder, clock_timestamp() + :lease::interval)
+ON CONFLICT (id) DO UPDATE SET kind = excluded.kind, token = excluded.token, holder = excluded.holder,
+                               expires_at = excluded.expires_at;
+
+-- name: drop_lease!
+DELETE FROM leases WHERE id = :id AND token = :token;
+
+-- name: checkpoint^
+SELECT patch, read_versions, message FROM checkpoints WHERE run_id = :run_id;
+
+-- name: transcript
+SELECT number, role, body FROM messages WHERE run_id = :run_id ORDER BY number;
+
+-- name: held^
+-- The fence: the run, locked, if this token still holds it and nobody asked for its cancel.
+SELECT id, job_id, attempt, attempts_spent FROM runs
+WHERE id = :run_id AND lease_token = :token AND state = 'running' AND cancel_requested_at IS NULL FOR UPDATE;
+
+-- name: held_at_all^
+-- The fence of a cancel: the run, locked, if this token still holds it.
+SELECT id, job_id, attempt FROM runs
+WHERE id = :run_id AND lease_token = :token AND state = 'running' FOR UPDATE;
+
+-- name: is_held$
+-- Whether this token still holds the run, without a lock.
+SELECT EXISTS (SELECT FROM runs WHERE id = :run_id AND attempt = :attempt AND lease_token = :token
+               AND state = 'running' AND cancel_requested_at IS NULL);
+
+-- name: record_base!
+UPDATE runs SET base_sha = :base_sha, base_branch = :base_branch WHERE id = :run_id AND base_sha IS NULL;
+
+-- name: append_messages!
+INSERT INTO messages (run_id, number, attempt, role, body)
+SELECT :run_id, m.number, :attempt, m.role, m.body
+FROM unnest(:numbers::int[], :roles::text[], :bodies::bytea[]) AS m (number, role, body);
+
+-- name: save_patch!
+INSERT INTO checkpoints (run_id, attempt, message, patch, read_versions)
+VALUES (:run_id, :attempt, :message, :patch, :read_versions)
+ON CONFLICT (run_id) DO UPDATE SET attempt = excluded.attempt, message = excluded.message, patch = excluded.patch,
+                                   read_versions = excluded.read_versions, updated_at = now();
+
+-- name: add_usage!
+UPDATE runs SET turns = turns + :turns, input_tokens = input_tokens + :input_tokens,
+    output_tokens = output_tokens + :output_tokens,
+    cache_read_input_tokens = cache_read_input_tokens + :cache_read_input_tokens,
+    cache_creation_input_tokens = cache_creation_input_tokens + :cache_creation_input_tokens
+WHERE id = :run_id;
+
+-- name: requeue!
+UPDATE runs SET state = 'queued', lease_token = NULL, agent = NULL, error = :error,
+    attempts_spent = attempts_spent + :spent, not_before = now() + :delay::interval
+WHERE id = :run_id;
+
+-- name: complete!
+UPDATE runs SET state = 'completed', outcome = :outcome, summary = :summary, error = NULL, lease_token = NULL,
+    finished_at = now()
+WHERE id = :run_id;
+
+-- name: fail!
+UPDATE runs SET state = 'failed', exit_reason = :exit_reason, error = :error, summary = :summary, lease_token = NULL,
+    attempts_spent = attempts_spent + 1, finished_at = now()
+WHERE id = :run_id;
+
+-- name: hand_over!
+UPDATE runs SET state = 'publishing', summary = :summary, error = NULL, lease_token = NULL WHERE id = :run_id;
+
+-- name: insert_changeset!
+INSERT INTO changesets (id, run_id, job_id, client_id, repository, branch, base_sha, base_branch, commit_sha,
+    commit_author_name, commit_author_email, commit_time, commit_message, patch, files, insertions, deletions, state,
+    dispatch, dispatched_at)
+SELECT :id, r.id, r.job_id, r.client_id, r.repository, r.branch, r.base_sha, r.base_branch, :commit_sha,
+    :author_name, :author_email, :commit_time, :commit_message, :patch, :files, :insertions, :deletions, :state,
+    :dispatch, CASE WHEN :dispatch > 0 THEN now() END
+FROM runs r WHERE r.id = :run_id;
+
+-- name: is_stored$
+-- Whether this attempt has stored this message already: an earlier try whose commit was unknown did it.
+SELECT EXISTS (SELECT FROM messages WHERE run_id = :run_id AND number = :number AND attempt = :attempt);
+
+-- name: renew
+-- Prolong the leases with these tokens; says which runs are still held and which of them are to stop.
+-- By token and not by holder: a claim whose commit nobody heard of must run out.
+UPDATE leases l SET expires_at = clock_timestamp() + :lease::interval
+WHERE l.id = ANY(:ids::uuid[]) AND l.token = ANY(:tokens::uuid[])
+RETURNING l.id, l.token,
+          (SELECT r.cancel_requested_at IS NOT NULL FROM runs r WHERE r.id = l.id) AS cancel_requested;
+
+-- name: seen!
+-- This process lives.
+INSERT INTO nodes (name, kind, capacity, address) VALUES (:name, :kind, :capacity, :address)
+ON CONFLICT (name) DO UPDATE SET seen_at = now(), capacity = excluded.capacity, address = excluded.address;
+
+-- name: gone!
+DELETE FROM nodes WHERE name = :name;
+
+-- name: attempts_held
+-- Which attempt of these runs an agent holds now.
+SELECT id, attempt FROM runs WHERE id = ANY(:ids::uuid[]) AND state = 'running';

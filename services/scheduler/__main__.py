@@ -1,0 +1,107 @@
+"""`python -m services.scheduler`: admits, dispatches, cancels, reconciles. Never touches Git or the model."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import Any
+
+from services.contracts import subjects
+from services.jobs.cancelling import Cancelling
+from services.jobs.eventlog import EventLog
+from services.jobs.publishing import Publishing
+from services.jobs.scheduling import Scheduling
+from services.jobs.unit import Units
+from services.runtime import jetstream, lifecycle, postgres
+from services.runtime.health import serve_health
+from services.runtime.jetstream import Bus, Message
+from services.runtime.lifecycle import Doorbell
+from services.runtime.postgres import Database
+from services.runtime.settings import load
+from services.runtime.telemetry import configure_logs, logger
+from services.scheduler.admission import Admission
+from services.scheduler.publication import EventPublisher
+from services.scheduler.reconcile import Reconciler
+from services.scheduler.settings import SchedulerSettings
+
+log = logger("scheduler")
+
+SWEEP_EVERY = timedelta(seconds=0.5)
+_TRANSIENT = (*postgres.TRANSIENT, *jetstream.TRANSIENT)
+
+
+class Scheduler:
+    """The loops of one scheduler process, each with the doorbell that wakes it."""
+
+    def __init__(self, settings: SchedulerSettings, database: Database, bus: Bus) -> None:
+        self._bus = bus
+        self._admission_bell = Doorbell()
+        self._events_bell = Doorbell()
+        self._cancel_bell = Doorbell()
+        units = Units(database, ring=self._ring_events)
+        scheduling, cancelling = Scheduling(units), Cancelling(units)
+        self._admission = Admission(scheduling, bus, max_runs=settings.max_runs)
+        self._publisher = EventPublisher(database, EventLog(database), bus)
+        self._reconciler = Reconciler(scheduling, cancelling, Publishing(units), bus)
+
+    async def _ring_events(self) -> None:
+        self._events_bell.ring()
+
+    def tasks(self) -> list[asyncio.Task[Any]]:
+        return [
+            asyncio.create_task(self._hear_commands(), name="commands"),
+            asyncio.create_task(self._hear_events(), name="event doorbell"),
+            _loop("admission", self._admission.run_once, self._admission_bell),
+            _loop("events", self._publisher.run_once, self._events_bell),
+            _loop("reconcile", self._reconciler.run_once, Doorbell()),
+            _loop("cancels", self._reconciler.carry_out_cancels, self._cancel_bell, timedelta(seconds=5)),
+        ]
+
+    async def _hear_commands(self) -> None:
+        stream = self._bus.pull(subjects.COMMANDS_STREAM, subjects.ALL_COMMANDS, "scheduler", batch=lambda: 100)
+        async for message in stream:
+            # Which job it is about does not matter: the loops look at all there is to do.
+            (self._cancel_bell if message.subject == subjects.COMMAND_CANCEL else self._admission_bell).ring()
+            await message.ack()
+
+    async def _hear_events(self) -> None:
+        await self._bus.listen(subjects.EVENTS_DOORBELL, self._on_events)
+
+        # The subscription lives as long as the connection; this task as long as the process.
+        await asyncio.Event().wait()
+
+    async def _on_events(self, _: Message) -> None:
+        self._events_bell.ring()
+        self._admission_bell.ring()  # something ended, perhaps: a slot may be free
+
+
+def _loop(
+    name: str, step: Callable[[], Awaitable[None]], bell: Doorbell, every: timedelta = SWEEP_EVERY
+) -> asyncio.Task[None]:
+    return asyncio.create_task(
+        lifecycle.repeat(name, step, wait=lambda: bell.wait(every), transient=_TRANSIENT), name=name
+    )
+
+
+async def serve(stop: asyncio.Event) -> None:
+    settings = load(SchedulerSettings)
+    configure_logs(service="scheduler", level=settings.log_level, log_format=settings.log_format)
+    database = Database(settings.database_url.get_secret_value(), size=settings.database_pool, name="scheduler")
+    bus = Bus(settings.nats_url.get_secret_value(), name="scheduler")
+    checks = {"postgres": database.check, "nats": bus.check}
+    async with serve_health("scheduler", settings.health_address, checks):
+        await bus.start()
+        tasks = Scheduler(settings, database, bus).tasks()
+        log.info("started")
+        try:
+            await lifecycle.until_stopped(stop, tasks)
+        finally:
+            await lifecycle.stop_tasks(tasks, timeout=timedelta(seconds=settings.drain_seconds))
+            await bus.close()
+            await database.close()
+    log.info("stopped")
+
+
+if __name__ == "__main__":
+    lifecycle.run(serve)
