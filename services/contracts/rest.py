@@ -67,9 +67,7 @@ class RepositoryRequest(Request):
     url: Annotated[Text, Field(min_length=1, max_length=2_000)] = Field(
         description="a Git URL, or an absolute path where the server allows local repositories"
     )
-    base_ref: Ref | None = Field(
-        None, description="where the work starts; default: the remote's default branch"
-    )
+    base_ref: Ref | None = Field(None, description="where the work starts; default: the remote's default branch")
 
 
 class JobOptions(Request):
@@ -92,9 +90,7 @@ class JobOptions(Request):
 
 
 class JobRequest(Request):
-    prompt: Annotated[
-        Text, Field(min_length=1, max_length=MAX_PROMPT_CHARACTERS), AfterValidator(_refuse_blank)
-    ]
+    prompt: Annotated[Text, Field(min_length=1, max_length=MAX_PROMPT_CHARACTERS), AfterValidator(_refuse_blank)]
     kind: Annotated[JobKind, Field(strict=False)] = JobKind.CODE
     name: Name | None = None
     repositories: Annotated[list[RepositoryRequest], Field(max_length=MAX_REPOSITORIES)] = Field(

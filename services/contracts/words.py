@@ -66,6 +66,8 @@ class ExitReason(StrEnum):
     BUDGET_EXHAUSTED = "budget_exhausted"
     TIMED_OUT = "timed_out"
     STUCK = "stuck"
+    CONTEXT_EXHAUSTED = "context_exhausted"
+    """The conversation no longer fits the model's window."""
     BLOCKED = "blocked"
     """The model itself said that it cannot do what was asked."""
     CLONE_FAILED = "clone_failed"

@@ -72,7 +72,9 @@ def by_bearer(authenticator: Authenticator, handler: Handler) -> Handler:
 
 def by_basic(authenticator: Authenticator, handler: Handler) -> Handler:
     """The same by HTTP Basic, which browsers ask for: any user name, the API key as the password."""
-    return _guarded(authenticator, handler, basic_key, 'Basic realm="quarterdeck: API key as password", charset="UTF-8"')
+    return _guarded(
+        authenticator, handler, basic_key, 'Basic realm="quarterdeck: API key as password", charset="UTF-8"'
+    )
 
 
 def _guarded(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any, TypeVar
 
 import orjson
@@ -12,13 +14,13 @@ from aiohttp import ClientPayloadError, web
 from pydantic import BaseModel, ValidationError
 
 from services.contracts.rest import ProblemField
-from services.contracts.text import is_storable
-from services.gateway.fields import path_of, refused
+from services.gateway.fields import MOST_FIELDS, path_of, refused
 from services.gateway.problems import ProblemError
 
 BodyModel = TypeVar("BodyModel", bound=BaseModel)
 
 READ_SECONDS = 30.0
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _SURROGATE = "must not contain lone surrogates"
 
 
@@ -58,10 +60,9 @@ def _check_json(body: bytes) -> None:
     try:
         parsed = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        if surrogates := _surrogates(body):
-            raise ProblemError(400, f"{surrogates[0].field}: {_SURROGATE}", errors=surrogates) from error
-        where = f"line {error.lineno}, column {error.colno}"
-        raise _no_json(f"is not valid JSON: {error.msg} ({where})") from error
+        if "surrogate" in error.msg and (fields := _surrogates(body)):
+            raise ProblemError(400, f"{fields[0].field}: {_SURROGATE}", errors=fields) from error
+        raise _no_json(_complaint(body, error)) from error
     if not isinstance(parsed, dict):
         raise _no_json("must be a JSON object: `{…}`")
 
@@ -70,24 +71,34 @@ def _no_json(message: str) -> ProblemError:
     return ProblemError(400, f"the body {message}", errors=[ProblemField(field="body", message=message)])
 
 
+def _complaint(body: bytes, error: orjson.JSONDecodeError) -> str:
+    try:
+        body.decode()
+    except UnicodeDecodeError as encoding:
+        return f"is not valid UTF-8 at byte {encoding.start}"
+    return f"is not valid JSON: {error.msg} (line {error.lineno}, column {error.colno})"
+
+
 def _surrogates(body: bytes) -> list[ProblemField]:
-    """The fields that hold lone surrogates, where those are all that is wrong with the JSON; at most 50."""
+    """The fields that hold lone surrogates, at most 50; none where the body cannot be read at all."""
     try:
         lenient = json.loads(body.decode("utf-8", "surrogatepass"))
     except (ValueError, RecursionError):
         return []
-    paths = [path_of(path) for path, text in _strings(lenient) if "\ud800" <= max(text, default="") <= "\udfff" or not is_storable(text)]
-    return [ProblemField(field=path, message=_SURROGATE) for path in paths[:50]]
+    found = (path for path, text in _strings(lenient) if _LONE_SURROGATE.search(text))
+    return [ProblemField(field=path_of(path), message=_SURROGATE) for path in islice(found, MOST_FIELDS)]
 
 
 def _strings(value: Any) -> Iterator[tuple[tuple[int | str, ...], str]]:
-    """Every string of a JSON document with its path."""
+    """Every string of a JSON document with its path, the names of its fields among them."""
     left: list[tuple[tuple[int | str, ...], Any]] = [((), value)]
     while left:
         path, each = left.pop()
         if isinstance(each, str):
             yield path, each
         elif isinstance(each, dict):
-            left += [((*path, key), item) for key, item in each.items()]
+            for key, item in each.items():
+                yield (*path, key), key
+                left.append(((*path, key), item))
         elif isinstance(each, list):
             left += [((*path, index), item) for index, item in enumerate(each)]

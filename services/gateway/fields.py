@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from services.contracts.rest import FieldError, ProblemField
+from services.contracts.text import storable
 from services.gateway.problems import ProblemError
 
 MOST_FIELDS = 50
@@ -16,7 +17,6 @@ _SHOWN_IN_DETAIL = 3
 
 _WORDS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "missing": lambda _: "is required",
-    "extra_forbidden": lambda _: "is not a known field",
     "string_type": lambda _: "must be a string",
     "int_type": lambda _: "must be an integer",
     "int_parsing": lambda _: "must be an integer",
@@ -40,20 +40,21 @@ def _too_short(least: int, things: str) -> str:
     return "must not be empty" if least == 1 else f"must have at least {least} {things}"
 
 
-def refused(error: ValidationError) -> ProblemError:
-    """The 400 that names each field that ``error`` is about, 50 at most."""
+def refused(error: ValidationError, *, unknown: str = "is not a known field") -> ProblemError:
+    """The 400 that names each field that ``error`` is about, 50 at most. ``unknown``: said of fields too many."""
     found = error.errors(include_url=False, include_input=False)
-    fields = [_field(each) for each in found[:MOST_FIELDS]]
+    fields = [_field(each, unknown) for each in found[:MOST_FIELDS]]
     shown = "; ".join(f"{field.field}: {field.message}" for field in fields[:_SHOWN_IN_DETAIL])
     more = len(found) - _SHOWN_IN_DETAIL
     return ProblemError(400, f"{shown}; and {more} more" if more > 0 else shown, errors=fields)
 
 
-def _field(error: Mapping[str, Any]) -> ProblemField:
+def _field(error: Mapping[str, Any], unknown: str) -> ProblemField:
     context: Mapping[str, Any] = error.get("ctx", {})
     cause = context.get("error")
     name = cause.field if isinstance(cause, FieldError) else path_of(error["loc"])
-    return ProblemField(field=name, message=_message(error, context))
+    message = unknown if error["type"] == "extra_forbidden" else _message(error, context)
+    return ProblemField(field=name, message=message)
 
 
 def _message(error: Mapping[str, Any], context: Mapping[str, Any]) -> str:
@@ -68,4 +69,4 @@ def path_of(location: tuple[int | str, ...]) -> str:
     path = ""
     for part in location:
         path += f"[{part}]" if isinstance(part, int) else f".{part}"
-    return path.removeprefix(".")[:_MOST_PATH_CHARACTERS] or "body"
+    return storable(path.removeprefix("."))[:_MOST_PATH_CHARACTERS] or "body"

@@ -8,7 +8,7 @@ from http import HTTPStatus
 from aiohttp import web
 
 from services.contracts.rest import Problem, ProblemField
-from services.gateway.tracing import REQUEST_ID
+from services.gateway.tracing import REQUEST_ID, Handler
 from services.jobs.errors import (
     BadCursorError,
     IdempotencyMismatchError,
@@ -57,10 +57,10 @@ class FieldProblemError(ProblemError):
 
 
 @web.middleware
-async def problems(request: web.Request, handler: web.Handler) -> web.StreamResponse:  # type: ignore[name-defined]
+async def problems(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Answer every exception of ``handler`` with a problem document."""
     try:
-        response: web.StreamResponse = await handler(request)
+        return await handler(request)
     except web.HTTPException as error:
         return _answer(_of_http(request, error))
     except ProblemError as error:
@@ -73,7 +73,6 @@ async def problems(request: web.Request, handler: web.Handler) -> web.StreamResp
     except Exception:
         log.exception("request failed", method=request.method, path=request.path)
         return _answer(_bug(request))
-    return response
 
 
 def _of_domain(error: JobsError) -> ProblemError:
@@ -113,7 +112,7 @@ def _answer(error: ProblemError) -> web.Response:
     )
     return web.Response(
         status=error.status,
-        body=problem.model_dump_json(by_alias=True).encode(errors="replace"),
+        body=problem.model_dump_json(by_alias=True).encode(),
         content_type="application/problem+json",
         headers=error.headers,
     )

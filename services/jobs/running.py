@@ -159,8 +159,10 @@ class Running:
             rows = await _STATEMENTS.rows(connection, "attempts_held", ids=list(run_ids))
         return {row["id"]: row["attempt"] for row in rows}
 
-    async def prepared(self, hold: Hold, *, base_sha: str, base_branch: str | None, events: Sequence[Draft]) -> None:
-        """Fix the base at the first prepare, and tell that the worktree is ready."""
+    async def prepared(
+        self, hold: Hold, *, base_sha: str | None, base_branch: str | None, events: Sequence[Draft]
+    ) -> None:
+        """Fix the base at the first prepare, and tell that the worktree is ready. None: there is no repository."""
 
         async def work(unit: Unit) -> None:
             await _fenced(unit, hold)
@@ -227,6 +229,10 @@ class Running:
     async def retry(self, hold: Hold, *, error: str, delay: timedelta) -> None:
         """End the attempt as failed and queue another, ``delay`` from now at the earliest."""
         await self._requeue(hold, reason="retry", error=error, spent=1, delay=delay)
+
+    async def postpone(self, hold: Hold, *, error: str, delay: timedelta) -> None:
+        """Give the run back, not to be taken up before ``delay`` is over; costs no attempt."""
+        await self._requeue(hold, reason="interrupted", error=error, spent=0, delay=delay)
 
     async def _requeue(self, hold: Hold, *, reason: str, error: str | None, spent: int, delay: timedelta) -> None:
         async def work(unit: Unit) -> None:

@@ -169,10 +169,12 @@ class Bus:
         await self._ready.wait()
         await self._client.subscribe(subject, cb=callback)
 
-    async def pull(self, stream: str, subject: str, durable: str, *, batch: Callable[[], int]) -> AsyncIterator[Msg]:
+    async def pull(
+        self, stream: str, subject: str, durable: str, *, batch: Callable[[], Awaitable[int]]
+    ) -> AsyncIterator[Msg]:
         """Yield messages of a work queue, for ever; each must be acknowledged by who takes it.
 
-        ``batch``: how many may be fetched now, asked before each fetch, ≥ 1.
+        ``batch``: how many may be fetched now, ≥ 1; awaited before each fetch, so that it can hold the next one back.
         The consumer is made where it is missing, and made again where NATS lost it.
         """
         await self._ready.wait()
@@ -195,10 +197,10 @@ class Bus:
                 await asyncio.sleep(RETRY_SECONDS)
 
     async def _fetched(
-        self, subscription: JetStreamContext.PullSubscription, batch: Callable[[], int]
+        self, subscription: JetStreamContext.PullSubscription, batch: Callable[[], Awaitable[int]]
     ) -> AsyncIterator[Msg]:
         while True:
-            messages = await self._fetch(subscription, batch())
+            messages = await self._fetch(subscription, await batch())
             for message in messages:
                 yield message
 
@@ -237,7 +239,7 @@ class Bus:
                 subscription = await self._jetstream.pull_subscribe(
                     subject, stream=stream, config=_tail_config(subject, after)
                 )
-                async for message in self._fetched(subscription, lambda: 256):
+                async for message in self._fetched(subscription, _tail_batch):
                     after = message.metadata.sequence.stream
                     yield Tailed(message.subject, message.data, after, incarnation)
             except _FAILURES as error:
@@ -310,6 +312,10 @@ class StreamPosition:
 def incarnation_of(created: object) -> str:
     """Name a stream by when it was made: one that was wiped and made again counts from 1 under another name."""
     return f"{int(created.timestamp() * 1000):x}" if hasattr(created, "timestamp") else str(created)
+
+
+async def _tail_batch() -> int:
+    return 256
 
 
 def _tail_config(subject: str, after: int) -> ConsumerConfig:

@@ -6,6 +6,7 @@ import asyncio
 import signal
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
@@ -47,6 +48,29 @@ class Doorbell:
             return False
         self._rung.clear()
         return True
+
+
+@dataclass
+class Capacity:
+    """How many pieces of work may be under way at once."""
+
+    total: int
+    busy: int = 0
+    _changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def free(self) -> int:
+        """How many places are free; waits for one."""
+        while self.busy >= self.total:
+            self._changed.clear()
+            await self._changed.wait()
+        return self.total - self.busy
+
+    def take(self) -> None:
+        self.busy += 1
+
+    def give_back(self) -> None:
+        self.busy -= 1
+        self._changed.set()
 
 
 async def repeat(

@@ -59,7 +59,7 @@ class Scheduler:
         ]
 
     async def _hear_commands(self) -> None:
-        stream = self._bus.pull(subjects.COMMANDS_STREAM, subjects.ALL_COMMANDS, "scheduler", batch=lambda: 100)
+        stream = self._bus.pull(subjects.COMMANDS_STREAM, subjects.ALL_COMMANDS, "scheduler", batch=_hundred)
         async for message in stream:
             # Which job it is about does not matter: the loops look at all there is to do.
             (self._cancel_bell if message.subject == subjects.COMMAND_CANCEL else self._admission_bell).ring()
@@ -74,6 +74,10 @@ class Scheduler:
     async def _on_events(self, _: Message) -> None:
         self._events_bell.ring()
         self._admission_bell.ring()  # something ended, perhaps: a slot may be free
+
+
+async def _hundred() -> int:
+    return 100
 
 
 def _loop(

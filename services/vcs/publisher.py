@@ -18,6 +18,7 @@ from services.jobs.errors import LeaseLostError
 from services.jobs.heartbeat import Ending, Heartbeat
 from services.jobs.publishing import Publication, Publishing
 from services.runtime.jetstream import Bus, Message
+from services.runtime.lifecycle import Capacity
 from services.runtime.postgres import StoreUnavailableError
 from services.runtime.telemetry import logger
 from services.vcs.commits import Commits
@@ -58,23 +59,26 @@ class Publisher:
         self._commits = commits
         self._forge = forge
         self._holder = holder
-        self._slots = asyncio.Semaphore(most)
+        self._capacity = Capacity(most)
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
         """Take publish orders for ever."""
         orders = self._bus.pull(
-            subjects.WORK_STREAM, subjects.work(Queue.PUBLISH), subjects.work_consumer(Queue.PUBLISH), batch=lambda: 1
+            subjects.WORK_STREAM,
+            subjects.work(Queue.PUBLISH),
+            subjects.work_consumer(Queue.PUBLISH),
+            batch=self._capacity.free,
         )
         async for message in orders:
-            await self._slots.acquire()
+            self._capacity.take()
             task = asyncio.create_task(self._take(message), name="publication")
             self._tasks.add(task)
             task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        self._slots.release()
+        self._capacity.give_back()
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("publication failed unexpectedly", exc_info=error)
 

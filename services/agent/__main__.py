@@ -1,0 +1,70 @@
+"""`python -m services.agent`: claims runs and drives the Claude tool loop. Holds no Git or forge credential."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+from services.agent.attempt import Tools
+from services.agent.model import Claude
+from services.agent.settings import AgentSettings
+from services.agent.vcs_client import VcsClient
+from services.agent.worker import RUN_QUEUES, Worker
+from services.contracts import subjects
+from services.jobs.heartbeat import Heartbeat
+from services.jobs.leases import Node, new_node_name
+from services.jobs.running import Running
+from services.jobs.unit import Units
+from services.runtime import lifecycle
+from services.runtime.health import serve_health
+from services.runtime.jetstream import Bus
+from services.runtime.postgres import Database
+from services.runtime.settings import load
+from services.runtime.telemetry import configure_logs, logger
+
+log = logger("agent")
+
+_STOP_SECONDS = 0.3
+_SEARCHES = 4
+
+
+async def serve(stop: asyncio.Event) -> None:
+    settings = load(AgentSettings)
+    configure_logs(service="agent", level=settings.log_level, log_format=settings.log_format)
+    node = Node(new_node_name(settings.agent_name), "agent", capacity=settings.agent_capacity)
+    database = Database(settings.database_url.get_secret_value(), size=settings.database_pool, name=node.name)
+    bus = Bus(settings.nats_url.get_secret_value(), name=node.name)
+    heartbeat = Heartbeat(settings.database_url.get_secret_value(), node)
+    vcs = VcsClient(settings.vcs_address, settings.vcs_token.get_secret_value())
+    claude = Claude(
+        api_key=settings.anthropic_api_key.get_secret_value(),
+        base_url=settings.anthropic_base_url,
+        model=settings.model,
+        max_tokens=settings.max_tokens,
+    )
+    running = Running(Units(database, ring=lambda: bus.ring(subjects.EVENTS_DOORBELL)))
+    tools = Tools(settings, running, claude, vcs, bus, asyncio.Semaphore(_SEARCHES))
+    worker = Worker(tools, running=running, bus=bus, heartbeat=heartbeat, name=node.name)
+    async with serve_health("agent", settings.health_address, {"postgres": database.check, "nats": bus.check}):
+        await bus.start()
+        heartbeat.start()
+        taking = [asyncio.create_task(worker.take_orders(queue), name=f"{queue} orders") for queue in RUN_QUEUES]
+        hearing = asyncio.create_task(worker.hear_controls(), name="controls")
+        log.info("started", node=node.name, capacity=settings.agent_capacity, model=settings.model)
+        try:
+            await lifecycle.until_stopped(stop, [*taking, hearing])
+        finally:
+            # The order matters: nothing new, finish or hand back under a live heartbeat, then the connections.
+            await lifecycle.stop_tasks(taking, timeout=timedelta(seconds=_STOP_SECONDS))
+            await worker.drain(timedelta(seconds=settings.drain_seconds))
+            await lifecycle.stop_tasks([hearing], timeout=timedelta(seconds=_STOP_SECONDS))
+            await heartbeat.stop()
+            await vcs.close()
+            await claude.close()
+            await bus.close()
+            await database.close()
+    log.info("stopped")
+
+
+if __name__ == "__main__":
+    lifecycle.run(serve)

@@ -1,0 +1,127 @@
+"""Puts a reply together from the raw events of its stream; each block is parsed once, when it is whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import orjson
+
+from services.jobs.running import Usage
+
+FragmentType = Literal["text", "thinking", "tool_input"]
+
+
+class StreamBrokenError(Exception):
+    """The stream ended, or made no sense, before the reply was whole: throw it away and ask again."""
+
+
+@dataclass(frozen=True)
+class Fragment:
+    """A piece of the reply as it streams; never the only record."""
+
+    type: FragmentType
+    block: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Reply:
+    content: list[dict[str, Any]]
+    """Blocks as they are sent back to the API; a tool input that is no JSON object stands as `{"malformed": text}`."""
+    stop_reason: str
+    model: str
+    usage: Usage
+
+
+@dataclass
+class _Block:
+    start: dict[str, Any]
+    pieces: list[str] = field(default_factory=list)
+    signature: list[str] = field(default_factory=list)
+
+    def finished(self) -> dict[str, Any]:
+        match self.start["type"]:
+            case "text":
+                return {"type": "text", "text": "".join(self.pieces)}
+            case "thinking":
+                return {"type": "thinking", "thinking": "".join(self.pieces), "signature": "".join(self.signature)}
+            case "tool_use":
+                return {**self.start, "input": _parsed(self.start, "".join(self.pieces))}
+            case _:
+                return self.start
+
+
+# The payload's field of each delta type, and what watchers call it.
+_DELTAS: dict[str, tuple[str, FragmentType]] = {
+    "text_delta": ("text", "text"),
+    "thinking_delta": ("thinking", "thinking"),
+    "input_json_delta": ("partial_json", "tool_input"),
+}
+
+
+class Assembly:
+    """Feed it each event in order; ``reply()`` once the stream has ended."""
+
+    def __init__(self, on_fragment: Callable[[Fragment], None]) -> None:
+        self._on_fragment = on_fragment
+        self._blocks: dict[int, _Block] = {}
+        self._model = ""
+        self._stop_reason: str | None = None
+        self._usage: dict[str, int] = {}
+        self._whole = False
+
+    def feed(self, event: Any) -> None:
+        """Unknown events and deltas are ignored: the API may add some."""
+        match event.type:
+            case "message_start":
+                self._model = event.message.model
+                self._count(event.message.usage)
+            case "content_block_start":
+                self._blocks[event.index] = _Block(event.content_block.model_dump(mode="json", exclude_none=True))
+            case "content_block_delta":
+                self._add(event.index, event.delta)
+            case "message_delta":
+                self._stop_reason = event.delta.stop_reason or self._stop_reason
+                self._count(event.usage)
+            case "message_stop":
+                self._whole = True
+
+    def _add(self, index: int, delta: Any) -> None:
+        block = self._blocks.get(index)
+        if block is None:
+            raise StreamBrokenError(f"a delta of block {index}, which never began")
+        if delta.type == "signature_delta":
+            block.signature.append(delta.signature)
+        elif delta.type in _DELTAS:
+            name, fragment_type = _DELTAS[delta.type]
+            text: str = getattr(delta, name)
+            block.pieces.append(text)
+            self._on_fragment(Fragment(fragment_type, index, text))
+
+    def _count(self, usage: Any) -> None:
+        """Usage in `message_delta` is cumulative: the last number of each kind stands."""
+        for name in Usage.__dataclass_fields__:
+            value = getattr(usage, name, None)
+            if value is not None:
+                self._usage[name] = value
+
+    def reply(self) -> Reply:
+        """Raises ``StreamBrokenError`` where the stream ended without `message_stop`: the SDK does not notice."""
+        if not self._whole or self._stop_reason is None:
+            raise StreamBrokenError("the stream ended before the reply was whole")
+        content = [block.finished() for _, block in sorted(self._blocks.items())]
+        # The API refuses empty text blocks when they are sent back.
+        content = [block for block in content if block["type"] != "text" or block["text"]]
+        return Reply(content, self._stop_reason, self._model, Usage(**self._usage))
+
+
+def _parsed(start: dict[str, Any], text: str) -> dict[str, Any]:
+    if not text:
+        return start.get("input") or {}
+    try:
+        value = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return {"malformed": text}
+    return value if isinstance(value, dict) else {"malformed": text}

@@ -1,0 +1,121 @@
+"""Retries of our own: visible, cancellable, in one place. The SDK's are off, since they sleep through anything."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from http import HTTPStatus
+from json import JSONDecodeError
+from typing import Any, TypeVar
+
+import anthropic
+import httpx2
+
+from services.agent.model.reply import StreamBrokenError
+
+Result = TypeVar("Result")
+
+_RETRYABLE_STATUSES = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS}
+# What an `error` event within a stream calls itself; its status is 200.
+_RETRYABLE_TYPES = {"overloaded_error", "api_error", "rate_limit_error", "timeout_error"}
+# A 429 that no waiting cures.
+_SPENT = ("spend limit", "credit balance", "usage limit")
+
+
+class ModelRejectedError(Exception):
+    """The request can never succeed as it is: key, permission, model name, size, or a spent limit."""
+
+
+class ModelUnavailableError(Exception):
+    """The model service failed at every try."""
+
+
+class PostponedError(Exception):
+    """The model service asks to stay away for longer than is worth holding a slot."""
+
+    def __init__(self, delay: timedelta, words: str) -> None:
+        super().__init__(words)
+        self.delay = delay
+
+
+@dataclass(frozen=True)
+class Patience:
+    tries: int = 7
+    """The first and six retries."""
+    shortest_seconds: float = 1
+    longest_seconds: float = 60
+    longest_wait: timedelta = timedelta(minutes=5)
+    """A longer `retry-after` gives the slot back."""
+
+
+async def retrying(
+    request: Callable[[], Awaitable[Result]], *, patience: Patience, on_retry: Callable[[str], Awaitable[None]]
+) -> Result:
+    """Make ``request`` until it succeeds; ``on_retry`` is told why before each wait.
+
+    Raises ``ModelRejectedError``, ``ModelUnavailableError``, ``PostponedError``.
+    """
+    for number in range(1, patience.tries + 1):
+        try:
+            return await request()
+        except (anthropic.AnthropicError, httpx2.HTTPError, StreamBrokenError, JSONDecodeError, OSError) as error:
+            words = _words(error)
+            if not _is_retryable(error, words):
+                raise ModelRejectedError(words) from error
+            if number == patience.tries:
+                raise ModelUnavailableError(f"{words} (tried {number} times)") from error
+            wait = _wait(error, number, patience)
+            if wait > patience.longest_wait:
+                raise PostponedError(wait, words) from error
+            await on_retry(words)
+            await asyncio.sleep(wait.total_seconds())
+    raise AssertionError("the last try returns or raises")
+
+
+def _is_retryable(error: BaseException, words: str) -> bool:
+    if not isinstance(error, anthropic.APIStatusError):
+        # Transport errors, bad chunks, broken streams. Of the SDK's own errors only those of the connection.
+        return not isinstance(error, anthropic.AnthropicError) or isinstance(error, anthropic.APIConnectionError)
+    if any(phrase in words.lower() for phrase in _SPENT):
+        return False
+    if error.status_code == HTTPStatus.OK:
+        return _error_type(error) in _RETRYABLE_TYPES
+    return error.status_code in _RETRYABLE_STATUSES or error.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR
+
+
+def _error_body(error: anthropic.APIStatusError) -> dict[str, Any]:
+    body: Any = error.body
+    inner = body.get("error") if isinstance(body, dict) else None
+    return inner if isinstance(inner, dict) else {}
+
+
+def _error_type(error: anthropic.APIStatusError) -> str:
+    return str(_error_body(error).get("type", ""))
+
+
+def _words(error: BaseException) -> str:
+    if isinstance(error, anthropic.APIStatusError):
+        said = _error_body(error).get("message") or error.message
+        return f"the model service answered {error.status_code}: {said}"
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+def _wait(error: BaseException, number: int, patience: Patience) -> timedelta:
+    asked = _retry_after(error)
+    if asked is not None:
+        return timedelta(seconds=asked)
+    ceiling = min(patience.longest_seconds, patience.shortest_seconds * 2 ** (number - 1))
+    return timedelta(seconds=random.uniform(ceiling / 2, ceiling))  # noqa: S311  jitter, not a secret
+
+
+def _retry_after(error: BaseException) -> float | None:
+    """Seconds, as RFC 9110 10.2.3 has it; its date form is not used by the service."""
+    if not isinstance(error, anthropic.APIStatusError):
+        return None
+    try:
+        return max(0.0, float(error.response.headers.get("retry-after", "")))
+    except ValueError:
+        return None

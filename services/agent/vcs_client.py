@@ -1,0 +1,142 @@
+"""Asks the vcs of this node for worktrees, patches and commits; turns its statuses back into errors."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import grpc.aio
+
+from services.contracts.v1 import vcs_pb2, vcs_pb2_grpc
+from services.contracts.words import ExitReason
+from services.jobs.errors import LeaseLostError
+from services.jobs.running import ClaimedRun, Commit, Hold
+from services.runtime.grpc import bearer, make_channel
+
+_ERROR_DETAIL = "quarterdeck-error-bin"
+_LEASE_LOST = "lease_lost"
+
+PREPARE_DEADLINE = timedelta(minutes=40)
+COMMIT_DEADLINE = timedelta(minutes=10)
+RELEASE_DEADLINE = timedelta(seconds=30)
+
+
+class VcsFailedError(Exception):
+    """The vcs could not do it: the words are Git's own where there are any."""
+
+    def __init__(self, reason: ExitReason, words: str, *, retryable: bool) -> None:
+        super().__init__(words)
+        self.reason = reason
+        self.retryable = retryable
+
+
+@dataclass(frozen=True)
+class Worktree:
+    path: Path
+    base_sha: str
+    base_branch: str | None
+
+
+class VcsClient:
+    def __init__(self, address: str, token: str) -> None:
+        self._channel = make_channel(address)
+        self._stub: vcs_pb2_grpc.VcsAsyncStub = vcs_pb2_grpc.VcsStub(self._channel)
+        self._metadata = bearer(token)
+
+    async def close(self) -> None:
+        await self._channel.close()
+
+    async def prepare(self, run: ClaimedRun) -> Worktree:
+        """The worktree of this attempt, with what earlier attempts checkpointed restored into it."""
+        request = vcs_pb2.PrepareRequest(
+            worktree=_ref(run.hold),
+            repository=run.repository or "",
+            base_ref=run.base_ref or "",
+            base_sha=run.base_sha or "",
+            patch=run.tree.patch if run.tree else b"",
+        )
+        async with _typed():
+            call = self._stub.Prepare(request, metadata=self._metadata, timeout=PREPARE_DEADLINE.total_seconds())
+            async for update in call:
+                if update.HasField("ready"):
+                    ready = update.ready
+                    return Worktree(Path(ready.path), ready.base_sha, ready.base_branch or None)
+        raise VcsFailedError(ExitReason.INTERNAL, "vcs ended the preparation without a worktree", retryable=True)
+
+    async def checkpoint(self, hold: Hold) -> bytes:
+        """The worktree as a patch against its base."""
+        async with _typed():
+            reply = await self._stub.Checkpoint(
+                vcs_pb2.CheckpointRequest(worktree=_ref(hold)),
+                metadata=self._metadata,
+                timeout=COMMIT_DEADLINE.total_seconds(),
+            )
+        return bytes(reply.patch)
+
+    async def commit(self, hold: Hold, metadata: vcs_pb2.CommitMetadata, run: ClaimedRun) -> Commit | None:
+        """The commit that the run delivers; None where nothing changed."""
+        async with _typed():
+            reply = await self._stub.Commit(
+                vcs_pb2.CommitRequest(worktree=_ref(hold), metadata=metadata),
+                metadata=self._metadata,
+                timeout=COMMIT_DEADLINE.total_seconds(),
+            )
+        if not reply.commit_sha:
+            return None
+        return Commit(
+            sha=reply.commit_sha,
+            author_name=metadata.author_name,
+            author_email=metadata.author_email,
+            time=run.created_at,
+            message=metadata.message,
+            patch=bytes(reply.patch),
+            files=[_file_stat(stat) for stat in reply.files],
+        )
+
+    async def release(self, hold: Hold) -> None:
+        async with _typed():
+            await self._stub.Release(
+                vcs_pb2.ReleaseRequest(worktree=_ref(hold)),
+                metadata=self._metadata,
+                timeout=RELEASE_DEADLINE.total_seconds(),
+            )
+
+
+def _ref(hold: Hold) -> vcs_pb2.WorktreeRef:
+    return vcs_pb2.WorktreeRef(run_id=str(hold.run_id), attempt=hold.attempt, lease_token=str(hold.token))
+
+
+def _file_stat(stat: vcs_pb2.FileStat) -> dict[str, Any]:
+    return {
+        "path": stat.path,
+        "change": stat.change,
+        "insertions": stat.insertions,
+        "deletions": stat.deletions,
+        "binary": stat.binary,
+    }
+
+
+@asynccontextmanager
+async def _typed() -> AsyncIterator[None]:
+    try:
+        yield
+    except grpc.aio.AioRpcError as error:
+        raise _error(error) from error
+
+
+def _error(error: grpc.aio.AioRpcError) -> VcsFailedError | LeaseLostError:
+    detail = vcs_pb2.VcsErrorDetail()
+    for key, value in error.trailing_metadata() or ():
+        if key == _ERROR_DETAIL and isinstance(value, bytes):
+            detail.ParseFromString(value)
+    words = error.details() or error.code().name
+    if detail.exit_reason == _LEASE_LOST:
+        return LeaseLostError(words)
+    # Without a detail of ours the call itself failed: the vcs is away, or was restarted.
+    retryable = detail.retryable or not detail.exit_reason
+    reason = ExitReason(detail.exit_reason) if detail.exit_reason in set(ExitReason) else ExitReason.INTERNAL
+    return VcsFailedError(reason, words, retryable=retryable)

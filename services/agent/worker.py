@@ -1,0 +1,153 @@
+"""Takes work orders up to the agent's capacity, claims their runs, and sees each attempt to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from typing import assert_never
+from uuid import UUID
+
+from services.agent.attempt import Attempt, Tools
+from services.contracts import subjects
+from services.contracts.v1.commands_pb2 import RunControl, WorkOrder
+from services.contracts.words import Queue
+from services.jobs.errors import LeaseLostError
+from services.jobs.heartbeat import Ending, Heartbeat
+from services.jobs.running import ClaimedRun, Running
+from services.runtime.jetstream import Bus, Message
+from services.runtime.lifecycle import Capacity
+from services.runtime.postgres import StoreUnavailableError
+from services.runtime.telemetry import logger
+
+log = logger("agent.worker")
+
+RUN_QUEUES = (Queue.CODE, Queue.TASK, Queue.REVIEW)
+ALL_CONTROLS = "qd.ctl.*"
+
+
+class Stop(StrEnum):
+    """Why an attempt is stopped from outside."""
+
+    CANCELLED = "cancelled"
+    LOST = "lost"
+    INTERRUPTED = "interrupted"
+
+
+@dataclass
+class _Live:
+    """An attempt under way."""
+
+    run: ClaimedRun
+    task: asyncio.Task[None]
+    stop: Stop | None = None
+
+    def end(self, why: Stop) -> None:
+        """The first reason stands, but for a lost lease, which outdoes all."""
+        if self.stop is None or why is Stop.LOST:
+            self.stop = why
+            self.task.cancel()
+
+
+class Worker:
+    def __init__(self, tools: Tools, *, running: Running, bus: Bus, heartbeat: Heartbeat, name: str) -> None:
+        """``name``: the node's, which the runs are claimed under."""
+        self._tools = tools
+        self._running = running
+        self._bus = bus
+        self._heartbeat = heartbeat
+        self._name = name
+        self._capacity = Capacity(tools.settings.agent_capacity)
+        self._live: dict[UUID, _Live] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def take_orders(self, queue: Queue) -> None:
+        """Take the work orders of ``queue`` for ever."""
+        orders = self._bus.pull(
+            subjects.WORK_STREAM, subjects.work(queue), subjects.work_consumer(queue), batch=self._capacity.free
+        )
+        async for message in orders:
+            self._capacity.take()
+            task = asyncio.create_task(self._take(message), name="attempt")
+            self._tasks.add(task)
+            task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._capacity.give_back()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("an attempt ended on a bug; its lease runs out", exc_info=error)
+
+    async def hear_controls(self) -> None:
+        """Hear at once what the next renewal would tell anyway."""
+        await self._bus.listen(ALL_CONTROLS, self._on_control)
+        await asyncio.Event().wait()
+
+    async def _on_control(self, message: Message) -> None:
+        run_id = message.subject.rpartition(".")[2]
+        live = next((found for key, found in self._live.items() if str(key) == run_id), None)
+        if live is not None and RunControl.FromString(message.data).kind == RunControl.KIND_CANCEL:
+            live.end(Stop.CANCELLED)
+
+    async def drain(self, timeout: timedelta) -> None:
+        """Let attempts finish until ``timeout``, then hand what is left back as interrupted."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=timeout.total_seconds() / 2)
+        for live in list(self._live.values()):
+            live.end(Stop.INTERRUPTED)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=timeout.total_seconds() / 2)
+
+    async def _take(self, message: Message) -> None:
+        order = WorkOrder.FromString(message.data)
+        claimed_at = time.monotonic()
+        try:
+            run = await self._running.claim(
+                UUID(order.run_id), UUID(order.job_id), dispatch=order.dispatch, agent=self._name
+            )
+        except StoreUnavailableError:
+            return  # not acknowledged: it comes again
+        await message.ack()
+        if run is not None:
+            await self._see_through(run, claimed_at)
+
+    async def _see_through(self, run: ClaimedRun, claimed_at: float) -> None:
+        """Work on ``run`` under its lease, and say how it ended where it was stopped from outside."""
+        hold = run.hold
+        attempt = Attempt(run, self._tools)
+        live = _Live(run, asyncio.create_task(attempt.work(), name=f"run {hold.run_id}"))
+        self._live[hold.run_id] = live
+        self._heartbeat.hold(hold.run_id, hold.token, claimed_at=claimed_at, on_end=_ender(live))
+        try:
+            await asyncio.wait([live.task])
+            await attempt.release()
+            await self._conclude(live)
+        except (LeaseLostError, StoreUnavailableError) as error:
+            log.warning("attempt given up", run=str(hold.run_id), attempt=hold.attempt, error=str(error))
+        finally:
+            self._heartbeat.drop(hold.run_id)
+            del self._live[hold.run_id]
+
+    async def _conclude(self, live: _Live) -> None:
+        if not live.task.cancelled():
+            live.task.result()  # it has recorded its own end, or raises why it could not
+            return
+        match live.stop:
+            case Stop.CANCELLED:
+                await self._running.cancelled(live.run.hold)
+            case Stop.INTERRUPTED:
+                await self._running.interrupted(live.run.hold)
+            case Stop.LOST | None:
+                log.warning("lease lost", run=str(live.run.hold.run_id), attempt=live.run.hold.attempt)
+            case _:
+                assert_never(live.stop)
+
+
+def _ender(live: _Live) -> Callable[[Ending], None]:
+    def end(ending: Ending) -> None:
+        live.end(Stop.CANCELLED if ending is Ending.CANCELLED else Stop.LOST)
+
+    return end

@@ -1,0 +1,97 @@
+"""`python -m services.gateway`: serve until SIGTERM, with or without Postgres and NATS being there."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from functools import partial
+
+from aiohttp import web
+
+from services.gateway.app import application, assemble
+from services.gateway.context import Gateway
+from services.gateway.settings import GatewaySettings
+from services.runtime.jetstream import Bus
+from services.runtime.lifecycle import repeat, run, stop_tasks, until_stopped
+from services.runtime.postgres import TRANSIENT, Database
+from services.runtime.settings import load
+from services.runtime.telemetry import configure_logs, logger
+
+log = logger("gateway")
+
+STOP_TASKS = timedelta(seconds=1)
+EXIT_CANNOT_LISTEN = 1
+
+
+async def serve(settings: GatewaySettings, stop: asyncio.Event) -> None:
+    async with _connected(settings) as gateway:
+        tasks = _background(gateway)
+        try:
+            async with _listening(settings, gateway):
+                await until_stopped(stop, tasks)
+                log.info("stopping")
+            await gateway.commands.drain()
+        finally:
+            await stop_tasks(tasks, timeout=STOP_TASKS)
+
+
+@asynccontextmanager
+async def _connected(settings: GatewaySettings) -> AsyncIterator[Gateway]:
+    """NATS is closed before Postgres."""
+    database = Database(settings.database_url.get_secret_value(), size=settings.database_pool, name="gateway")
+    bus = Bus(settings.nats_url.get_secret_value(), name="gateway")
+    key = settings.api_key
+    try:
+        await bus.start(wait=timedelta(0))
+        yield assemble(database, bus, api_key=key.get_secret_value() if key else None)
+    finally:
+        await bus.close()
+        await database.close()
+
+
+def _background(gateway: Gateway) -> list[asyncio.Task[None]]:
+    never = asyncio.Event()
+    store_key = repeat("API key", gateway.authenticator.store_bootstrap_key, wait=never.wait, transient=TRANSIENT)
+    return [
+        asyncio.create_task(gateway.hub.run(), name="event hub"),
+        asyncio.create_task(store_key, name="API key"),
+    ]
+
+
+@asynccontextmanager
+async def _listening(settings: GatewaySettings, gateway: Gateway) -> AsyncIterator[None]:
+    """Serve while the context lasts; then take nothing new, end the event streams, and let requests finish."""
+    runner = web.AppRunner(
+        application(gateway, max_body_bytes=settings.max_body_bytes),
+        access_log=None,
+        handle_signals=False,
+        auto_decompress=False,
+        shutdown_timeout=settings.drain_seconds,
+    )
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, settings.host, settings.port).start()
+        log.info("listening", address=f"http://{settings.host}:{runner.addresses[0][1]}")
+        yield
+    finally:
+        await runner.cleanup()
+
+
+def main() -> None:
+    settings = load(GatewaySettings)
+    configure_logs(service="gateway", level=settings.log_level, log_format=settings.log_format)
+    try:
+        run(partial(serve, settings))
+    except OSError as error:
+        if error.errno not in (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES):
+            raise
+        log.error("cannot listen", host=settings.host, port=settings.port, error=str(error).lower())  # noqa: TRY400
+        sys.exit(EXIT_CANNOT_LISTEN)
+
+
+if __name__ == "__main__":
+    main()

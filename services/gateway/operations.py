@@ -1,0 +1,62 @@
+"""What the native API can do, declared once: the routes and the OpenAPI document are both made from these."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from aiohttp import web
+from pydantic import BaseModel
+
+from services.gateway.auth import Authenticator, Handler, by_bearer
+from services.gateway.query import NoQuery, Query
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    description: str
+    model: type[BaseModel] | None = None
+    """None: the media type says it all."""
+    media_type: str = "application/json"
+    headers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Header:
+    """A request header that means something here."""
+
+    name: str
+    description: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operation:
+    """``path``: `{id}` stands for a UUID. ``is_public``: needs no API key."""
+
+    method: Literal["GET", "POST"]
+    path: str
+    name: str
+    summary: str
+    handler: Handler
+    answers: tuple[Answer, ...]
+    query: type[Query] = NoQuery
+    body: type[BaseModel] | None = None
+    headers: tuple[Header, ...] = ()
+    is_public: bool = False
+
+
+def register(app: web.Application, operations: Sequence[Operation], authenticator: Authenticator) -> None:
+    """Route each operation; a GET answers HEAD too."""
+    for operation in operations:
+        handler = operation.handler if operation.is_public else by_bearer(authenticator, operation.handler)
+        if operation.method == "GET":
+            app.router.add_get(operation.path, handler, allow_head=True)
+        else:
+            app.router.add_route(operation.method, operation.path, handler)
+
+
+def json_response(model: BaseModel, *, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
+    body = model.model_dump_json(by_alias=True).encode()
+    return web.Response(status=status, body=body, content_type="application/json", headers=headers)
