@@ -22,6 +22,10 @@ def passed_on(*names: str, source: Mapping[str, str] = os.environ) -> dict[str, 
     return {name: source[name] for name in names if source.get(name)}
 
 
+# gRPC's fork handlers cannot work beside its own threads, and say so at each subprocess; nothing here forks without exec.
+GRPC = {"GRPC_ENABLE_FORK_SUPPORT": "0"}
+
+
 def base_environment() -> dict[str, str]:
     """What every process gets."""
-    return passed_on(*BASE)
+    return passed_on(*BASE) | GRPC

@@ -24,6 +24,8 @@ from services.runtime.telemetry import configure_logs, logger
 log = logger("gateway")
 
 STOP_TASKS = timedelta(seconds=1)
+CONNECT_WAIT = timedelta(seconds=0.5)
+"""Jobs are taken without NATS too: do not keep them waiting for it."""
 EXIT_CANNOT_LISTEN = 1
 
 
@@ -46,7 +48,7 @@ async def _connected(settings: GatewaySettings) -> AsyncIterator[Gateway]:
     bus = Bus(settings.nats_url.get_secret_value(), name="gateway")
     key = settings.api_key
     try:
-        await bus.start(wait=timedelta(0))
+        await bus.start(wait=CONNECT_WAIT)
         yield assemble(database, bus, api_key=key.get_secret_value() if key else None)
     finally:
         await bus.close()

@@ -9,7 +9,7 @@ MAX_KEY_CHARACTERS = 200
 
 
 def is_plausible_key(key: str) -> bool:
-    """Whether ``key`` could be one at all: 1–200 printable ASCII characters without spaces."""
+    """Whether ``key`` could be one at all: 1 to 200 printable ASCII characters without spaces."""
     return 0 < len(key) <= MAX_KEY_CHARACTERS and all("!" <= char <= "~" for char in key)
 
 

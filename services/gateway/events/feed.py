@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -54,7 +55,7 @@ class Feed:
         self._log = log
         self._bus = bus
         self._hub = hub
-        self._has_finished = False
+        self._had_finished = False
         self._looked = 0.0
 
     async def check(self) -> None:
@@ -65,7 +66,7 @@ class Feed:
         if not events:
             raise BadPositionError
         last = events[0]
-        self._has_finished = last.number == self._at.number and last.kind is EventKind.JOB_FINISHED
+        self._had_finished = last.number == self._at.number and last.kind is EventKind.JOB_FINISHED
 
     async def frames(self) -> AsyncGenerator[Frame | None, None]:
         """Everything behind the watcher's place until the job has finished; None in quiet moments.
@@ -73,18 +74,21 @@ class Feed:
         Raises ``SubscriptionEndedError``, ``StoreUnavailableError``, ``BusUnavailableError``: the stream must
         end then, and the watcher can go on at the last position it was sent.
         """
-        if self._has_finished:
+        if self._had_finished:
             return
+        async with aclosing(self._everything()) as everything:
+            async for frame in everything:
+                yield frame
+                if frame is not None and frame.kind == EventKind.JOB_FINISHED:
+                    return
+
+    async def _everything(self) -> AsyncGenerator[Frame | None, None]:
         async for frame in self._missed():
             yield frame
-            if self._has_finished:
-                return
         self._looked = _now()
-        while not self._has_finished:
+        while True:
             async for news in self._news():
                 yield news
-                if self._has_finished:
-                    return
 
     async def _missed(self) -> Frames:
         here = await self._hub.position()
@@ -185,7 +189,6 @@ class Feed:
         """``number``: 0 for a delta, whose id repeats the last durable number."""
         if number:
             self._at = self._at.at_number(number)
-        self._has_finished = self._has_finished or kind == EventKind.JOB_FINISHED
         return Frame(self._at, kind, data)
 
 

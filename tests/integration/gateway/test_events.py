@@ -1,0 +1,300 @@
+"""The event stream: complete, in order, resumable to the message, and bounded."""
+
+import asyncio
+import shutil
+import socket
+
+import httpx
+import pytest
+
+from quarterdeck.stack.embedded import EmbeddedServers
+from services.runtime.postgres import Database
+from tests.integration.conftest import execute
+from tests.integration.gateway.conftest import READY_SECONDS, Scheduler, StartGateway, is_healthy, running_gateway
+from tests.integration.gateway.watching import Watcher, wait_until, watching
+
+
+async def test_a_watcher_sees_all_of_a_job_and_then_its_stream_ends(
+    gateway: httpx.AsyncClient, scheduler: Scheduler, job: str
+):
+    async with watching(gateway, job) as watcher:
+        assert await watcher.take(1) == ["job.submitted"]
+        await scheduler.tell(job, "one")
+        await scheduler.delta(job, "a")
+        await scheduler.finish(job)
+        assert await watcher.rest() == ["log:one", "delta:a", "job.started", "job.finished"]
+
+
+async def test_a_finished_job_is_replayed_and_its_stream_ends(
+    gateway: httpx.AsyncClient, scheduler: Scheduler, job: str
+):
+    await scheduler.finish(job)
+    async with watching(gateway, job) as watcher:
+        assert await watcher.rest() == ["job.submitted", "job.started", "job.finished"]
+    async with watching(gateway, job, after=watcher.last_id) as again:
+        assert await again.rest() == []
+
+
+async def test_a_cut_stream_goes_on_at_exactly_the_next_message_deltas_included(
+    gateway: httpx.AsyncClient, scheduler: Scheduler, job: str
+):
+    seen: list[str] = []
+    last_id = ""
+    texts = [f"{number}" for number in range(12)]
+    for number, text in enumerate(texts):
+        await scheduler.delta(job, text)
+        if number % 4 == 3:
+            await scheduler.tell(job, text)
+    await scheduler.finish(job)
+    expected = [
+        line
+        for number, text in enumerate(texts)
+        for line in ([f"delta:{text}", f"log:{text}"] if number % 4 == 3 else [f"delta:{text}"])
+    ]
+    # Before its first delta the watcher was at the job's first event in the stream.
+    begin = f"1:{await incarnation(scheduler)}:1"
+    for cut_after in (1, 4, 2, 5, 100):
+        async with watching(gateway, job, after=last_id or begin) as watcher:
+            seen += await watcher.rest() if cut_after == 100 else await watcher.take(cut_after)
+            last_id = watcher.last_id
+    assert seen == [*expected, "job.started", "job.finished"]
+
+
+async def incarnation(scheduler: Scheduler) -> str:
+    return (await scheduler.bus.stream_position("EVENTS")).incarnation
+
+
+async def test_a_stream_that_is_cut_while_it_is_live_misses_nothing(
+    gateway: httpx.AsyncClient, scheduler: Scheduler, job: str
+):
+    async with watching(gateway, job) as watcher:
+        await watcher.take(1)
+        await scheduler.delta(job, "a")
+        assert await watcher.take(1) == ["delta:a"]
+    await scheduler.delta(job, "b")
+    await scheduler.tell(job, "one")
+    async with watching(gateway, job, after=watcher.last_id) as again:
+        assert await again.take(2) == ["delta:b", "log:one"]
+        await scheduler.delta(job, "c")
+        assert await again.take(1) == ["delta:c"]
+
+
+async def test_the_last_replayed_event_can_be_resumed_with_the_deltas_behind_it(
+    gateway: httpx.AsyncClient, scheduler: Scheduler, job: str
+):
+    async with watching(gateway, job) as watcher:
+        await watcher.take(1)
+    await scheduler.delta(job, "a")
+    async with watching(gateway, job, after=watcher.last_id) as again:
+        assert await again.take(1) == ["delta:a"]
+
+
+async def test_a_gateway_that_starts_again_resumes_with_deltas(
+    database_url: str, nats_url: str, scheduler: Scheduler
+):
+    async with running_gateway(database_url, nats_url) as first:
+        await wait_until(lambda: is_healthy(first), seconds=READY_SECONDS)
+        job = str((await first.post("/v1/jobs", json={"prompt": "x", "kind": "task"})).json()["id"])
+        await scheduler.publish()
+        async with watching(first, job) as watcher:
+            assert await watcher.take(1) == ["job.submitted"]
+            ending = asyncio.create_task(watcher.rest())
+            # Leaving this context stops the gateway, which ends the stream cleanly.
+            await scheduler.delta(job, "a")
+    await ending
+    last_id = watcher.last_id
+    await scheduler.delta(job, "b")
+    async with running_gateway(database_url, nats_url) as second:
+        async with watching(second, job, after=last_id) as again:
+            await scheduler.delta(job, "c")
+            seen = ending.result() + await again.take(3 - len(ending.result()))
+    assert seen == ["delta:a", "delta:b", "delta:c"]
+
+
+async def test_a_stream_goes_on_after_nats_was_wiped(
+    gateway: httpx.AsyncClient, scheduler: Scheduler, job: str, nats_server: EmbeddedServers
+):
+    async with watching(gateway, job) as watcher:
+        await watcher.take(1)
+        await scheduler.tell(job, "before")
+        assert await watcher.take(1) == ["log:before"]
+        await wipe(nats_server)
+        await scheduler.tell(job, "during", published=False)
+        assert await watcher.take(1) == ["log:during"]
+        await nats_server.start("nats")
+        await wait_until(lambda: is_healthy(gateway))
+        await wait_until(lambda: publishes(scheduler))
+        await scheduler.tell(job, "after")
+        assert await watcher.take(1) == ["log:after"]
+    await scheduler.finish(job)
+    async with watching(gateway, job, after=watcher.last_id) as again:
+        assert await again.rest() == ["job.started", "job.finished"]
+
+
+async def test_an_id_from_before_nats_was_wiped_resumes_from_postgres(
+    gateway: httpx.AsyncClient, scheduler: Scheduler, job: str, nats_server: EmbeddedServers
+):
+    await scheduler.tell(job, "one")
+    async with watching(gateway, job) as watcher:
+        await watcher.take(2)
+    await wipe(nats_server)
+    await nats_server.start("nats")
+    await wait_until(lambda: is_healthy(gateway))
+    await scheduler.tell(job, "two", "three", published=False)
+    async with watching(gateway, job, after=watcher.last_id) as again:
+        assert await again.take(2) == ["log:two", "log:three"]
+
+
+async def wipe(nats_server: EmbeddedServers) -> None:
+    await nats_server.kill("nats")
+    shutil.rmtree(nats_server.folder / "nats")
+
+
+async def publishes(scheduler: Scheduler) -> bool:
+    return await scheduler.bus.check() == "ok"
+
+
+async def test_events_that_nobody_publishes_are_found_in_postgres(
+    gateway: httpx.AsyncClient, scheduler: Scheduler, job: str
+):
+    async with watching(gateway, job) as watcher:
+        await watcher.take(1)
+        await scheduler.finish(job, published=False)
+        assert await watcher.rest() == ["job.started", "job.finished"]
+
+
+async def test_a_hole_in_what_nats_sends_is_filled_from_postgres(
+    gateway: httpx.AsyncClient, scheduler: Scheduler, job: str, database: Database
+):
+    async with watching(gateway, job) as watcher:
+        await watcher.take(1)
+        await scheduler.tell(job, "lost", published=False)
+        async with database.connection() as connection:
+            await connection.execute("UPDATE events SET published_at = now()")
+        await scheduler.tell(job, "heard")
+        assert await watcher.take(2) == ["log:lost", "log:heard"]
+
+
+async def test_events_that_are_nowhere_any_more_are_a_gap_that_is_told(
+    gateway: httpx.AsyncClient, scheduler: Scheduler, job: str, database_url: str
+):
+    await scheduler.tell(job, "one", "two", "three")
+    await execute(database_url, "DELETE FROM events WHERE number IN (2, 3)")
+    async with watching(gateway, job, after="1:-:0") as watcher:
+        assert await watcher.take(2) == ["gap:2-3", "log:three"]
+        assert watcher.last_id.startswith("4:")
+
+
+async def test_a_message_that_comes_twice_is_sent_once(gateway: httpx.AsyncClient, scheduler: Scheduler, job: str):
+    async with watching(gateway, job) as watcher:
+        await watcher.take(1)
+        await scheduler.tell(job, "one")
+        await scheduler.tell(job, "two", published=False)
+        await execute_again(scheduler)
+        await scheduler.finish(job)
+        assert await watcher.rest() == ["log:one", "log:two", "job.started", "job.finished"]
+
+
+async def execute_again(scheduler: Scheduler) -> None:
+    """Publish all durable events again, past JetStream's own deduplication."""
+    database = scheduler._units.database
+    async with database.connection() as connection:
+        await connection.execute("UPDATE events SET published_at = NULL, id = gen_random_uuid()")
+    await scheduler.publish()
+
+
+async def test_a_stream_without_nats_is_served_from_postgres(
+    gateway: httpx.AsyncClient, scheduler: Scheduler, job: str, nats_server: EmbeddedServers
+):
+    await nats_server.kill("nats")
+    async with watching(gateway, job) as watcher:
+        assert await watcher.take(1) == ["job.submitted"]
+        await scheduler.finish(job, published=False)
+        assert await watcher.rest() == ["job.started", "job.finished"]
+    await nats_server.start("nats")
+
+
+async def test_a_watcher_that_does_not_read_is_cut_off_and_can_resume(
+    gateway: httpx.AsyncClient, scheduler: Scheduler, job: str
+):
+    texts = [f"{number:03d}" + "x" * 250_000 for number in range(100)]
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+    connection.connect(("127.0.0.1", gateway.base_url.port or 0))
+    connection.setblocking(False)
+    headers = "".join(f"{name}: {value}\r\n" for name, value in gateway.headers.items() if name != "connection")
+    request = f"GET /v1/jobs/{job}/events HTTP/1.1\r\nHost: test\r\n{headers}\r\n"
+    loop = asyncio.get_running_loop()
+    await loop.sock_sendall(connection, request.encode())
+    received = await loop.sock_recv(connection, 1_000)
+    assert b"200 OK" in received
+    for text in texts:
+        await scheduler.delta(job, text)
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                piece = await loop.sock_recv(connection, 65_536)
+            except ConnectionResetError:
+                break
+            if not piece:
+                break
+            received += piece
+    connection.close()
+    assert texts[-1][:3].encode() + b"xxx" not in received
+    whole = received[: received.rindex(b"\n\n")]
+    last_id = whole[whole.rindex(b"\nid: ") + 5 :].partition(b"\n")[0].decode()
+    count = whole.count(b"event: delta")
+    assert 0 < count < 100
+    async with watching(gateway, job, after=last_id) as watcher:
+        assert await watcher.take(100 - count) == [f"delta:{text}" for text in texts[count:]]
+
+
+@pytest.mark.parametrize("wrong", ["nonsense", "1:2", "-1:-:0", "9999:-:0", "99999999999999999999:-:0", "1:-:0\u00e9"])
+async def test_an_id_that_no_stream_gave_out_is_refused(gateway: httpx.AsyncClient, job: str, wrong: str):
+    by_header = await gateway.get(f"/v1/jobs/{job}/events", headers={"Last-Event-ID": wrong.encode()})
+    assert by_header.status_code == 400
+    assert by_header.json()["errors"][0]["field"] == "Last-Event-ID"
+    by_query = await gateway.get(f"/v1/jobs/{job}/events", params={"lastEventId": wrong})
+    assert by_query.status_code == 400
+    assert by_query.json()["errors"][0]["field"] == "lastEventId"
+
+
+async def test_the_head_of_a_stream_is_its_headers(gateway: httpx.AsyncClient, job: str):
+    answer = await gateway.head(f"/v1/jobs/{job}/events")
+    assert answer.status_code == 200
+    assert answer.headers["Content-Type"] == "text/event-stream; charset=utf-8"
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert answer.headers["X-Accel-Buffering"] == "no"
+
+
+async def test_nats_may_come_after_the_gateway(
+    start_gateway: StartGateway, database_url: str, nats_server: EmbeddedServers, database: Database
+):
+    await nats_server.kill("nats")
+    gateway = await start_gateway(database_url, nats_server.nats_url)
+    await wait_until(lambda: is_degraded(gateway))
+    job = str((await gateway.post("/v1/jobs", json={"prompt": "x", "kind": "task"})).json()["id"])
+    async with watching(gateway, job) as watcher:
+        assert await watcher.take(1) == ["job.submitted"]
+        await nats_server.start("nats")
+        await wait_until(lambda: is_healthy(gateway))
+        await finish_over_nats(database, nats_server.nats_url, job, watcher)
+
+
+async def is_degraded(client: httpx.AsyncClient) -> bool:
+    answer = await client.get("/health")
+    return answer.status_code == 200 and answer.json()["status"] == "degraded"
+
+
+async def finish_over_nats(database: Database, nats_url: str, job: str, watcher: Watcher) -> None:
+    from services.runtime.jetstream import Bus
+
+    bus = Bus(nats_url, name="test")
+    await bus.start()
+    try:
+        scheduler = Scheduler(database, bus)
+        await scheduler.publish()
+        await scheduler.finish(job)
+        assert await watcher.rest() == ["job.started", "job.finished"]
+    finally:
+        await bus.close()
