@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 PACKAGES := services quarterdeck
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fmt lint types test demo up bench proto lock clean
+.PHONY: help setup fmt lint types test demo up bench proto docs lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,7 @@ lint: $(READY) ## Style, layers, dependencies, generated code
 	$(BIN)/lint-imports
 	$(BIN)/deptry .
 	$(BIN)/python proto/generate.py --check
+	$(BIN)/python docs/generate_states.py --check
 
 types: $(READY) ## Strict static types
 	$(BIN)/mypy
@@ -50,6 +51,9 @@ bench: $(READY) ## Measure, print a table, write build/bench.json
 
 proto: $(READY) ## Generate services/contracts from proto/
 	$(BIN)/python proto/generate.py
+
+docs: $(READY) ## Make the pages of docs/ that come from the code
+	$(BIN)/python docs/generate_states.py
 
 lock: $(READY) ## Resolve the dependencies anew into requirements/*.txt
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --extra embedded pyproject.toml -o requirements/runtime.txt

@@ -30,7 +30,9 @@ def generate(out: Path) -> dict[str, str]:
         *(f"--plugin=protoc-gen-mypy_grpc={plugins / 'protoc-gen-mypy_grpc'}", f"--mypy_grpc_out={out}"),
         *protos,
     ]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(done.stderr)
     files: dict[str, str] = {}
     for path in sorted(out.rglob("*.py*")):
         if not path.name.startswith(NO_SERVICE) or "_grpc" not in path.name:

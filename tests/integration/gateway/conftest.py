@@ -20,11 +20,10 @@ from services.jobs.submission import Submissions
 from services.jobs.unit import Draft, Unit, Units
 from services.runtime.jetstream import Bus, Outgoing
 from services.runtime.postgres import Database
-from tests.integration.gateway.watching import wait_until
+from tests.integration.waiting import until_async
 
 KEY = "qd_test_key"
 OTHER_KEY = "qd_other_key"
-READY_SECONDS = 10.0
 STOP_SECONDS = 10.0
 
 StartGateway = Callable[..., Awaitable[httpx.AsyncClient]]
@@ -45,23 +44,23 @@ async def running_gateway(database_url: str, nats_url: str, **settings: Any) -> 
     values |= {"drain_seconds": 2.0, "health_address": None} | settings
     stop = asyncio.Event()
     serving = asyncio.create_task(serve(GatewaySettings(**values), stop))
-    try:
-        async with client_of(port) as client:
-
-            async def listens() -> bool:
-                if serving.done():
-                    serving.result()
-                try:
-                    await client.get("/openapi.json")
-                except httpx.TransportError:
-                    return False
-                return True
-
-            await wait_until(listens, seconds=READY_SECONDS)
+    async with client_of(port) as client:
+        try:
+            await until_async(lambda: _listens(client, serving))
             yield client
-    finally:
-        stop.set()
-        await asyncio.wait_for(serving, STOP_SECONDS)
+        finally:
+            stop.set()
+            await asyncio.wait_for(serving, STOP_SECONDS)
+
+
+async def _listens(client: httpx.AsyncClient, serving: asyncio.Task[None]) -> bool:
+    if serving.done():
+        serving.result()
+    try:
+        await client.get("/openapi.json")
+    except httpx.TransportError:
+        return False
+    return True
 
 
 @pytest.fixture
@@ -84,7 +83,7 @@ async def is_healthy(client: httpx.AsyncClient) -> bool:
 async def gateway(database_url: str, nats_url: str) -> AsyncIterator[httpx.AsyncClient]:
     """A client of a healthy gateway, with its key."""
     async with running_gateway(database_url, nats_url) as client:
-        await wait_until(lambda: is_healthy(client), seconds=READY_SECONDS)
+        await until_async(lambda: is_healthy(client))
         yield client
 
 
@@ -139,7 +138,9 @@ class Scheduler:
             events = await self._log.unpublished(connection, most=1_000)
             messages = [
                 Outgoing(
-                    event_subject(str(event.job_id), str(event.run_id or ""), event.kind), event.encoded(), str(event.id)
+                    event_subject(str(event.job_id), str(event.run_id or ""), event.kind),
+                    event.encoded(),
+                    str(event.id),
                 )
                 for event in events
             ]

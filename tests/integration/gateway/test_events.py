@@ -8,10 +8,12 @@ import httpx
 import pytest
 
 from quarterdeck.stack.embedded import EmbeddedServers
+from services.runtime.jetstream import Bus
 from services.runtime.postgres import Database
 from tests.integration.conftest import execute
-from tests.integration.gateway.conftest import READY_SECONDS, Scheduler, StartGateway, is_healthy, running_gateway
-from tests.integration.gateway.watching import Watcher, wait_until, watching
+from tests.integration.gateway.conftest import Scheduler, StartGateway, is_healthy, running_gateway
+from tests.integration.gateway.watching import Watcher, watching
+from tests.integration.waiting import until_async
 
 
 async def test_a_watcher_sees_all_of_a_job_and_then_its_stream_ends(
@@ -89,26 +91,28 @@ async def test_the_last_replayed_event_can_be_resumed_with_the_deltas_behind_it(
         assert await again.take(1) == ["delta:a"]
 
 
-async def test_a_gateway_that_starts_again_resumes_with_deltas(
-    database_url: str, nats_url: str, scheduler: Scheduler
-):
+async def test_a_gateway_that_starts_again_resumes_with_deltas(database_url: str, nats_url: str, scheduler: Scheduler):
     async with running_gateway(database_url, nats_url) as first:
-        await wait_until(lambda: is_healthy(first), seconds=READY_SECONDS)
+        await until_async(lambda: is_healthy(first))
         job = str((await first.post("/v1/jobs", json={"prompt": "x", "kind": "task"})).json()["id"])
         await scheduler.publish()
-        async with watching(first, job) as watcher:
-            assert await watcher.take(1) == ["job.submitted"]
-            ending = asyncio.create_task(watcher.rest())
-            # Leaving this context stops the gateway, which ends the stream cleanly.
-            await scheduler.delta(job, "a")
-    await ending
-    last_id = watcher.last_id
+        begun = asyncio.Event()
+        watch = asyncio.create_task(watch_to_the_end(first, job, begun))
+        await begun.wait()
+        await scheduler.delta(job, "a")
+    seen, last_id = await watch  # the gateway stopped, and ended the stream cleanly
     await scheduler.delta(job, "b")
-    async with running_gateway(database_url, nats_url) as second:
-        async with watching(second, job, after=last_id) as again:
-            await scheduler.delta(job, "c")
-            seen = ending.result() + await again.take(3 - len(ending.result()))
-    assert seen == ["delta:a", "delta:b", "delta:c"]
+    async with running_gateway(database_url, nats_url) as second, watching(second, job, after=last_id) as again:
+        await scheduler.delta(job, "c")
+        seen += await again.take(4 - len(seen))
+    assert seen == ["job.submitted", "delta:a", "delta:b", "delta:c"]
+
+
+async def watch_to_the_end(client: httpx.AsyncClient, job: str, begun: asyncio.Event) -> tuple[list[str], str]:
+    async with watching(client, job) as watcher:
+        seen = await watcher.take(1)
+        begun.set()
+        return seen + await watcher.rest(), watcher.last_id
 
 
 async def test_a_stream_goes_on_after_nats_was_wiped(
@@ -122,8 +126,8 @@ async def test_a_stream_goes_on_after_nats_was_wiped(
         await scheduler.tell(job, "during", published=False)
         assert await watcher.take(1) == ["log:during"]
         await nats_server.start("nats")
-        await wait_until(lambda: is_healthy(gateway))
-        await wait_until(lambda: publishes(scheduler))
+        await until_async(lambda: is_healthy(gateway))
+        await until_async(lambda: publishes(scheduler))
         await scheduler.tell(job, "after")
         assert await watcher.take(1) == ["log:after"]
     await scheduler.finish(job)
@@ -139,7 +143,7 @@ async def test_an_id_from_before_nats_was_wiped_resumes_from_postgres(
         await watcher.take(2)
     await wipe(nats_server)
     await nats_server.start("nats")
-    await wait_until(lambda: is_healthy(gateway))
+    await until_async(lambda: is_healthy(gateway))
     await scheduler.tell(job, "two", "three", published=False)
     async with watching(gateway, job, after=watcher.last_id) as again:
         assert await again.take(2) == ["log:two", "log:three"]
@@ -222,8 +226,8 @@ async def test_a_watcher_that_does_not_read_is_cut_off_and_can_resume(
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
     connection.connect(("127.0.0.1", gateway.base_url.port or 0))
     connection.setblocking(False)
-    headers = "".join(f"{name}: {value}\r\n" for name, value in gateway.headers.items() if name != "connection")
-    request = f"GET /v1/jobs/{job}/events HTTP/1.1\r\nHost: test\r\n{headers}\r\n"
+    headers = "".join(f"{name}: {value}\r\n" for name, value in gateway.headers.items() if name == "authorization")
+    request = f"GET /v1/jobs/{job}/events HTTP/1.1\r\nHost: test\r\nConnection: close\r\n{headers}\r\n"
     loop = asyncio.get_running_loop()
     await loop.sock_sendall(connection, request.encode())
     received = await loop.sock_recv(connection, 1_000)
@@ -272,12 +276,12 @@ async def test_nats_may_come_after_the_gateway(
 ):
     await nats_server.kill("nats")
     gateway = await start_gateway(database_url, nats_server.nats_url)
-    await wait_until(lambda: is_degraded(gateway))
+    await until_async(lambda: is_degraded(gateway))
     job = str((await gateway.post("/v1/jobs", json={"prompt": "x", "kind": "task"})).json()["id"])
     async with watching(gateway, job) as watcher:
         assert await watcher.take(1) == ["job.submitted"]
         await nats_server.start("nats")
-        await wait_until(lambda: is_healthy(gateway))
+        await until_async(lambda: is_healthy(gateway))
         await finish_over_nats(database, nats_server.nats_url, job, watcher)
 
 
@@ -287,8 +291,6 @@ async def is_degraded(client: httpx.AsyncClient) -> bool:
 
 
 async def finish_over_nats(database: Database, nats_url: str, job: str, watcher: Watcher) -> None:
-    from services.runtime.jetstream import Bus
-
     bus = Bus(nats_url, name="test")
     await bus.start()
     try:

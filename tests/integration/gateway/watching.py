@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -11,12 +11,6 @@ import httpx
 from httpx_sse import EventSource, ServerSentEvent
 
 STEP_SECONDS = 10.0
-
-
-async def wait_until(condition: Callable[[], Awaitable[bool]], *, seconds: float = STEP_SECONDS) -> None:
-    async with asyncio.timeout(seconds):
-        while not await condition():  # noqa: ASYNC110  the condition is another process's
-            await asyncio.sleep(0.02)
 
 
 @dataclass
