@@ -24,6 +24,8 @@ from services.contracts.words import (
 MAX_PROMPT_CHARACTERS = 100_000
 MAX_REPOSITORIES = 1_000
 MAX_PAGE = 200
+FIRST_YEAR, LAST_YEAR = 1970, 9998
+"""Of any time that a client gives: at the edges of the calendar, another time zone's cannot be told."""
 
 
 def _refuse_unstorable(text: str) -> str:
@@ -108,6 +110,8 @@ class JobRequest(Request):
             raise FieldError("repositories", "a `code` job needs at least one repository")
         if self.not_before is not None and self.not_before.tzinfo is None:
             raise FieldError("notBefore", "needs a time zone: `2026-01-31T12:00:00Z`")
+        if self.not_before is not None and not FIRST_YEAR <= self.not_before.year <= LAST_YEAR:
+            raise FieldError("notBefore", f"must be in the years {FIRST_YEAR} to {LAST_YEAR}")
         return self
 
 

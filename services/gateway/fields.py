@@ -26,14 +26,18 @@ _WORDS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "enum": lambda context: f"must be {context['expected']}",
     "string_too_long": lambda context: f"must have at most {context['max_length']} characters",
     "string_too_short": lambda context: _too_short(context["min_length"], "characters"),
-    "too_long": lambda context: f"must have at most {context['max_length']} items",
-    "too_short": lambda context: _too_short(context["min_length"], "characters or items"),
+    "too_long": lambda context: f"must have at most {context['max_length']} {_things(context)}",
+    "too_short": lambda context: _too_short(context["min_length"], _things(context)),
     "greater_than_equal": lambda context: f"must be at least {context['ge']}",
     "less_than_equal": lambda context: f"must be at most {context['le']}",
     "string_pattern_mismatch": lambda context: f"must match {context['pattern']}",
     "timezone_aware": lambda _: "needs a time zone: `2026-01-31T12:00:00Z`",
     "uuid_parsing": lambda _: "must be a UUID",
 }
+
+
+def _things(context: Mapping[str, Any]) -> str:
+    return "items" if context["field_type"] == "List" else "characters"
 
 
 def _too_short(least: int, things: str) -> str:

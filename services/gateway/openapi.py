@@ -88,7 +88,11 @@ def _parameters(operation: Operation, schemas: Schemas) -> list[dict[str, Any]]:
 
 def _query_parameter(name: str, schema: dict[str, Any]) -> dict[str, Any]:
     described = {"description": schema["description"]} if "description" in schema else {}
-    shape = {key: value for key, value in schema.items() if key not in ("description", "title")}
+    # A parameter that is not given is left out: it can be null in Python alone.
+    shapes = [shape for shape in schema.get("anyOf", []) if shape != {"type": "null"}]
+    shape = (
+        shapes[0] if shapes else {key: value for key, value in schema.items() if key not in ("description", "title")}
+    )
     return {"name": name, "in": "query", **described, "schema": shape}
 
 

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from typing import Annotated, Any, ClassVar, TypeVar
 from uuid import UUID
 
 from aiohttp import web
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
-from services.contracts.rest import MAX_PAGE, Text
+from services.contracts.rest import FIRST_YEAR, LAST_YEAR, MAX_PAGE, Text
 from services.contracts.words import ChangesetState, JobKind, JobState
 from services.gateway.fields import refused
 from services.gateway.problems import FieldProblemError, ProblemError
 
 DEFAULT_PAGE = 50
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
+
+
+def _refuse_distant(time: datetime) -> datetime:
+    if not FIRST_YEAR <= time.year <= LAST_YEAR:
+        raise ValueError(f"must be in the years {FIRST_YEAR} to {LAST_YEAR}")
+    return time
+
+
+Instant = Annotated[AwareDatetime, AfterValidator(_refuse_distant)]
 
 
 class Query(BaseModel):
@@ -51,8 +61,8 @@ class JobsQuery(PageQuery):
     repository: Annotated[Text, Field(max_length=2_000)] | None = Field(
         None, description="jobs with a run on exactly this repository, as it was given"
     )
-    created_after: AwareDatetime | None = Field(None, description="RFC 3339, inclusive")
-    created_before: AwareDatetime | None = Field(None, description="RFC 3339, exclusive")
+    created_after: Instant | None = Field(None, description="RFC 3339, inclusive")
+    created_before: Instant | None = Field(None, description="RFC 3339, exclusive")
 
 
 class ChangesetsQuery(PageQuery):

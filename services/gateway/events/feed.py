@@ -57,6 +57,7 @@ class Feed:
         self._hub = hub
         self._had_finished = False
         self._looked = 0.0
+        self._was_connected = False
 
     async def check(self) -> None:
         """Raises ``BadPositionError`` where the watcher says that it saw an event which there is not."""
@@ -86,6 +87,7 @@ class Feed:
         async for frame in self._missed():
             yield frame
         self._looked = _now()
+        self._was_connected = await self._hub.is_connected()
         while True:
             async for news in self._news():
                 yield news
@@ -116,20 +118,22 @@ class Feed:
                 yield frame
 
     async def _news(self) -> AsyncGenerator[Frame | None, None]:
-        """What comes next; None where nothing does for a while."""
-        interval = LOOK_SECONDS if await self._hub.is_connected() else LOOK_WITHOUT_NATS_SECONDS
-        event = await self._subscription.next(timeout_seconds=max(0.0, self._looked + interval - _now()))
-        if event is not None:
+        """What comes next; None where nothing does for a second."""
+        event = await self._subscription.next(timeout_seconds=LOOK_WITHOUT_NATS_SECONDS)
+        if event is None:
+            yield None
+        else:
             async for frame in self._take(event):
                 yield frame
-        if _now() < self._looked + interval:
-            return
-        found = False
-        async for frame in self._look():
-            found = True
-            yield frame
-        if not found:
-            yield None
+        if await self._is_time_to_look():
+            async for frame in self._look():
+                yield frame
+
+    async def _is_time_to_look(self) -> bool:
+        was_connected, self._was_connected = self._was_connected, await self._hub.is_connected()
+        interval = LOOK_SECONDS if self._was_connected else LOOK_WITHOUT_NATS_SECONDS
+        # What was published while NATS came back may have been missed: look at once.
+        return was_connected != self._was_connected or _now() >= self._looked + interval
 
     async def _look(self) -> Frames:
         self._looked = _now()

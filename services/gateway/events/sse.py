@@ -16,8 +16,8 @@ from services.runtime.telemetry import logger
 
 log = logger("gateway.sse")
 
-KEEP_ALIVE_SECONDS = 9.0
-"""A comment follows so long a silence within the 5 s of the next look: clients count on one every 15 s."""
+KEEP_ALIVE_SECONDS = 10.0
+"""Clients count on a comment at least every 15 s."""
 WRITE_SECONDS = 10.0
 HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 _OPENING = b"retry: 1000\n\n"
@@ -34,7 +34,7 @@ async def serve(request: web.Request, frames: AsyncGenerator[Frame | None, None]
         return response
     try:
         await _write(response, _OPENING)
-        await _pump(response, frames)
+        await _pump(request, response, frames)
     except (SubscriptionEndedError, StoreUnavailableError, BusUnavailableError) as error:
         log.info("event stream ends early, to be resumed", reason=str(error) or type(error).__name__)
     except TimeoutError:
@@ -49,12 +49,14 @@ async def serve(request: web.Request, frames: AsyncGenerator[Frame | None, None]
     return response
 
 
-async def _pump(response: web.StreamResponse, frames: AsyncGenerator[Frame | None, None]) -> None:
+async def _pump(request: web.Request, response: web.StreamResponse, frames: AsyncGenerator[Frame | None, None]) -> None:
     wrote = _now()
     async with aclosing(frames):
         async for frame in frames:
             if frame is not None:
                 await _write(response, frame.encoded())
+            elif request.transport is None:
+                return  # the client has left
             elif _now() - wrote >= KEEP_ALIVE_SECONDS:
                 await _write(response, _COMMENT)
             else:

@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 
+from quarterdeck.stack.embedded import EmbeddedServers
 from quarterdeck.stack.ports import free_ports
 from services.contracts.subjects import event as event_subject
 from services.contracts.words import EventKind
@@ -20,6 +21,7 @@ from services.jobs.submission import Submissions
 from services.jobs.unit import Draft, Unit, Units
 from services.runtime.jetstream import Bus, Outgoing
 from services.runtime.postgres import Database
+from tests.integration.conftest import execute
 from tests.integration.waiting import until_async
 
 KEY = "qd_test_key"
@@ -39,7 +41,7 @@ def client_of(port: int, key: str | None = KEY) -> httpx.AsyncClient:
 @asynccontextmanager
 async def running_gateway(database_url: str, nats_url: str, **settings: Any) -> AsyncIterator[httpx.AsyncClient]:
     """The gateway as its process runs it, in this loop; what it answers `/health` is not waited for."""
-    (port,) = free_ports(1)
+    port = int(settings.pop("port", 0)) or free_ports(1)[0]
     values: dict[str, Any] = {"database_url": database_url, "nats_url": nats_url, "port": port, "api_key": KEY}
     values |= {"drain_seconds": 2.0, "health_address": None} | settings
     stop = asyncio.Event()
@@ -85,6 +87,17 @@ async def gateway(database_url: str, nats_url: str) -> AsyncIterator[httpx.Async
     async with running_gateway(database_url, nats_url) as client:
         await until_async(lambda: is_healthy(client))
         yield client
+
+
+@pytest.fixture(scope="session")
+async def shared_gateway(servers: EmbeddedServers, template_database: str) -> AsyncIterator[httpx.AsyncClient]:
+    """One gateway for all the tests that are only refused, or leave nothing that another would see."""
+    name = "test_shared_gateway"
+    await execute(servers.database_url, f"CREATE DATABASE {name} TEMPLATE {template_database}")
+    async with running_gateway(servers.postgres.database_url(name), servers.nats_url) as client:
+        await until_async(lambda: is_healthy(client))
+        yield client
+    await execute(servers.database_url, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture

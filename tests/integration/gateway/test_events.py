@@ -5,13 +5,14 @@ import shutil
 import socket
 
 import httpx
-import pytest
 
+from quarterdeck import Client
 from quarterdeck.stack.embedded import EmbeddedServers
-from services.runtime.jetstream import Bus
+from quarterdeck.stack.ports import free_ports
+from services.runtime.jetstream import Bus, BusUnavailableError
 from services.runtime.postgres import Database
 from tests.integration.conftest import execute
-from tests.integration.gateway.conftest import Scheduler, StartGateway, is_healthy, running_gateway
+from tests.integration.gateway.conftest import KEY, Scheduler, StartGateway, is_healthy, running_gateway
 from tests.integration.gateway.watching import Watcher, watching
 from tests.integration.waiting import until_async
 
@@ -155,7 +156,11 @@ async def wipe(nats_server: EmbeddedServers) -> None:
 
 
 async def publishes(scheduler: Scheduler) -> bool:
-    return await scheduler.bus.check() == "ok"
+    try:
+        await scheduler.publish()
+    except BusUnavailableError:
+        return False
+    return True
 
 
 async def test_events_that_nobody_publishes_are_found_in_postgres(
@@ -253,14 +258,40 @@ async def test_a_watcher_that_does_not_read_is_cut_off_and_can_resume(
         assert await watcher.take(100 - count) == [f"delta:{text}" for text in texts[count:]]
 
 
-@pytest.mark.parametrize("wrong", ["nonsense", "1:2", "-1:-:0", "9999:-:0", "99999999999999999999:-:0", "1:-:0\u00e9"])
-async def test_an_id_that_no_stream_gave_out_is_refused(gateway: httpx.AsyncClient, job: str, wrong: str):
-    by_header = await gateway.get(f"/v1/jobs/{job}/events", headers={"Last-Event-ID": wrong.encode()})
-    assert by_header.status_code == 400
-    assert by_header.json()["errors"][0]["field"] == "Last-Event-ID"
-    by_query = await gateway.get(f"/v1/jobs/{job}/events", params={"lastEventId": wrong})
-    assert by_query.status_code == 400
-    assert by_query.json()["errors"][0]["field"] == "lastEventId"
+async def test_an_id_that_no_stream_gave_out_is_refused(gateway: httpx.AsyncClient, job: str):
+    for wrong in ("nonsense", "1:2", "-1:-:0", "9999:-:0", "99999999999999999999:-:0", "1:-:0\u00e9"):
+        by_header = await gateway.get(f"/v1/jobs/{job}/events", headers={b"Last-Event-ID": wrong.encode()})
+        assert by_header.status_code == 400, wrong
+        assert by_header.json()["errors"][0]["field"] == "Last-Event-ID"
+        by_query = await gateway.get(f"/v1/jobs/{job}/events", params={"lastEventId": wrong})
+        assert by_query.status_code == 400, wrong
+        assert by_query.json()["errors"][0]["field"] == "lastEventId"
+
+
+async def test_the_python_client_follows_a_job_over_a_lost_connection(
+    database_url: str, nats_url: str, scheduler: Scheduler
+):
+    (port,) = free_ports(1)
+    seen: list[str] = []
+    async with Client(f"http://127.0.0.1:{port}", KEY) as client:
+        async with running_gateway(database_url, nats_url, port=port):
+            job = str((await client.submit("say hello", kind="task")).id)
+            await scheduler.publish()
+            begun = asyncio.Event()
+            follow = asyncio.create_task(follow_to_the_end(client, job, seen, begun))
+            await begun.wait()
+        await scheduler.tell(job, "between")
+        async with running_gateway(database_url, nats_url, port=port):
+            await scheduler.finish(job)
+            await asyncio.wait_for(follow, 20)
+            assert (await client.job(job)).state == "completed"
+    assert seen == ["job.submitted", "log", "job.started", "job.finished"]
+
+
+async def follow_to_the_end(client: Client, job: str, seen: list[str], begun: asyncio.Event) -> None:
+    async for event in client.events(job):
+        seen.append(event.kind)
+        begun.set()
 
 
 async def test_the_head_of_a_stream_is_its_headers(gateway: httpx.AsyncClient, job: str):
