@@ -22,7 +22,7 @@ def passed_on(*names: str, source: Mapping[str, str] = os.environ) -> dict[str, 
     return {name: source[name] for name in names if source.get(name)}
 
 
-# gRPC's fork handlers cannot work beside its own threads, and say so at each subprocess; nothing here forks without exec.
+# gRPC's fork handlers complain at each subprocess; nothing here forks without an exec.
 GRPC = {"GRPC_ENABLE_FORK_SUPPORT": "0"}
 
 

@@ -6,7 +6,15 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    FieldSerializationInfo,
+    field_serializer,
+    model_validator,
+)
 from pydantic.alias_generators import to_camel
 
 from services.contracts.text import is_storable
@@ -142,7 +150,7 @@ class Job(Model):
     outcome: JobOutcome | None
     prompt: str
     priority: int
-    options: dict[str, Any]
+    options: JobOptions
     runs: RunCounts
     created_at: datetime
     started_at: datetime | None
@@ -183,10 +191,16 @@ class Changeset(Model):
     files: list[FileStat]
     insertions: int
     deletions: int
-    url: str | None
+    url: str | None = Field(description="where it can be reviewed")
     error: str | None
     created_at: datetime
     published_at: datetime | None
+
+    @field_serializer("url")
+    def _absolute(self, url: str | None, info: FieldSerializationInfo) -> str | None:
+        """The local forge's pages are the gateway's own: it knows under which ``origin`` its client sees it."""
+        origin = (info.context or {}).get("origin", "")
+        return f"{origin}{url}" if url is not None and url.startswith("/") else url
 
 
 class Run(Model):

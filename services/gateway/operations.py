@@ -57,6 +57,9 @@ def register(app: web.Application, operations: Sequence[Operation], authenticato
             app.router.add_route(operation.method, operation.path, handler)
 
 
-def json_response(model: BaseModel, *, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
-    body = model.model_dump_json(by_alias=True).encode()
+def json_response(
+    request: web.Request, model: BaseModel, *, status: int = 200, headers: dict[str, str] | None = None
+) -> web.Response:
+    """``model`` as JSON; links to pages of ours begin with the address that ``request`` came to."""
+    body = model.model_dump_json(by_alias=True, context={"origin": str(request.url.origin())}).encode()
     return web.Response(status=status, body=body, content_type="application/json", headers=headers)

@@ -296,7 +296,7 @@ async def _claimed(connection: Connection, row: Record, token: UUID) -> ClaimedR
         kind=JobKind(row["kind"]),
         prompt=row["prompt"],
         name=row["name"],
-        options=JobOptions.model_validate(row["options"], by_name=True, by_alias=False),
+        options=JobOptions.model_validate(row["options"]),
         repository=row["repository"],
         base_ref=row["base_ref"],
         base_sha=row["base_sha"],

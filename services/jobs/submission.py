@@ -94,7 +94,7 @@ async def _insert(connection: Connection, client: Client, job_id: UUID, request:
         kind=request.kind.value,
         name=request.name,
         prompt=request.prompt,
-        options=request.options.model_dump(mode="json"),
+        options=request.options.model_dump(mode="json", by_alias=True),
         priority=request.priority,
         not_before=request.not_before,
         runs_total=len(targets),

@@ -43,6 +43,8 @@ class LockedJob:
     tally: Tally
     active: int
     last_event_number: int
+    was_started: bool
+    """Whether an agent had ever claimed one of its runs when it was locked."""
 
 
 class Unit:
@@ -102,11 +104,9 @@ class Unit:
 
     def _derive(self, job: LockedJob) -> None:
         state = job_state(job.tally, cancel_requested=job.cancel_requested)
-        if state is job.state:
-            return
-        if job.state is JobState.QUEUED and state is not JobState.QUEUED:
+        if job.tally.started and not job.was_started:
             self.tell(job.id, Draft(EventKind.JOB_STARTED, {}))
-        if state in _FINAL:
+        if state is not job.state and state in _FINAL:
             outcome = job_outcome(job.tally, state)
             data = {"state": state.value, **({"outcome": outcome.value} if outcome else {})}
             self.tell(job.id, Draft(EventKind.JOB_FINISHED, data))
@@ -169,6 +169,7 @@ def _locked(row: Record) -> LockedJob:
         ),
         active=row["runs_active"],
         last_event_number=row["last_event_number"],
+        was_started=row["runs_started"] > 0,
     )
 
 

@@ -98,12 +98,16 @@ class Bus:
         log.debug("nats", error=_words(error))
 
     async def _on_disconnect(self) -> None:
+        self._ready.clear()
         if not self._client.is_closed:
             log.warning("NATS connection lost; reconnecting")
 
     async def _on_reconnect(self) -> None:
         log.info("NATS connection is back")
-        await self._set_up_streams()
+        # Its storage may have been wiped: nothing is to be published before the streams are there again.
+        while self._client.is_connected and not await self._set_up_streams():  # noqa: ASYNC110  a server
+            await asyncio.sleep(RETRY_SECONDS)
+        self._ready.set()
         self._came_back.set()
         self._came_back = asyncio.Event()
 
@@ -133,7 +137,7 @@ class Bus:
                 await self._client.close()
 
     def _context(self) -> JetStreamContext:
-        if self._jetstream is None or not self._client.is_connected:
+        if self._jetstream is None or not self.is_connected:
             raise BusUnavailableError("not connected to NATS")
         return self._jetstream
 
@@ -234,8 +238,8 @@ class Bus:
                 if incarnation and current != incarnation:
                     after = 0
                 incarnation = current
-                if after is None:
-                    after = info.state.last_seq
+                # A place beyond the end is one that a power cut has taken back: wait there and nothing comes.
+                after = info.state.last_seq if after is None else min(after, info.state.last_seq)
                 subscription = await self._jetstream.pull_subscribe(
                     subject, stream=stream, config=_tail_config(subject, after)
                 )

@@ -111,6 +111,9 @@ class Database:
                 yield connection
         except _GONE as error:
             raise StoreUnavailableError(_words(error)) from error
+        except asyncpg.UndefinedTableError as error:
+            words = "the schema is not there yet: run `python -m services.jobs.migrate`"
+            raise StoreUnavailableError(words) from error
         except asyncpg.InterfaceError as error:
             # asyncpg says so both of a connection that broke and of one that was misused: the latter is a bug.
             if connection is not None and not connection.is_closed():

@@ -16,13 +16,15 @@ async def list_changesets(request: web.Request) -> web.StreamResponse:
     query = read_query(request, ChangesetsQuery)
     wanted = ChangesetFilter(state=query.state, job_id=query.job_id, run_id=query.run_id, repository=query.repository)
     reading = gateway_of(request).reading
-    return json_response(await reading.changesets(request[CLIENT], wanted, limit=query.limit, cursor=query.cursor))
+    return json_response(
+        request, await reading.changesets(request[CLIENT], wanted, limit=query.limit, cursor=query.cursor)
+    )
 
 
 async def get_changeset(request: web.Request) -> web.StreamResponse:
     read_query(request, NoQuery)
     changeset_id = read_id(request, "changeset")
-    return json_response(await gateway_of(request).reading.changeset(request[CLIENT], changeset_id))
+    return json_response(request, await gateway_of(request).reading.changeset(request[CLIENT], changeset_id))
 
 
 OPERATIONS = (

@@ -29,7 +29,7 @@ async def submit(request: web.Request) -> web.StreamResponse:
     else:
         gateway.commands.submitted(submitted.job_id)
     job = await gateway.reading.job(client, submitted.job_id)
-    return json_response(job, status=200 if submitted.replayed else 201, headers=headers)
+    return json_response(request, job, status=200 if submitted.replayed else 201, headers=headers)
 
 
 def _idempotency_key(request: web.Request) -> str | None:
@@ -53,13 +53,13 @@ async def list_jobs(request: web.Request) -> web.StreamResponse:
         created_before=query.created_before,
     )
     reading = gateway_of(request).reading
-    return json_response(await reading.jobs(request[CLIENT], wanted, limit=query.limit, cursor=query.cursor))
+    return json_response(request, await reading.jobs(request[CLIENT], wanted, limit=query.limit, cursor=query.cursor))
 
 
 async def get_job(request: web.Request) -> web.StreamResponse:
     read_query(request, NoQuery)
     job_id = read_id(request, "job")
-    return json_response(await gateway_of(request).reading.job(request[CLIENT], job_id))
+    return json_response(request, await gateway_of(request).reading.job(request[CLIENT], job_id))
 
 
 async def cancel_job(request: web.Request) -> web.StreamResponse:
@@ -68,14 +68,14 @@ async def cancel_job(request: web.Request) -> web.StreamResponse:
     job_id = read_id(request, "job")
     await gateway.cancelling.request(client, job_id)
     gateway.commands.cancel_requested(job_id)
-    return json_response(await gateway.reading.job(client, job_id), status=202)
+    return json_response(request, await gateway.reading.job(client, job_id), status=202)
 
 
 async def list_runs(request: web.Request) -> web.StreamResponse:
     query = read_query(request, PageQuery)
     job_id = read_id(request, "job")
     reading = gateway_of(request).reading
-    return json_response(await reading.runs(request[CLIENT], job_id, limit=query.limit, cursor=query.cursor))
+    return json_response(request, await reading.runs(request[CLIENT], job_id, limit=query.limit, cursor=query.cursor))
 
 
 _IDEMPOTENCY_KEY = Header(

@@ -14,7 +14,7 @@ from services.gateway.query import NoQuery, read_id, read_query
 async def get_run(request: web.Request) -> web.StreamResponse:
     read_query(request, NoQuery)
     run_id = read_id(request, "run")
-    return json_response(await gateway_of(request).reading.run(request[CLIENT], run_id))
+    return json_response(request, await gateway_of(request).reading.run(request[CLIENT], run_id))
 
 
 async def cancel_run(request: web.Request) -> web.StreamResponse:
@@ -23,7 +23,7 @@ async def cancel_run(request: web.Request) -> web.StreamResponse:
     run_id = read_id(request, "run")
     job_id = await gateway.cancelling.request_run(client, run_id)
     gateway.commands.cancel_requested(job_id, run_id)
-    return json_response(await gateway.reading.run(client, run_id), status=202)
+    return json_response(request, await gateway.reading.run(client, run_id), status=202)
 
 
 async def get_diff(request: web.Request) -> web.StreamResponse:
@@ -37,13 +37,13 @@ async def get_diff(request: web.Request) -> web.StreamResponse:
 async def get_transcript(request: web.Request) -> web.StreamResponse:
     read_query(request, NoQuery)
     run_id = read_id(request, "run")
-    return json_response(await gateway_of(request).reading.transcript(request[CLIENT], run_id))
+    return json_response(request, await gateway_of(request).reading.transcript(request[CLIENT], run_id))
 
 
 async def get_logs(request: web.Request) -> web.StreamResponse:
     read_query(request, NoQuery)
     run_id = read_id(request, "run")
-    return json_response(await gateway_of(request).reading.logs(request[CLIENT], run_id))
+    return json_response(request, await gateway_of(request).reading.logs(request[CLIENT], run_id))
 
 
 OPERATIONS = (

@@ -18,7 +18,7 @@ async def health(request: web.Request) -> web.StreamResponse:
         return await _postgres(gateway)
 
     found = await look("gateway", {"postgres": postgres, "nats": gateway.bus.check})
-    return json_response(found, status=200 if found.checks["postgres"] == "ok" else 503)
+    return json_response(request, found, status=200 if found.checks["postgres"] == "ok" else 503)
 
 
 async def _postgres(gateway: Gateway) -> str:
