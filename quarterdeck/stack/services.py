@@ -3,6 +3,7 @@
 The seconds that each may take to stop add up to less than the 10 that the whole stack may take.
 """
 
+import os
 import sys
 from dataclasses import dataclass
 from signal import Signals
@@ -46,7 +47,8 @@ class ServiceSpecs:
 
     def offline_model(self, port: int) -> ProcessSpec:
         module = ("quarterdeck.offline_model", "--port", str(port))
-        return self._spec("offline-model", *module, environment={}, probe=http_health(f"{HOST}:{port}"))
+        own = passed_on(*(name for name in os.environ if name.startswith("QUARTERDECK_OFFLINE_")))
+        return self._spec("offline-model", *module, environment=own, probe=http_health(f"{HOST}:{port}"))
 
     def vcs(self, port: int, health_port: int) -> ProcessSpec:
         own = {

@@ -34,7 +34,7 @@ from services.contracts.v1.commands_pb2 import PublishOrder
 from services.contracts.v1.vcs_pb2 import CommitMetadata
 from services.contracts.words import ExitReason, JobKind, Outcome, Publish, Queue
 from services.jobs.errors import LeaseLostError
-from services.jobs.running import Checkpoint, ClaimedRun, Running, SavedTree, StoredMessage
+from services.jobs.running import Checkpoint, ClaimedRun, Hold, Running, SavedTree, StoredMessage
 from services.jobs.unit import Draft
 from services.runtime.jetstream import Bus, BusUnavailableError, Outgoing
 from services.runtime.postgres import StoreUnavailableError
@@ -179,14 +179,11 @@ class Attempt:
             transcript=transcript,
             deltas=self._deltas,
             save=_Saver(self._running, run, first),
-            saved_tree=lambda: self._saved_tree(workspace),
+            saved_tree=_TreeReader(self._tools.vcs, run.hold, workspace),
             turns=run.turns,
             max_turns=run.options.max_turns,
             ends_on_text=run.kind is JobKind.TASK,
         )
-
-    async def _saved_tree(self, workspace: Workspace) -> SavedTree:
-        return SavedTree(await self._tools.vcs.checkpoint(self._hold), workspace.read_versions())
 
     async def _finish(self, finished: Finished) -> None:
         match self._run.kind:
@@ -244,6 +241,24 @@ class _Saver:
         whole = Checkpoint(messages, checkpoint.tree, checkpoint.usage, checkpoint.events)
         await self._running.checkpoint(self._hold, whole)
         self._first = []
+
+
+class _TreeReader:
+    """What a checkpoint has to store of the worktree."""
+
+    def __init__(self, vcs: VcsClient, hold: Hold, workspace: Workspace) -> None:
+        self._vcs = vcs
+        self._hold = hold
+        self._workspace = workspace
+        self._stored_versions = workspace.read_versions()
+
+    async def __call__(self, wrote: bool) -> SavedTree | None:
+        versions = self._workspace.read_versions()
+        if not wrote and versions == self._stored_versions:
+            return None
+        patch = await self._vcs.checkpoint(self._hold) if wrote else None
+        self._stored_versions = versions
+        return SavedTree(patch, versions)
 
 
 def _first_message(run: ClaimedRun) -> StoredMessage:

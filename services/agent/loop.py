@@ -74,12 +74,13 @@ class Loop:
         transcript: Transcript,
         deltas: Deltas,
         save: Callable[[Checkpoint], Awaitable[None]],
-        saved_tree: Callable[[], Awaitable[SavedTree]],
+        saved_tree: Callable[[bool], Awaitable[SavedTree | None]],
         turns: int,
         max_turns: int,
         ends_on_text: bool,
     ) -> None:
-        """``save`` stores a checkpoint, fenced; ``saved_tree`` reads the worktree as one would store it.
+        """``save`` stores a checkpoint, fenced; ``saved_tree`` has what to store of the worktree, given whether
+        a tool wrote; None where that is as it was.
 
         ``turns``: requests that earlier attempts made. ``ends_on_text``: a reply without tool calls is the answer.
         """
@@ -179,7 +180,7 @@ class Loop:
         told = [events.tool_ended(self._turn, c, r, took) for c, r in zip(calls, results, strict=True)]
         changes = [change for result in results for change in result.changed]
         told += [events.file_changed(change) for change in changes]
-        tree = await self._saved_tree() if changes else None
+        tree = await self._saved_tree(bool(changes))
         return Checkpoint(messages=[message], tree=tree, events=[*told, self._next_turn()])
 
     def _check_stuck(self, calls: list[ToolCall], results: list[ToolResult]) -> None:

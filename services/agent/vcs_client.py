@@ -57,7 +57,7 @@ class VcsClient:
             repository=run.repository or "",
             base_ref=run.base_ref or "",
             base_sha=run.base_sha or "",
-            patch=run.tree.patch if run.tree else b"",
+            patch=(run.tree.patch if run.tree else None) or b"",
         )
         async with _typed():
             call = self._stub.Prepare(request, metadata=self._metadata, timeout=PREPARE_DEADLINE.total_seconds())

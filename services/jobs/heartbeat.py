@@ -18,7 +18,7 @@ from enum import StrEnum
 from uuid import UUID
 
 from services.jobs.leases import Node, Renewed, renew, tell_gone, tell_seen
-from services.runtime.postgres import CONNECTION_ERRORS, Connection, StoreUnavailableError, connect
+from services.runtime.postgres import CONNECTION_ERRORS, Connection, StoreUnavailableError, breakage_told, connect
 from services.runtime.telemetry import logger
 
 log = logger("jobs.heartbeat")
@@ -29,6 +29,7 @@ GIVE_UP_AFTER = timedelta(seconds=5)
 BLOCKED_FOR_GOOD = timedelta(seconds=60)
 """An event loop that answers nothing for so long is not coming back: the process ends itself."""
 EXIT_BLOCKED = 70
+EXIT_HEARTBEAT_DIED = 71
 _TICK_SECONDS = 0.25
 _TRANSIENT: tuple[type[BaseException], ...] = (StoreUnavailableError, *CONNECTION_ERRORS)
 
@@ -82,7 +83,12 @@ class Heartbeat:
             self._held.pop(identifier, None)
 
     def _run(self) -> None:
-        asyncio.run(self._beat())
+        try:
+            asyncio.run(self._beat())
+        except BaseException:
+            # Without a heartbeat every run of this process is lost: better a clean start than a quiet half-life.
+            log.exception("the heartbeat died; ending the process")
+            os._exit(EXIT_HEARTBEAT_DIED)
 
     async def _beat(self) -> None:
         connection: Connection | None = None
@@ -97,9 +103,10 @@ class Heartbeat:
             self._watch_loop()
             await asyncio.sleep(_TICK_SECONDS)
         if connection is not None:
-            with suppress(*CONNECTION_ERRORS):
-                await tell_gone(connection, self._node)
-                await connection.close()
+            with suppress(*_TRANSIENT):
+                async with asyncio.timeout(RENEW_EVERY.total_seconds()), breakage_told(connection):
+                    await tell_gone(connection, self._node)
+                    await connection.close()
 
     async def _renew(self, connection: Connection | None) -> Connection | None:
         """Renew all leases; return the connection to use next time, None where it broke."""
@@ -111,8 +118,9 @@ class Heartbeat:
                 connection = connection or await connect(
                     self._url, name=f"{self._node.name} heartbeat", timeout_seconds=RENEW_EVERY.total_seconds()
                 )
-                await tell_seen(connection, self._node)
-                renewed = await renew(connection, held)
+                async with breakage_told(connection):
+                    await tell_seen(connection, self._node)
+                    renewed = await renew(connection, held)
         except _TRANSIENT as error:
             log.warning("renewal failed", error=str(error) or type(error).__name__)
             if connection is not None:

@@ -49,7 +49,8 @@ class StoredMessage:
 class SavedTree:
     """The working tree as a patch against the base, with what the model had read of which version."""
 
-    patch: bytes
+    patch: bytes | None
+    """None, where one is stored: no tool wrote, so the patch before it still stands."""
     read_versions: Mapping[str, str]
 
 
@@ -89,7 +90,7 @@ class Checkpoint:
 
     messages: Sequence[StoredMessage] = ()
     tree: SavedTree | None = None
-    """Set where a tool wrote."""
+    """Set where a tool wrote, or read what it had not read before."""
     usage: Usage | None = None
     """Set where the step ends a request to the model: counts one turn."""
     events: Sequence[Draft] = ()
@@ -347,7 +348,7 @@ async def _store(connection: Connection, hold: Hold, checkpoint: Checkpoint) -> 
     if checkpoint.tree is not None:
         await _STATEMENTS.execute(
             connection,
-            "save_patch",
+            "save_tree",
             run_id=hold.run_id,
             attempt=hold.attempt,
             message=checkpoint.messages[-1].number if checkpoint.messages else 0,

@@ -104,21 +104,15 @@ class Database:
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
         """Lend a connection; raises ``StoreUnavailableError`` where none is to be had or it breaks in use."""
-        connection: Connection | None = None
         try:
             pool = self._pool or await self._open()
-            async with pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
+            async with pool.acquire(timeout=ACQUIRE_SECONDS) as connection, breakage_told(connection):
                 yield connection
         except _GONE as error:
             raise StoreUnavailableError(_words(error)) from error
         except asyncpg.UndefinedTableError as error:
             words = "the schema is not there yet: run `python -m services.jobs.migrate`"
             raise StoreUnavailableError(words) from error
-        except asyncpg.InterfaceError as error:
-            # asyncpg says so both of a connection that broke and of one that was misused: the latter is a bug.
-            if connection is not None and not connection.is_closed():
-                raise
-            raise StoreUnavailableError(_words(error)) from error
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
@@ -162,6 +156,21 @@ class Database:
         except StoreUnavailableError as error:
             return f"unreachable: {error}"
         return "ok"
+
+
+@asynccontextmanager
+async def breakage_told(connection: Connection) -> AsyncIterator[None]:
+    """Tell a connection that broke from one that was misused: asyncpg uses the same errors for both."""
+    try:
+        yield
+    except asyncpg.InternalClientError as error:
+        # Seen after the server was killed: the connection has lost its place in the protocol, but not its socket.
+        connection.terminate()
+        raise StoreUnavailableError(_words(error)) from error
+    except asyncpg.InterfaceError as error:
+        if connection.is_closed():
+            raise StoreUnavailableError(_words(error)) from error
+        raise
 
 
 def _words(error: BaseException) -> str:

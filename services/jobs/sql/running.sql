@@ -47,11 +47,12 @@ INSERT INTO messages (run_id, number, attempt, role, body)
 SELECT :run_id, m.number, :attempt, m.role, m.body
 FROM unnest(:numbers::int[], :roles::text[], :bodies::bytea[]) AS m (number, role, body);
 
--- name: save_patch!
+-- name: save_tree!
+-- A patch of null: no tool wrote, so the one before still stands.
 INSERT INTO checkpoints (run_id, attempt, message, patch, read_versions)
-VALUES (:run_id, :attempt, :message, :patch, :read_versions)
-ON CONFLICT (run_id) DO UPDATE SET attempt = excluded.attempt, message = excluded.message, patch = excluded.patch,
-                                   read_versions = excluded.read_versions, updated_at = now();
+VALUES (:run_id, :attempt, :message, coalesce(:patch::bytea, ''), :read_versions)
+ON CONFLICT (run_id) DO UPDATE SET attempt = excluded.attempt, message = excluded.message,
+    patch = coalesce(:patch::bytea, checkpoints.patch), read_versions = excluded.read_versions, updated_at = now();
 
 -- name: add_usage!
 UPDATE runs SET turns = turns + :turns, input_tokens = input_tokens + :input_tokens,
