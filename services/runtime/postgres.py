@@ -108,7 +108,7 @@ class Database:
             pool = self._pool or await self._open()
             async with pool.acquire(timeout=ACQUIRE_SECONDS) as connection, breakage_told(connection):
                 yield connection
-        except _GONE as error:
+        except (*_GONE, asyncpg.InternalClientError) as error:  # the latter when giving a broken connection back
             raise StoreUnavailableError(_words(error)) from error
         except asyncpg.UndefinedTableError as error:
             words = "the schema is not there yet: run `python -m services.jobs.migrate`"

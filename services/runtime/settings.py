@@ -29,7 +29,9 @@ def split_address(address: str) -> tuple[str, int]:
 class ServiceSettings(BaseSettings):
     """What every service needs. A field's variable is its name in capitals after `QUARTERDECK_`."""
 
-    model_config = SettingsConfigDict(env_prefix="QUARTERDECK_", extra="ignore", populate_by_name=True)
+    model_config = SettingsConfigDict(
+        env_prefix="QUARTERDECK_", extra="ignore", populate_by_name=True, env_ignore_empty=True
+    )
 
     database_url: Annotated[SecretStr, Field(validation_alias="DATABASE_URL")]
     nats_url: Annotated[SecretStr, Field(validation_alias="NATS_URL")]

@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,10 +78,8 @@ async def running_stack(data_dir: Path, *, agents: int = 1) -> AsyncIterator[Sta
         async with Client(info.address, info.api_key) as client:
             yield Stack(options, client)
     finally:
-        try:
+        with suppress(StackNotRunningError):  # the test has stopped it
             await stop_detached(data_dir)
-        except StackNotRunningError:
-            pass  # the test has stopped it
 
 
 async def until(condition: Callable[[], Awaitable[bool]], *, seconds: float = DEADLINE_SECONDS) -> None:

@@ -6,7 +6,6 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -94,31 +93,6 @@ async def test_jobs_are_accepted_while_nats_is_away(stack: Stack, tmp_path: Path
     assert_delivered_once(origin, (await stack.runs(job))[0])
 
 
-async def test_without_postgres_a_submission_is_told_to_come_again(stack: Stack, tmp_path: Path):
-    origin = bare_origin(tmp_path, "widget")
-    pid = await stack.signal("postgres", signal.SIGSTOP)
-    try:
-        with pytest.raises(ApiError) as refused:
-            await impatient(stack).submit("x", [str(origin)])
-        assert refused.value.status == 503
-    finally:
-        os.kill(pid, signal.SIGCONT)
-    job = await stack.submit(origin)
-    assert (await stack.finished(job)).state == "completed"
-    await stack.until_healthy()
-
-
-def impatient(stack: Stack) -> Client:
-    """The same client, one that gives up at the first refusal."""
-    return Client(stack.client.address, stack_key(stack), patience=timedelta())
-
-
-def stack_key(stack: Stack) -> str:
-    info = read_info(DataFolder(stack.options.data_dir).info)
-    assert info is not None
-    return info.api_key
-
-
 def held_push(origin: Path, folder: Path) -> tuple[Path, Path]:
     """Have ``origin`` hold pushes: the first file says that one has begun, making the second lets it go on."""
     entered, go_on = folder / "entered", folder / "go-on"
@@ -130,7 +104,7 @@ def held_push(origin: Path, folder: Path) -> tuple[Path, Path]:
 
 async def until_exists(path: Path) -> None:
     async def exists() -> bool:
-        return path.exists()
+        return await asyncio.to_thread(path.exists)
 
     await until(exists)
 
