@@ -12,7 +12,6 @@ from typing import Self
 from aiohttp import web
 
 from quarterdeck.offline_model.stream import events
-from quarterdeck.stack.ports import free_ports
 
 HOST = "127.0.0.1"
 ARRIVAL_SECONDS = 30
@@ -57,8 +56,8 @@ class ScriptedModel:
         runner = web.AppRunner(app, access_log=None)
         await runner.setup()
         self._open.push_async_callback(runner.cleanup)
-        (port,) = free_ports(1)
-        await web.TCPSite(runner, HOST, port).start()
+        await web.TCPSite(runner, HOST, 0).start()
+        _, port = runner.addresses[0]
         self.url = f"http://{HOST}:{port}"
         return self
 

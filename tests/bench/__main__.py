@@ -1,0 +1,55 @@
+"""`make bench`: every measure beside a peer or floor of the same run; prints a table and writes build/bench.json."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from tests.bench import small_job, stack_start, start_latency, submit_rate, warm_prepare
+from tests.bench.machine import ROOT, machine_facts
+from tests.bench.measure import Bench, Measure, Result
+from tests.bench.report import print_report, write_json
+
+MEASURES: tuple[Measure, ...] = (start_latency, submit_rate, small_job, stack_start, warm_prepare)
+MEASURE_SECONDS = 120
+
+
+def main() -> int:
+    """Exit code 1 where a measure could not be taken; a goal that is missed is a figure, not a failure."""
+    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
+    parser.add_argument("--only", choices=[measure.NAME for measure in MEASURES], action="append")
+    parser.add_argument("--quick", action="store_true", help="fewer samples")
+    asked = parser.parse_args()
+    chosen = [measure for measure in MEASURES if not asked.only or measure.NAME in asked.only]
+    facts = machine_facts()
+    results, failures = asyncio.run(_take(chosen, quick=asked.quick))
+    print_report(Console(), facts, results, failures)
+    write_json(ROOT / "build" / "bench.json", facts, results, failures)
+    return int(bool(failures))
+
+
+async def _take(chosen: Sequence[Measure], *, quick: bool) -> tuple[list[Result], dict[str, str]]:
+    """Take the measures one after the other; one that fails leaves the others their turn."""
+    results: list[Result] = []
+    failures: dict[str, str] = {}
+    for measure in chosen:
+        with tempfile.TemporaryDirectory(prefix="quarterdeck-bench-") as folder:
+            scratch = Path(folder)
+            scratch.chmod(0o711)
+            bench = Bench(scratch, quick, lambda words: print(words, file=sys.stderr))
+            try:
+                async with asyncio.timeout(MEASURE_SECONDS):
+                    results.append(await measure.measure(bench))
+            except Exception as error:  # noqa: BLE001  it is in the table, and in the exit code
+                failures[measure.NAME] = f"{type(error).__name__}: {error}"
+    return results, failures
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,50 @@
+"""The vcs's worktree of 2,000 files from a warm mirror, against a bare `git worktree add`."""
+
+from __future__ import annotations
+
+import time
+
+from services.vcs.git import Git
+from services.vcs.mirrors import Mirrors
+from services.vcs.repositories import parse_repository
+from services.vcs.worktrees import Worktrees
+from tests.bench.floor import worktree_add
+from tests.bench.measure import Bench, Result, median_ms, percentile
+from tests.bench.stacks import origin
+
+NAME = "warm_prepare"
+MOST_RATIO = 2.0
+FILES = 2_000
+_A_FOLDER = 50
+
+
+async def measure(bench: Bench) -> Result:
+    files = {f"part_{n // _A_FOLDER}/file_{n}.py": f"value_{n} = {n}\n" * 20 for n in range(FILES)}
+    bare = origin(bench.folder(NAME), files=files)
+    repository = parse_repository(str(bare), allow_local=True)
+    root = bench.folder(f"{NAME}-vcs")
+    git = Git(root / "home", allow_local=True)
+    mirrors = Mirrors(root, git)
+    worktrees = Worktrees(root, mirrors, git)
+    await mirrors.fetch(repository)
+    prepared, added = [], []
+    bench.say(f"{NAME}: preparing")
+    # In turns, so that a busier machine weighs on both alike.
+    for number in range(bench.samples(20, 5)):
+        began = time.perf_counter()
+        await worktrees.prepare(f"run-{number}", 1, repository)
+        prepared.append(time.perf_counter() - began)
+        await worktrees.release(f"run-{number}", 1)
+        added.append(worktree_add(bare, root / "added"))
+    figure, baseline = median_ms(prepared), median_ms(added)
+    return Result(
+        name=NAME,
+        what=f"vcs: a worktree of {FILES:,} files, warm mirror, p50",
+        figure=figure,
+        unit="ms",
+        compared_with="git worktree add",
+        baseline=baseline,
+        goal=f"ratio ≤ {MOST_RATIO:g}",
+        met=figure / baseline <= MOST_RATIO,
+        details={"p95": percentile(prepared, 95) * 1000},
+    )
