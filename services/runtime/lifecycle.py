@@ -17,8 +17,12 @@ from services.runtime.telemetry import logger
 log = logger("lifecycle")
 
 
-def run(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
-    """Run ``main`` on uvloop; the event it gets is set by SIGTERM or SIGINT."""
+def run(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]], *, starts_many_processes: bool = False) -> None:
+    """Run ``main``; the event it gets is set by SIGTERM or SIGINT.
+
+    On uvloop, but for a service that ``starts_many_processes``: to start one took 4 ms there, and 1.3 ms on the
+    standard library's loop.
+    """
 
     async def supervised() -> None:
         stop = asyncio.Event()
@@ -27,7 +31,7 @@ def run(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
             loop.add_signal_handler(number, stop.set)
         await main(stop)
 
-    uvloop.run(supervised())
+    (asyncio.run if starts_many_processes else uvloop.run)(supervised())
 
 
 class Doorbell:

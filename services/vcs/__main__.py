@@ -128,4 +128,4 @@ async def _clean(janitor: Janitor) -> None:
 
 
 if __name__ == "__main__":
-    lifecycle.run(serve)
+    lifecycle.run(serve, starts_many_processes=True)

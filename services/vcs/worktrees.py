@@ -20,6 +20,9 @@ from services.vcs.trees import tree_of_patch
 
 CHECKOUT_TIMEOUT: Final = timedelta(minutes=10)
 _SHA1_DIGITS: Final = 40
+# Stronger than any attribute of the repository's own: files are checked out and staged byte for byte. Converted, a file
+# whose attributes contradict what is stored would count as changed whenever Git looks at its content again.
+_AS_STORED: Final = "* -text !eol -ident -filter !working-tree-encoding\n"
 # File systems tell times apart by 1 to 10 ms; coarser ones are not waited for.
 _TICK_POLL: Final = timedelta(milliseconds=1)
 _TICK_POLLS: Final = 25
@@ -188,13 +191,14 @@ def _write_repository(git_dir: Path, mirror: Path, base_sha: str) -> None:
 
     What agents stage never reaches the mirror, goes away with the attempt, and no lock is shared between runs.
     """
-    for folder in ("refs", "objects/info"):
+    for folder in ("refs", "objects/info", "info"):
         (git_dir / folder).mkdir(parents=True)
     algorithm = "" if len(base_sha) == _SHA1_DIGITS else "[extensions]\n\tobjectFormat = sha256\n"
     version = 1 if algorithm else 0
     (git_dir / "config").write_text(f"[core]\n\trepositoryFormatVersion = {version}\n\tbare = false\n{algorithm}")
     (git_dir / "objects/info/alternates").write_text(f"{mirror / 'objects'}\n")
     (git_dir / "HEAD").write_text(f"{base_sha}\n")
+    (git_dir / "info/attributes").write_text(_AS_STORED)
 
 
 async def _next_tick(git_dir: Path) -> None:

@@ -1,0 +1,51 @@
+"""The domain over one database for all of these tests, emptied before each: making one anew takes far longer."""
+
+import secrets
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+import pytest
+
+from quarterdeck.stack.embedded import EmbeddedServers
+from services.jobs import publishing, scheduling
+from services.runtime.postgres import Database
+from tests.integration.conftest import execute
+from tests.integration.jobs.domain import Domain
+
+# Those that refer to others first.
+TABLES = (
+    *("events", "messages", "checkpoints", "changesets", "leases", "nodes"),
+    *("idempotency_keys", "runs", "jobs", "clients"),
+)
+
+
+@pytest.fixture(scope="session")
+async def domain_database_url(servers: EmbeddedServers, template_database: str) -> AsyncIterator[str]:
+    name = f"test_domain_{secrets.token_hex(4)}"
+    await execute(servers.database_url, f"CREATE DATABASE {name} TEMPLATE {template_database}")
+    yield servers.postgres.database_url(name)
+    await execute(servers.database_url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(scope="session")
+async def database(domain_database_url: str) -> AsyncIterator[Database]:
+    database = Database(domain_database_url, size=8, name="test")
+    yield database
+    await database.close()
+
+
+@pytest.fixture
+async def domain(database: Database) -> Domain:
+    async with database.transaction() as connection:
+        for table in TABLES:
+            await connection.execute(f"DELETE FROM {table}")
+    domain = Domain(database)
+    domain.client = await domain.new_client("tester")
+    return domain
+
+
+@pytest.fixture
+def postgres_is_up_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing expires until a lease after Postgres has started: let that be over."""
+    for module in (scheduling, publishing):
+        monkeypatch.setattr(module, "LEASE", timedelta(milliseconds=1))

@@ -1,0 +1,154 @@
+"""The whole domain over one database, with the steps that most tests begin with."""
+
+import hashlib
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from services.contracts.rest import JobRequest
+from services.contracts.words import Outcome, Queue
+from services.jobs.cancelling import Cancelling
+from services.jobs.eventlog import EventLog, LoggedEvent
+from services.jobs.publishing import Publication, Publishing
+from services.jobs.reading import Reading
+from services.jobs.running import ClaimedRun, Commit, Running
+from services.jobs.scheduling import Dispatched, Scheduling
+from services.jobs.submission import Client, Submissions
+from services.jobs.unit import Units
+from services.runtime.postgres import Database, Record
+
+REPOSITORY = "https://forge.example/a/one.git"
+COMMIT = Commit(
+    sha="c" * 40,
+    author_name="Quarterdeck",
+    author_email="quarterdeck@forge.example",
+    time=datetime(2026, 1, 31, 12, tzinfo=UTC),
+    message="Change one thing",
+    patch=b"diff --git a/x b/x\n\xff\0binary",
+    files=[{"path": "x", "change": "modified", "insertions": 3, "deletions": 1, "binary": False}],
+)
+EVERY_TABLE = ("jobs", "runs", "leases", "messages", "checkpoints", "changesets", "events")
+
+
+def job_request(*repositories: str, **fields: Any) -> JobRequest:
+    """``fields``: as JSON has them; what belongs to the options is found by its name."""
+    options = {name: fields.pop(name) for name in ("publish", "maxParallel", "maxAttempts") if name in fields}
+    document = {
+        "prompt": "Change one thing",
+        "repositories": [{"url": url} for url in repositories],
+        "options": options,
+        **fields,
+    }
+    return JobRequest.model_validate(document)
+
+
+class Domain:
+    """Every use case of the jobs, for one client unless another is named."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.rings = 0
+        units = self.units = Units(database, ring=self._ring)
+        self.submissions = Submissions(units)
+        self.scheduling = Scheduling(units)
+        self.running = Running(units)
+        self.publishing = Publishing(units)
+        self.cancelling = Cancelling(units)
+        self.reading = Reading(database)
+        self.log = EventLog(database)
+        self.client = Client(UUID(int=0), "nobody yet")
+
+    async def _ring(self) -> None:
+        self.rings += 1
+
+    async def new_client(self, name: str) -> Client:
+        await self.submissions.ensure_client(name, f"key of {name}")
+        client = await self.submissions.client_of(f"key of {name}")
+        assert client is not None
+        return client
+
+    async def submit(self, *repositories: str, client: Client | None = None, **fields: Any) -> UUID:
+        """Submit a job, of one run where no repository is named; return its id."""
+        request = job_request(*(repositories or (REPOSITORY,)), **fields)
+        submitted = await self.submissions.submit(client or self.client, request, key=None, body=b"")
+        return submitted.job_id
+
+    async def admit(self, slots: int = 100) -> list[Dispatched]:
+        return await self.scheduling.admit(Queue.CODE, slots=slots)
+
+    async def dispatch_one(self, *repositories: str, **fields: Any) -> Dispatched:
+        """Submit a job and admit; return its first run's order."""
+        job_id = await self.submit(*repositories, **fields)
+        return next(order for order in await self.admit() if order.job_id == job_id)
+
+    async def claim(self, order: Dispatched, *, agent: str = "agent-1") -> ClaimedRun | None:
+        return await self.running.claim(order.run_id, order.job_id, dispatch=order.dispatch, agent=agent)
+
+    async def claimed(self, order: Dispatched) -> ClaimedRun:
+        run = await self.claim(order)
+        assert run is not None
+        return run
+
+    async def start(self, *repositories: str, **fields: Any) -> ClaimedRun:
+        """Submit, admit, claim and prepare the first run of a job."""
+        run = await self.claimed(await self.dispatch_one(*repositories, **fields))
+        await self.running.prepared(run.hold, base_sha="b" * 40, base_branch="main", events=[])
+        return run
+
+    async def resume(self, run_id: UUID) -> ClaimedRun:
+        """Admit and claim a run that was queued again."""
+        return await self.claimed(next(order for order in await self.admit() if order.run_id == run_id))
+
+    async def finish(self, run: ClaimedRun) -> None:
+        await self.running.complete(run.hold, Outcome.NO_CHANGES, summary="nothing to do")
+
+    async def hand_over(self) -> tuple[ClaimedRun, UUID]:
+        """A run whose changeset waits for a vcs, and the changeset's id."""
+        run = await self.start()
+        return run, await self.running.deliver(run.hold, COMMIT, publish=True, summary="done")
+
+    async def claim_changeset(self, run: ClaimedRun, changeset_id: UUID, *, dispatch: int = 1) -> Publication | None:
+        return await self.publishing.claim(changeset_id, run.hold.run_id, dispatch=dispatch, holder="vcs-1")
+
+    async def push(self) -> Publication:
+        """A changeset that a vcs is pushing."""
+        publication = await self.claim_changeset(*await self.hand_over())
+        assert publication is not None
+        return publication
+
+    async def expire(self, identifier: UUID) -> None:
+        """Let the lease of a run or changeset have run out."""
+        await self.execute("UPDATE leases SET expires_at = now() - interval '1 second' WHERE id = $1", identifier)
+
+    async def execute(self, statement: str, *arguments: Any) -> None:
+        async with self.database.connection() as connection:
+            await connection.execute(statement, *arguments)
+
+    async def rows(self, statement: str, *arguments: Any) -> list[Record]:
+        async with self.database.connection() as connection:
+            return list(await connection.fetch(statement, *arguments))
+
+    async def row(self, table: str, identifier: UUID) -> Record:
+        (row,) = await self.rows(f"SELECT * FROM {table} WHERE id = $1", identifier)
+        return row
+
+    async def run_states(self, job_id: UUID) -> list[str]:
+        rows = await self.rows("SELECT state FROM runs WHERE job_id = $1 ORDER BY position", job_id)
+        return [row["state"] for row in rows]
+
+    async def events(self, job_id: UUID) -> list[LoggedEvent]:
+        return await self.log.after(job_id, 0)
+
+    async def kinds(self, job_id: UUID) -> list[str]:
+        return [event.kind.value for event in await self.events(job_id)]
+
+    async def fingerprint(self) -> str:
+        """Of everything stored: whatever changes a row changes it."""
+        digest = hashlib.sha256()
+        for table in EVERY_TABLE:
+            rows = await self.rows(f"SELECT t::text AS line FROM {table} t ORDER BY 1")
+            digest.update("\n".join(row["line"] for row in rows).encode())
+        return digest.hexdigest()
+
+

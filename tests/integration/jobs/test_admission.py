@@ -1,0 +1,110 @@
+"""Admission: never over the slots, highest priority first, and whoever must wait does not hold up others."""
+
+import asyncio
+
+import asyncpg
+import pytest
+
+from services.contracts.words import Queue
+from tests.integration.jobs.domain import REPOSITORY, Domain
+
+
+async def test_no_more_are_admitted_than_slots_are_free(domain: Domain) -> None:
+    job_id = await domain.submit(*(f"https://a/{n}" for n in range(5)))
+
+    assert len(await domain.admit(slots=3)) == 3
+    assert await domain.admit(slots=3) == []
+    assert len(await domain.admit(slots=4)) == 1
+    assert (await domain.row("jobs", job_id))["runs_active"] == 4
+
+
+async def test_a_run_that_ends_frees_its_slot_and_one_that_publishes_holds_none(domain: Domain) -> None:
+    await domain.submit()
+    await domain.hand_over()  # takes both slots, gives one back
+
+    assert len(await domain.rows("SELECT FROM runs WHERE state = 'dispatched'")) == 1
+    await domain.submit()
+    assert len(await domain.admit(slots=2)) == 1
+
+
+async def test_highest_priority_goes_first_then_the_oldest(domain: Domain) -> None:
+    jobs = [await domain.submit(priority=priority) for priority in (0, 5, 0, 5, -1)]
+
+    admitted = [(await domain.admit(slots=slots))[0].job_id for slots in range(1, 6)]
+
+    assert admitted == [jobs[1], jobs[3], jobs[0], jobs[2], jobs[4]]
+
+
+async def test_a_job_keeps_to_its_own_max_parallel(domain: Domain) -> None:
+    job_id = await domain.submit(*(f"https://a/{n}" for n in range(5)), maxParallel=2)
+
+    first = await domain.admit()
+    assert len(first) == 2
+    assert await domain.admit() == []
+    await domain.finish(await domain.claimed(first[0]))
+    assert len(await domain.admit()) == 1
+    assert (await domain.row("jobs", job_id))["runs_active"] == 2
+
+
+async def test_a_job_at_its_limit_does_not_hold_up_those_behind_it(domain: Domain) -> None:
+    await domain.submit(*(f"https://a/{n}" for n in range(600)), maxParallel=1)
+    await domain.submit(*(f"https://b/{n}" for n in range(600)), maxParallel=1)
+    behind = await domain.submit()
+
+    assert behind in {order.job_id for order in await domain.admit(slots=10)}
+
+
+async def test_a_run_waits_for_its_time(domain: Domain) -> None:
+    job_id = await domain.submit(notBefore="2099-01-31T12:30:00Z")
+    assert await domain.admit() == []
+
+    await domain.execute("UPDATE runs SET not_before = now() - interval '1 second' WHERE job_id = $1", job_id)
+    assert len(await domain.admit()) == 1
+
+
+@pytest.mark.parametrize("publishing", [False, True])
+async def test_a_busy_branch_holds_the_next_run_back(domain: Domain, publishing: bool) -> None:
+    run = (await domain.hand_over())[0] if publishing else await domain.start()
+    waiting = await domain.submit()
+    await domain.execute("UPDATE runs SET branch = $1", run.branch)
+
+    assert await domain.admit() == []
+    await domain.execute("UPDATE runs SET branch = 'another' WHERE job_id = $1", waiting)
+    assert [order.job_id for order in await domain.admit()] == [waiting]
+
+
+async def test_the_database_itself_refuses_two_active_runs_on_a_branch(domain: Domain) -> None:
+    await domain.submit(REPOSITORY, REPOSITORY)
+    await domain.execute("UPDATE runs SET branch = 'the same'")
+
+    with pytest.raises(asyncpg.UniqueViolationError):
+        await domain.execute("UPDATE runs SET state = 'dispatched'")
+
+
+async def test_queues_have_slots_of_their_own(domain: Domain) -> None:
+    await domain.submit()
+    await domain.submit(kind="task")
+
+    assert [order.queue for order in await domain.admit(slots=1)] == [Queue.CODE]
+    assert [order.queue for order in await domain.scheduling.admit(Queue.TASK, slots=1)] == [Queue.TASK]
+
+
+async def test_schedulers_at_once_never_admit_too_many_or_one_twice(domain: Domain) -> None:
+    await domain.submit(*(f"https://a/{n}" for n in range(40)), maxParallel=15)
+    await domain.submit(*(f"https://b/{n}" for n in range(40)))
+
+    rounds = [await asyncio.gather(*(domain.admit(slots=25) for _ in range(6))) for _ in range(4)]
+
+    orders = [order.run_id for answers in rounds for answer in answers for order in answer]
+    active = await domain.rows("SELECT id FROM runs WHERE state = 'dispatched'")
+    assert len(orders) == 25
+    assert sorted(orders) == sorted(row["id"] for row in active)
+
+
+async def test_a_run_to_be_cancelled_is_not_admitted(domain: Domain) -> None:
+    job_id = await domain.submit()
+    await domain.cancelling.request(domain.client, job_id)
+
+    assert await domain.admit() == []
+
+

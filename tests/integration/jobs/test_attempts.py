@@ -1,0 +1,145 @@
+"""What an attempt leaves behind: checkpoints stored once, and another attempt that goes on from them."""
+
+import asyncio
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from services.contracts.words import EventKind, ExitReason, Outcome
+from services.jobs.running import Checkpoint, SavedTree, StoredMessage, Usage
+from services.jobs.unit import Draft
+from tests.integration.jobs.domain import COMMIT, Domain
+
+EXACT = b'{"z": 1, "a":  2.0, "role":"user"}'
+STEP = Checkpoint(
+    messages=[StoredMessage(1, "user", EXACT), StoredMessage(2, "assistant", b"\xff\x00")],
+    tree=SavedTree(b"the patch\0", {"a.txt": "hash"}),
+    usage=Usage(10, 20, 30, 40),
+    events=[Draft(EventKind.LOG, {"level": "info", "message": "one turn"})],
+)
+
+
+async def test_a_checkpoint_sent_twice_is_stored_once(domain: Domain) -> None:
+    run = await domain.start()
+
+    await domain.running.checkpoint(run.hold, STEP)
+    await domain.running.checkpoint(run.hold, STEP)
+
+    row = await domain.row("runs", run.hold.run_id)
+    assert (row["turns"], row["input_tokens"], row["output_tokens"]) == (1, 10, 20)
+    assert (row["cache_read_input_tokens"], row["cache_creation_input_tokens"]) == (30, 40)
+    assert len(await domain.rows("SELECT FROM messages")) == 2
+    assert (await domain.kinds(run.hold.job_id)).count("log") == 1
+
+
+async def test_a_checkpoint_sent_twice_at_once_is_stored_once(domain: Domain) -> None:
+    run = await domain.start()
+
+    await asyncio.gather(*(domain.running.checkpoint(run.hold, STEP) for _ in range(4)))
+
+    assert (await domain.row("runs", run.hold.run_id))["turns"] == 1
+    assert (await domain.kinds(run.hold.job_id)).count("log") == 1
+
+
+async def test_the_next_attempt_gets_the_exact_bytes_back(domain: Domain) -> None:
+    run = await domain.start()
+    await domain.running.checkpoint(run.hold, STEP)
+    await domain.running.interrupted(run.hold)
+
+    again = await domain.resume(run.hold.run_id)
+
+    assert list(again.messages) == list(STEP.messages)
+    assert again.tree == STEP.tree
+    assert (again.turns, again.base_sha, again.branch) == (1, "b" * 40, run.branch)
+
+
+async def test_a_tree_without_a_patch_keeps_the_patch_before(domain: Domain) -> None:
+    run = await domain.start()
+    await domain.running.checkpoint(run.hold, STEP)
+    await domain.running.checkpoint(run.hold, Checkpoint(tree=SavedTree(None, {"b.txt": "other"})))
+    await domain.running.interrupted(run.hold)
+
+    assert (await domain.resume(run.hold.run_id)).tree == SavedTree(b"the patch\0", {"b.txt": "other"})
+
+
+async def test_the_base_is_fixed_at_the_first_prepare(domain: Domain) -> None:
+    run = await domain.start()
+    await domain.running.prepared(run.hold, base_sha="d" * 40, base_branch="moved", events=[])
+
+    row = await domain.row("runs", run.hold.run_id)
+    assert (row["base_sha"], row["base_branch"]) == ("b" * 40, "main")
+
+
+async def test_an_interrupted_attempt_costs_nothing(domain: Domain) -> None:
+    run = await domain.start()
+    await domain.running.interrupted(run.hold)
+
+    row = await domain.row("runs", run.hold.run_id)
+    assert (row["state"], row["attempts_spent"], row["agent"], row["error"]) == ("queued", 0, None, None)
+    again = await domain.resume(run.hold.run_id)
+    assert (again.hold.attempt, again.attempts_spent) == (2, 0)
+    assert (await domain.row("jobs", run.hold.job_id))["runs_started"] == 1
+
+
+async def test_a_retried_attempt_is_spent_and_waits(domain: Domain) -> None:
+    run = await domain.start()
+    await domain.running.retry(run.hold, error="the model\0is away", delay=timedelta(minutes=1))
+
+    row = await domain.row("runs", run.hold.run_id)
+    assert (row["state"], row["attempts_spent"], row["error"]) == ("queued", 1, "the model\N{SYMBOL FOR NULL}is away")
+    assert await domain.admit() == []
+    await domain.execute("UPDATE runs SET not_before = now()")
+    assert (await domain.resume(run.hold.run_id)).attempts_spent == 1
+
+
+async def test_a_postponed_attempt_costs_nothing_and_waits(domain: Domain) -> None:
+    run = await domain.start()
+    await domain.running.postpone(run.hold, error="no vcs", delay=timedelta(minutes=1))
+
+    assert (await domain.row("runs", run.hold.run_id))["attempts_spent"] == 0
+    assert await domain.admit() == []
+
+
+@pytest.mark.parametrize("outcome", Outcome)
+async def test_completing_ends_run_and_job(domain: Domain, outcome: Outcome) -> None:
+    run = await domain.start()
+    await domain.running.complete(run.hold, outcome, summary="said\0so")
+
+    row = await domain.row("runs", run.hold.run_id)
+    job = await domain.row("jobs", run.hold.job_id)
+    assert (row["state"], row["outcome"], row["summary"]) == ("completed", outcome.value, "said\N{SYMBOL FOR NULL}so")
+    assert row["finished_at"] is not None
+    assert (job["state"], job["outcome"], job["runs_active"], job["runs_completed"]) == ("completed", "all", 0, 1)
+    assert await domain.rows("SELECT FROM leases") == []
+
+
+@pytest.mark.parametrize("reason", ExitReason)
+async def test_failing_ends_run_and_job(domain: Domain, reason: ExitReason) -> None:
+    run = await domain.start()
+    await domain.running.fail(run.hold, reason, error="x" * 5_000)
+
+    row = await domain.row("runs", run.hold.run_id)
+    assert (row["state"], row["exit_reason"], row["error"]) == ("failed", reason.value, "x" * 4_000)
+    assert (await domain.row("jobs", run.hold.job_id))["state"] == "failed"
+
+
+async def test_storing_a_changeset_completes_the_run(domain: Domain) -> None:
+    run = await domain.start()
+    changeset_id = await domain.running.deliver(run.hold, COMMIT, publish=False, summary="done")
+
+    changeset = await domain.row("changesets", changeset_id)
+    assert (changeset["state"], changeset["patch"], changeset["commit_sha"]) == ("stored", COMMIT.patch, COMMIT.sha)
+    assert (changeset["base_sha"], changeset["branch"]) == ("b" * 40, run.branch)
+    assert (await domain.row("runs", run.hold.run_id))["outcome"] == "stored"
+    assert await domain.publishing.due(overdue=timedelta()) == []
+
+
+async def test_a_path_that_postgres_refuses_is_stored_readably(domain: Domain) -> None:
+    run = await domain.start()
+    commit = replace(COMMIT, files=[{**COMMIT.files[0], "path": "a\ud800b"}])
+    await domain.running.deliver(run.hold, commit, publish=False, summary="done")
+
+    found = await domain.reading.run(domain.client, run.hold.run_id)
+    assert found.changeset is not None
+    assert [stat.path for stat in found.changeset.files] == ["a\N{REPLACEMENT CHARACTER}b"]

@@ -1,0 +1,85 @@
+"""A claim is one agent's, for the newest work order alone; what nobody claims is queued again."""
+
+import asyncio
+from dataclasses import replace
+from datetime import timedelta
+
+from tests.integration.jobs.domain import REPOSITORY, Domain
+
+LONG = timedelta(seconds=10)
+
+
+async def test_a_claim_gives_all_that_an_agent_needs(domain: Domain) -> None:
+    order = await domain.dispatch_one(name="A name", maxAttempts=2)
+
+    run = await domain.claimed(order)
+
+    row = await domain.row("runs", order.run_id)
+    lease = await domain.row("leases", order.run_id)
+    assert (row["state"], row["agent"], row["attempt"], row["lease_token"]) == ("running", "agent-1", 1, run.hold.token)
+    assert (lease["token"], lease["holder"], lease["kind"]) == (run.hold.token, "agent-1", "run")
+    assert (run.repository, run.branch, run.name, run.prompt) == (REPOSITORY, row["branch"], "A name", "Change one thing")
+    assert (run.turns, run.attempts_spent, list(run.messages), run.tree) == (0, 0, [], None)
+    assert run.options.max_attempts == 2
+
+
+async def test_claimers_at_once_get_one_claim(domain: Domain) -> None:
+    order = await domain.dispatch_one()
+
+    claims = await asyncio.gather(*(domain.claim(order, agent=f"agent-{n}") for n in range(8)))
+
+    (run,) = [claim for claim in claims if claim is not None]
+    assert (await domain.row("runs", order.run_id))["lease_token"] == run.hold.token
+    assert (await domain.row("jobs", order.job_id))["runs_started"] == 1
+    assert (await domain.kinds(order.job_id)).count("run.started") == 1
+
+
+async def test_a_stale_work_order_claims_nothing(domain: Domain) -> None:
+    order = await domain.dispatch_one()
+    assert await domain.scheduling.recall(overdue=timedelta()) == 1
+    (newer,) = await domain.admit()
+
+    assert newer.dispatch == order.dispatch + 1
+    assert await domain.claim(order) is None
+    assert await domain.claim(replace(newer, dispatch=newer.dispatch + 1)) is None
+    assert await domain.claim(newer) is not None
+
+
+async def test_a_run_to_be_cancelled_is_not_claimed(domain: Domain) -> None:
+    order = await domain.dispatch_one()
+    await domain.cancelling.request(domain.client, order.job_id)
+
+    assert await domain.claim(order) is None
+
+
+async def test_a_recalled_run_is_queued_again_and_its_job_counts_it(domain: Domain) -> None:
+    order = await domain.dispatch_one()
+    assert await domain.scheduling.recall(overdue=LONG) == 0
+
+    await domain.execute("UPDATE runs SET dispatched_at = now() - interval '11 seconds'")
+    assert await domain.scheduling.recall(overdue=LONG) == 1
+
+    assert await domain.run_states(order.job_id) == ["queued"]
+    assert (await domain.row("jobs", order.job_id))["runs_active"] == 0
+    assert (await domain.events(order.job_id))[-1].data == {"reason": "unclaimed"}
+    assert await domain.scheduling.recall(overdue=LONG) == 0
+
+
+async def test_a_claimed_run_is_not_recalled(domain: Domain) -> None:
+    order = await domain.dispatch_one()
+    await domain.claimed(order)
+
+    assert await domain.scheduling.recall(overdue=timedelta()) == 0
+    assert await domain.run_states(order.job_id) == ["running"]
+
+
+async def test_recall_and_claim_at_once_agree(domain: Domain) -> None:
+    """Whichever comes first, the run is one of queued and claimed, and the job counts it right."""
+    for n in range(6):
+        order = await domain.dispatch_one(f"https://a/{n}")
+        recalled, run = await asyncio.gather(domain.scheduling.recall(overdue=timedelta()), domain.claim(order))
+
+        assert (recalled == 1) is (run is None)
+        job = await domain.row("jobs", order.job_id)
+        assert (job["runs_active"], job["runs_started"]) == ((0, 0) if run is None else (1, 1))
+        await domain.cancelling.request(domain.client, order.job_id)
