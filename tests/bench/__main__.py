@@ -34,6 +34,10 @@ def main() -> int:
     return int(bool(failures))
 
 
+def _say(words: str) -> None:
+    print(words, file=sys.stderr)  # noqa: T201  progress for whoever waits
+
+
 async def _take(chosen: Sequence[Measure], *, quick: bool) -> tuple[list[Result], dict[str, str]]:
     """Take the measures one after the other; one that fails leaves the others their turn."""
     results: list[Result] = []
@@ -41,8 +45,8 @@ async def _take(chosen: Sequence[Measure], *, quick: bool) -> tuple[list[Result]
     for measure in chosen:
         with tempfile.TemporaryDirectory(prefix="quarterdeck-bench-") as folder:
             scratch = Path(folder)
-            scratch.chmod(0o711)
-            bench = Bench(scratch, quick, lambda words: print(words, file=sys.stderr))
+            scratch.chmod(0o711)  # noqa: ASYNC240  before anything else runs
+            bench = Bench(scratch, quick, _say)
             try:
                 async with asyncio.timeout(MEASURE_SECONDS):
                     results.append(await measure.measure(bench))

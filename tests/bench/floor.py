@@ -31,6 +31,8 @@ async def durable_path(database_url: str, nats_url: str, rounds: int) -> list[fl
             taken.append(time.perf_counter() - began)
             await message.ack()
             await connection.execute("UPDATE bench_floor SET state = 'completed' WHERE id = $1", number)
+        await jetstream.delete_stream("BENCH")
+        await connection.execute("DROP TABLE bench_floor")
         return taken
     finally:
         await client.close()

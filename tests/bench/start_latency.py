@@ -62,6 +62,7 @@ async def _start(client: Client, model: ScriptedModel, bare: Path) -> Start:
     job = await client.submit(mark, [str(bare)])
     told: dict[str, datetime] = {}
     async for event in client.events(job.id):
+        assert event.time is not None, f"{event.kind} has no time"
         told.setdefault(event.kind, event.time)
     seconds = arrival.result() - began
     between = (told[step].timestamp() for step in _STEPS)

@@ -1,8 +1,7 @@
 """The whole domain over one database, with the steps that most tests begin with."""
 
 import hashlib
-from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -150,5 +149,3 @@ class Domain:
             rows = await self.rows(f"SELECT t::text AS line FROM {table} t ORDER BY 1")
             digest.update("\n".join(row["line"] for row in rows).encode())
         return digest.hexdigest()
-
-

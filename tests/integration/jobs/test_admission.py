@@ -106,5 +106,3 @@ async def test_a_run_to_be_cancelled_is_not_admitted(domain: Domain) -> None:
     await domain.cancelling.request(domain.client, job_id)
 
     assert await domain.admit() == []
-
-

@@ -18,7 +18,12 @@ async def test_a_claim_gives_all_that_an_agent_needs(domain: Domain) -> None:
     lease = await domain.row("leases", order.run_id)
     assert (row["state"], row["agent"], row["attempt"], row["lease_token"]) == ("running", "agent-1", 1, run.hold.token)
     assert (lease["token"], lease["holder"], lease["kind"]) == (run.hold.token, "agent-1", "run")
-    assert (run.repository, run.branch, run.name, run.prompt) == (REPOSITORY, row["branch"], "A name", "Change one thing")
+    assert (run.repository, run.branch, run.name, run.prompt) == (
+        REPOSITORY,
+        row["branch"],
+        "A name",
+        "Change one thing",
+    )
     assert (run.turns, run.attempts_spent, list(run.messages), run.tree) == (0, 0, [], None)
     assert run.options.max_attempts == 2
 

@@ -1,0 +1,127 @@
+"""The event log: numbered without holes however many write at once, and every line of it decodes."""
+
+import asyncio
+from datetime import timedelta
+from uuid import UUID
+
+import pytest
+from google.protobuf import json_format
+
+from services.contracts.v1.events_pb2 import Event
+from services.contracts.words import EventKind, ExitReason
+from services.jobs.unit import Draft, Unit
+from tests.integration.jobs.domain import COMMIT, Domain
+
+
+async def tell(domain: Domain, job_id: UUID, message: str, *, fail: bool = False) -> None:
+    async def work(unit: Unit) -> None:
+        unit.tell(job_id, Draft(EventKind.LOG, {"message": message}))
+        unit.tell(job_id, Draft(EventKind.LOG, {"message": message}))
+        if fail:
+            raise ZeroDivisionError
+
+    await domain.units.run([job_id], work)
+
+
+async def test_numbers_have_no_holes_under_many_units_at_once(domain: Domain) -> None:
+    job_id = await domain.submit()
+
+    ends = await asyncio.gather(
+        *(tell(domain, job_id, str(n), fail=n % 5 == 0) for n in range(30)), return_exceptions=True
+    )
+
+    assert sum(isinstance(end, ZeroDivisionError) for end in ends) == 6
+    events = await domain.events(job_id)
+    assert [event.number for event in events] == list(range(1, 1 + 1 + 24 * 2))
+    messages = [event.data["message"] for event in events[1:]]
+    assert messages[::2] == messages[1::2], "a unit's events stand together"
+    assert (await domain.row("jobs", job_id))["last_event_number"] == len(events)
+
+
+async def test_the_bell_is_rung_after_events_and_not_without(domain: Domain) -> None:
+    job_id = await domain.submit()
+    rings = domain.rings
+    await tell(domain, job_id, "hello")
+    assert domain.rings == rings + 1
+
+    async def nothing(_: Unit) -> None:
+        return
+
+    await domain.units.run([job_id], nothing)
+    assert domain.rings == rings + 1
+
+
+async def test_reading_goes_on_behind_a_number(domain: Domain) -> None:
+    job_id = await domain.submit()
+    await tell(domain, job_id, "hello")
+
+    assert [event.number for event in await domain.log.after(job_id, 1)] == [2, 3]
+    assert [event.number for event in await domain.log.after(job_id, 0, most=2)] == [1, 2]
+    assert await domain.log.after(job_id, 3) == []
+
+
+async def whole_life(domain: Domain) -> UUID:
+    """Three runs: one recalled, retried and delivered, one failed to push, one failed."""
+    job_id = await domain.submit("https://a/1", "https://a/2", "https://a/3")
+    await domain.admit()
+    await domain.scheduling.recall(overdue=timedelta())
+    runs = [await domain.claimed(order) for order in await domain.admit()]
+    await domain.running.retry(runs[0].hold, error="again", delay=timedelta())
+    runs[0] = await domain.resume(runs[0].hold.run_id)
+    await domain.running.fail(runs[2].hold, ExitReason.MAX_TURNS, error="too many")
+    for run in runs[:2]:
+        await domain.running.prepared(run.hold, base_sha="b" * 40, base_branch="main", events=[])
+        changeset_id = await domain.running.deliver(run.hold, COMMIT, publish=True, summary="done")
+        publication = await domain.claim_changeset(run, changeset_id)
+        assert publication is not None
+        if run is runs[0]:
+            await domain.publishing.delivered(publication.hold, url="/c", branch="b", commit_sha=COMMIT.sha)
+        else:
+            await domain.publishing.failed(publication.hold, reason=ExitReason.PUSH_REJECTED, error="no")
+    return job_id
+
+
+async def test_a_whole_life_is_told_once_and_in_order(domain: Domain) -> None:
+    job_id = await whole_life(domain)
+
+    kinds = await domain.kinds(job_id)
+    assert kinds[0] == "job.submitted"
+    assert kinds.count("job.started") == 1
+    assert kinds.count("job.finished") == 1
+    assert kinds[-1] == "job.finished"
+    assert kinds.count("run.finished") == 3
+    assert kinds.index("job.started") < kinds.index("run.finished")
+    assert (await domain.events(job_id))[-1].data == {"state": "completed", "outcome": "partial"}
+
+
+async def test_runs_that_end_at_once_finish_their_job_once(domain: Domain) -> None:
+    job_id = await domain.submit(*(f"https://a/{n}" for n in range(8)))
+    runs = await asyncio.gather(*(domain.claimed(order) for order in await domain.admit()))
+    await asyncio.gather(*(domain.finish(run) for run in runs))
+
+    kinds = await domain.kinds(job_id)
+    assert (kinds.count("job.started"), kinds.count("run.finished"), kinds.count("job.finished")) == (1, 8, 1)
+    job = await domain.row("jobs", job_id)
+    assert (job["state"], job["runs_started"], job["runs_active"], job["runs_completed"]) == ("completed", 8, 0, 8)
+
+
+@pytest.mark.usefixtures("postgres_is_up_long")
+async def test_every_event_decodes_as_its_payload(domain: Domain) -> None:
+    jobs = [await whole_life(domain)]
+    run = await domain.start()
+    await domain.expire(run.hold.run_id)
+    await domain.scheduling.lose_expired()
+    await domain.cancelling.request(domain.client, run.hold.job_id)
+    await domain.cancelling.cancel_idle(await domain.cancelling.waiting())
+    jobs.append(run.hold.job_id)
+
+    events = [event for job_id in jobs for event in await domain.events(job_id)]
+    seen = set()
+    for event in events:
+        decoded = json_format.Parse(event.encoded(), Event())
+        assert decoded.WhichOneof("payload") == event.kind.replace(".", "_")
+        assert (decoded.job_id, decoded.number) == (str(event.job_id), event.number)
+        seen.add(event.kind)
+    assert seen == {kind for kind in EventKind if kind.split(".")[0] in {"job", "run", "changeset"}} - {
+        EventKind.RUN_PREPARED  # the agent's own
+    }

@@ -1,0 +1,138 @@
+"""The plans of what is asked all the time: with much history and a long queue, none reads a whole table."""
+
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import orjson
+import pytest
+
+from quarterdeck.stack.embedded import EmbeddedServers
+from services.jobs.unit import SQL
+from services.runtime.postgres import Connection, Statements
+from tests.integration.conftest import execute
+
+CLIENT = UUID(int=1)
+GROWING = {"runs", "jobs", "events", "changesets", "messages"}
+NO_FILTER = dict.fromkeys(("before", "states", "kind", "name", "created_after", "created_before", "repository"))
+SOON = timedelta(seconds=10)
+
+# 5,000 jobs of 10 finished runs, 100 of 200 queued ones, and a little of all that is under way.
+FILL = """
+INSERT INTO clients (id, name)
+SELECT ('00000000-0000-0000-0000-' || lpad(n::text, 12, '0'))::uuid, 'client ' || n FROM generate_series(1, 20) n;
+
+CREATE TEMP TABLE made AS
+SELECT n, uuidv7((n - 6000) * interval '1 second') AS id, n <= 5000 AS ended,
+       ('00000000-0000-0000-0000-' || lpad((1 + n % 20)::text, 12, '0'))::uuid AS client_id
+FROM generate_series(1, 5100) n;
+
+INSERT INTO jobs (id, client_id, kind, prompt, options, runs_total, runs_completed, state, outcome, finished_at)
+SELECT id, client_id, 'code', 'x', '{}', CASE WHEN ended THEN 10 ELSE 200 END, CASE WHEN ended THEN 10 ELSE 0 END,
+       CASE WHEN ended THEN 'completed' ELSE 'queued' END, CASE WHEN ended THEN 'all' END,
+       CASE WHEN ended THEN now() END
+FROM made;
+
+INSERT INTO runs (id, job_id, client_id, position, queue, repository, branch, priority, max_parallel, state, outcome,
+                  finished_at)
+SELECT uuidv7((m.n - 6000) * interval '1 second'), m.id, m.client_id, p, 'code', 'https://a/' || p, 'b-' || m.n,
+       m.n % 3, CASE WHEN m.n % 2 = 0 THEN 5 END, CASE WHEN ended THEN 'completed' ELSE 'queued' END,
+       CASE WHEN ended THEN 'stored' END, CASE WHEN ended THEN now() END
+FROM made m, generate_series(1, CASE WHEN m.ended THEN 10 ELSE 200 END) p;
+
+UPDATE runs SET state = 'dispatched', dispatched_at = now() - random() * interval '20 seconds'
+WHERE id IN (SELECT id FROM runs WHERE state = 'queued' ORDER BY id LIMIT 100);
+UPDATE runs SET state = 'running', lease_token = gen_random_uuid()
+WHERE id IN (SELECT id FROM runs WHERE state = 'queued' ORDER BY id LIMIT 200);
+UPDATE runs SET cancel_requested_at = now() WHERE state = 'completed' AND position = 1;
+UPDATE runs SET cancel_requested_at = now()
+WHERE id IN (SELECT id FROM runs WHERE state = 'queued' ORDER BY id DESC LIMIT 20);
+
+INSERT INTO leases (id, kind, token, holder, expires_at)
+SELECT id, 'run', lease_token, 'agent', now() + (random() - 0.1) * interval '8 seconds' FROM runs
+WHERE state = 'running';
+
+INSERT INTO changesets (id, run_id, job_id, client_id, repository, branch, base_sha, commit_sha, commit_author_name,
+                        commit_author_email, commit_time, commit_message, patch, files, insertions, deletions, state,
+                        published_at)
+SELECT uuidv7(), id, job_id, client_id, repository, branch, 'a', 'b', 'n', 'e', now(), 'm', 'p', '[]', 1, 1,
+       CASE WHEN random() < 0.005 THEN 'queued' ELSE 'stored' END, NULL
+FROM runs WHERE state = 'completed';
+
+INSERT INTO events (job_id, number, id, attempt, kind, data, created_at, published_at)
+SELECT m.id, number, gen_random_uuid(), 0, 'log', '{}', now(), CASE WHEN m.n < 5080 THEN now() END
+FROM made m, generate_series(1, 20) number;
+
+ANALYZE;
+"""
+WANTED: dict[str, tuple[str, dict[str, Any]]] = {
+    "slots_held": ("scheduling", {"queue": "code"}),
+    "admissible": ("scheduling", {"queue": "code", "free": 50}),
+    "unclaimed": ("scheduling", {"overdue": SOON}),
+    "expired_runs": ("scheduling", {"lease": SOON}),
+    "runs_to_cancel": ("scheduling", {}),
+    "due": ("publishing", {"overdue": SOON}),
+    "expired": ("publishing", {"lease": SOON}),
+    "unpublished_events": ("reading", {"most": 500}),
+    "events_after": ("reading", {"job_id": CLIENT, "after": 3, "most": 500}),
+    "jobs_page": ("reading", {**NO_FILTER, "client_id": CLIENT, "most": 51}),
+    "jobs_page in a state": ("reading", {**NO_FILTER, "client_id": CLIENT, "most": 51, "states": ["queued"]}),
+    "jobs_page of a repository": ("reading", {**NO_FILTER, "client_id": CLIENT, "most": 51, "repository": "https://a/1"}),
+    "runs_page": ("reading", {"job_id": CLIENT, "client_id": CLIENT, "after": -1, "most": 51}),
+}
+
+SINGLE_VALUES = {"slots_held"}
+
+
+class Explaining:
+    """Stands in for a connection: keeps the plan of what it is asked instead of running it."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self.plan: dict[str, Any] = {}
+
+    async def fetch(self, sql: str, *arguments: Any) -> list[Any]:
+        (found,) = orjson.loads(await self._connection.fetchval(f"EXPLAIN (FORMAT JSON) {sql}", *arguments))
+        self.plan = found["Plan"]
+        return []
+
+    fetchval = fetch
+
+
+@pytest.fixture(scope="module")
+async def full_database(servers: EmbeddedServers, template_database: str) -> AsyncIterator[str]:
+    name = f"test_plans_{secrets.token_hex(4)}"
+    await execute(servers.database_url, f"CREATE DATABASE {name} TEMPLATE {template_database}")
+    connection = await asyncpg.connect(servers.postgres.database_url(name))
+    await connection.execute(FILL, timeout=60)
+    await connection.close()
+    yield servers.postgres.database_url(name)
+    await execute(servers.database_url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def scans(plan: dict[str, Any]) -> Iterator[str]:
+    """The growing tables that the plan reads from end to end."""
+    if plan["Node Type"] == "Seq Scan" and plan["Relation Name"] in GROWING:
+        yield plan["Relation Name"]
+    for part in plan.get("Plans", []):
+        yield from scans(part)
+
+
+@pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
+@pytest.mark.parametrize("wanted", WANTED)
+async def test_no_growing_table_is_read_whole(full_database: str, wanted: str, mode: str) -> None:
+    file, parameters = WANTED[wanted]
+    connection = await asyncpg.connect(full_database)
+    try:
+        await connection.execute(f"SET plan_cache_mode = {mode}")
+        explaining = Explaining(connection)
+        statements = Statements(SQL / f"{file}.sql")
+        ask: Callable[..., Awaitable[Any]] = statements.value if wanted in SINGLE_VALUES else statements.rows
+        await ask(explaining, wanted.split()[0], **parameters)
+    finally:
+        await connection.close()
+
+    assert list(scans(explaining.plan)) == [], orjson.dumps(explaining.plan, option=orjson.OPT_INDENT_2).decode()
