@@ -10,7 +10,8 @@ WHERE j.client_id = :client_id AND (:before::uuid IS NULL OR j.id < :before)
   AND (:name::text IS NULL OR j.name = :name)
   AND (:created_after::timestamptz IS NULL OR j.created_at >= :created_after)
   AND (:created_before::timestamptz IS NULL OR j.created_at < :created_before)
-  AND (:repository::text IS NULL OR EXISTS (SELECT FROM runs r WHERE r.job_id = j.id AND r.repository = :repository))
+  AND (:repository::text IS NULL OR EXISTS (SELECT FROM runs r WHERE r.job_id = j.id
+                                            AND md5(r.repository) = md5(:repository) AND r.repository = :repository))
 ORDER BY j.id DESC LIMIT :most;
 
 -- name: runs_page

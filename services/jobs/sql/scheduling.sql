@@ -4,18 +4,19 @@ SELECT count(*) FROM runs WHERE queue = :queue AND state IN ('dispatched', 'runn
 
 -- name: admissible
 -- The next runs to dispatch: highest priority, then oldest; within each job's maxParallel; none whose branch is busy.
+-- The whole queue is looked at: a job at its limit, however long, holds up nobody behind it.
 WITH candidates AS (
     SELECT r.id, r.job_id, r.priority, r.max_parallel, row_number() OVER (PARTITION BY r.job_id ORDER BY r.id) AS place
     FROM runs r
     WHERE r.state = 'queued' AND r.queue = :queue AND r.cancel_requested_at IS NULL
       AND (r.not_before IS NULL OR r.not_before <= now())
-      AND NOT EXISTS (SELECT FROM runs o WHERE o.repository = r.repository AND o.branch = r.branch
+      AND NOT EXISTS (SELECT FROM runs o WHERE md5(o.repository) = md5(r.repository) AND o.branch = r.branch
                       AND o.state IN ('dispatched', 'running', 'waiting', 'publishing'))
-    ORDER BY r.priority DESC, r.id
-    LIMIT 1000
 )
-SELECT c.id, c.job_id FROM candidates c JOIN jobs j ON j.id = c.job_id
-WHERE c.max_parallel IS NULL OR j.runs_active + c.place <= c.max_parallel
+SELECT c.id, c.job_id FROM candidates c
+WHERE c.max_parallel IS NULL
+   OR (c.place <= c.max_parallel
+       AND c.place <= c.max_parallel - (SELECT j.runs_active FROM jobs j WHERE j.id = c.job_id))
 ORDER BY c.priority DESC, c.id LIMIT :free;
 
 -- name: dispatch

@@ -1,11 +1,13 @@
 """Admission: never over the slots, highest priority first, and whoever must wait does not hold up others."""
 
 import asyncio
+import random
 
 import asyncpg
 import pytest
 
 from services.contracts.words import Queue
+from services.jobs.reading import JobFilter
 from tests.integration.jobs.domain import REPOSITORY, Domain
 
 
@@ -52,6 +54,18 @@ async def test_a_job_at_its_limit_does_not_hold_up_those_behind_it(domain: Domai
     behind = await domain.submit()
 
     assert behind in {order.job_id for order in await domain.admit(slots=10)}
+
+
+async def test_the_longest_repository_is_admitted_like_any_other(domain: Domain) -> None:
+    """Of 2,000 characters of 3 bytes, as random as may be: no index compresses them."""
+    letters = random.Random(1)
+    url = "https://a/" + "".join(chr(letters.randrange(0x4E00, 0x9FFF)) for _ in range(1_990))
+    job_id = await domain.submit(url)
+    behind = await domain.submit()
+
+    assert [order.job_id for order in await domain.admit()] == [job_id, behind]
+    found = await domain.reading.jobs(domain.client, JobFilter(repository=url), limit=5, cursor=None)
+    assert [job.id for job in found.items] == [job_id]
 
 
 async def test_a_run_waits_for_its_time(domain: Domain) -> None:

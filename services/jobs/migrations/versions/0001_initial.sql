@@ -87,9 +87,12 @@ CREATE INDEX runs_holding_a_slot ON runs (queue) WHERE state IN ('dispatched', '
 CREATE INDEX runs_dispatched ON runs (dispatched_at) WHERE state = 'dispatched';
 CREATE INDEX runs_to_cancel ON runs (cancel_requested_at)
     WHERE cancel_requested_at IS NOT NULL AND state NOT IN ('completed', 'failed', 'cancelled');
--- One active run on a repository and branch at most; admission holds the others back.
-CREATE UNIQUE INDEX runs_one_on_a_branch ON runs (repository, branch)
+-- One active run on a repository and branch at most; admission holds the others back. By the repository's hash,
+-- since an index takes no text of over 2,704 bytes and would refuse the run when it is admitted.
+CREATE UNIQUE INDEX runs_one_on_a_branch ON runs (md5(repository), branch)
     WHERE state IN ('dispatched', 'running', 'waiting', 'publishing');
+
+CREATE INDEX runs_of_repository ON runs (md5(repository), job_id);
 
 -- A table of its own, so that a locked run blocks no renewal. The id is a run's or a changeset's.
 CREATE TABLE leases (
