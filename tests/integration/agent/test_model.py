@@ -52,7 +52,7 @@ END: dict[str, Any] = {
 STOP: dict[str, Any] = {"type": "message_stop"}
 WHOLE = [START, TOOL, *PIECES, BLOCK_STOP, END, STOP]
 OVERLOADED: dict[str, Any] = {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}
-INVALID: dict[str, Any] = {"type": "error", "error": {"type": "invalid_request_error", "message": "max_tokens: too many"}}
+INVALID: dict[str, Any] = {"type": "error", "error": {"type": "invalid_request_error", "message": "max_tokens: no"}}
 
 Answer = tuple[int, dict[str, str], bytes, bool]
 """Status, headers, body, whether the connection is cut behind the body."""
@@ -178,7 +178,7 @@ async def test_what_may_pass_is_thrown_away_and_asked_for_again(broken: Answer):
         (refusal(404, "not_found_error", "model: m"), "404: model: m"),
         (refusal(413, "request_too_large", "too large"), "413: too large"),
         (refusal(429, "rate_limit_error", "You have reached your spend limit"), "spend limit"),
-        (stream(START, INVALID), "max_tokens: too many"),
+        (stream(START, INVALID), "max_tokens: no"),
     ],
 )
 async def test_what_can_never_succeed_is_told_at_once(answer: Answer, words: str):

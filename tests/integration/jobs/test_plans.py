@@ -80,7 +80,10 @@ WANTED: dict[str, tuple[str, dict[str, Any]]] = {
     "events_after": ("reading", {"job_id": CLIENT, "after": 3, "most": 500}),
     "jobs_page": ("reading", {**NO_FILTER, "client_id": CLIENT, "most": 51}),
     "jobs_page in a state": ("reading", {**NO_FILTER, "client_id": CLIENT, "most": 51, "states": ["queued"]}),
-    "jobs_page of a repository": ("reading", {**NO_FILTER, "client_id": CLIENT, "most": 51, "repository": "https://a/1"}),
+    "jobs_page of a repository": (
+        "reading",
+        {**NO_FILTER, "client_id": CLIENT, "most": 51, "repository": "https://a/1"},
+    ),
     "runs_page": ("reading", {"job_id": CLIENT, "client_id": CLIENT, "after": -1, "most": 51}),
 }
 
@@ -131,7 +134,7 @@ async def test_no_growing_table_is_read_whole(full_database: str, wanted: str, m
         explaining = Explaining(connection)
         statements = Statements(SQL / f"{file}.sql")
         ask: Callable[..., Awaitable[Any]] = statements.value if wanted in SINGLE_VALUES else statements.rows
-        await ask(explaining, wanted.split()[0], **parameters)
+        await ask(explaining, wanted.split(maxsplit=1)[0], **parameters)
     finally:
         await connection.close()
 
