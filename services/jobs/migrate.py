@@ -8,16 +8,16 @@ from urllib.parse import urlsplit, urlunsplit
 
 from alembic import command
 from alembic.config import Config
-from pydantic import Field, SecretStr
+from pydantic import Field
 from pydantic_settings import BaseSettings
 
-from services.runtime.settings import load, refuse
+from services.runtime.settings import DatabaseUrl, load, refuse
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 
 class MigrateSettings(BaseSettings):
-    database_url: Annotated[SecretStr, Field(validation_alias="DATABASE_URL")]
+    database_url: Annotated[DatabaseUrl, Field(validation_alias="DATABASE_URL")]
 
 
 def migrate(database_url: str) -> None:

@@ -26,6 +26,21 @@ def split_address(address: str) -> tuple[str, int]:
     return host, int(port)
 
 
+def _url(*schemes: str, example: str) -> AfterValidator:
+    def check(url: SecretStr) -> SecretStr:
+        if not url.get_secret_value().startswith(tuple(f"{scheme}://" for scheme in schemes)):
+            raise ValueError(f"must be a URL, as in {example}")
+        return url
+
+    return AfterValidator(check)
+
+
+DatabaseUrl = Annotated[
+    SecretStr, _url("postgresql", "postgres", example="postgresql://user:password@127.0.0.1:5432/quarterdeck")
+]
+NatsUrl = Annotated[SecretStr, _url("nats", "tls", "ws", "wss", example="nats://user:password@127.0.0.1:4222")]
+
+
 class ServiceSettings(BaseSettings):
     """What every service needs. A field's variable is its name in capitals after `QUARTERDECK_`."""
 
@@ -33,8 +48,8 @@ class ServiceSettings(BaseSettings):
         env_prefix="QUARTERDECK_", extra="ignore", populate_by_name=True, env_ignore_empty=True
     )
 
-    database_url: Annotated[SecretStr, Field(validation_alias="DATABASE_URL")]
-    nats_url: Annotated[SecretStr, Field(validation_alias="NATS_URL")]
+    database_url: Annotated[DatabaseUrl, Field(validation_alias="DATABASE_URL")]
+    nats_url: Annotated[NatsUrl, Field(validation_alias="NATS_URL")]
     health_address: Address | None = None
     """Where `GET /health` is served; none: nowhere (the gateway serves its own)."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -94,3 +94,13 @@ def test_what_only_use_proves_wrong_ends_the_same_way(capsys: pytest.CaptureFixt
 
     assert ended.value.code == EXIT_WRONG_CONFIGURATION
     assert capsys.readouterr().err == "QUARTERDECK_DATA: is not a folder\n"
+
+
+@pytest.mark.parametrize(("variable", "example"), [("DATABASE_URL", "postgresql://"), ("NATS_URL", "nats://")])
+def test_an_address_of_another_kind_is_named(
+    variable: str, example: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(variable, "mysql://host/db")
+    told = refusal(capsys)
+    assert told.startswith(f"{variable}: must be a URL")
+    assert example in told
