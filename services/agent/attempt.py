@@ -34,7 +34,8 @@ from services.contracts.v1.commands_pb2 import PublishOrder
 from services.contracts.v1.vcs_pb2 import CommitMetadata
 from services.contracts.words import ExitReason, JobKind, Outcome, Publish, Queue
 from services.jobs.errors import LeaseLostError
-from services.jobs.running import Checkpoint, ClaimedRun, Hold, Running, SavedTree, StoredMessage
+from services.jobs.models import Checkpoint, ClaimedRun, Hold, SavedTree, StoredMessage
+from services.jobs.running import Running
 from services.jobs.unit import Draft
 from services.runtime.jetstream import Bus, BusUnavailableError, Outgoing
 from services.runtime.postgres import StoreUnavailableError

@@ -14,7 +14,7 @@ from services.contracts import subjects
 from services.contracts.text import storable
 from services.contracts.words import EventKind
 from services.jobs.eventlog import encode_event
-from services.jobs.running import Hold
+from services.jobs.models import Hold
 from services.jobs.unit import Draft
 from services.runtime.jetstream import Bus
 

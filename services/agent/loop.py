@@ -19,7 +19,7 @@ from services.agent.prompts import prompt
 from services.agent.tools import Completion, Toolbox, ToolCall, ToolResult
 from services.agent.transcript import Transcript, result_blocks
 from services.contracts.words import ExitReason
-from services.jobs.running import Checkpoint, SavedTree, StoredMessage
+from services.jobs.models import Checkpoint, SavedTree, StoredMessage
 from services.jobs.unit import Draft
 
 MAX_NUDGES = 1

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import orjson
 
 from services.agent.tools import ToolCall, ToolResult
-from services.jobs.running import StoredMessage
+from services.jobs.models import StoredMessage
 
 Block = dict[str, Any]
 

@@ -14,7 +14,7 @@ import grpc.aio
 from services.contracts.v1 import vcs_pb2, vcs_pb2_grpc
 from services.contracts.words import ExitReason
 from services.jobs.errors import LeaseLostError
-from services.jobs.running import ClaimedRun, Commit, Hold
+from services.jobs.models import ClaimedRun, Commit, Hold
 from services.runtime.grpc import bearer, make_channel
 
 _ERROR_DETAIL = "quarterdeck-error-bin"

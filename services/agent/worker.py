@@ -17,7 +17,8 @@ from services.contracts.v1.commands_pb2 import RunControl, WorkOrder
 from services.contracts.words import Queue
 from services.jobs.errors import LeaseLostError
 from services.jobs.heartbeat import Ending, Heartbeat
-from services.jobs.running import ClaimedRun, Running
+from services.jobs.models import ClaimedRun
+from services.jobs.running import Running
 from services.runtime.jetstream import Bus, Message
 from services.runtime.lifecycle import Capacity
 from services.runtime.postgres import StoreUnavailableError

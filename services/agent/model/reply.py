@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import orjson
 
-from services.jobs.running import Usage
+from services.jobs.models import Usage
 
 FragmentType = Literal["text", "thinking", "tool_input"]
 

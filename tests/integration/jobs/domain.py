@@ -9,9 +9,10 @@ from services.contracts.rest import JobRequest
 from services.contracts.words import Outcome, Queue
 from services.jobs.cancelling import Cancelling
 from services.jobs.eventlog import EventLog, LoggedEvent
+from services.jobs.models import ClaimedRun, Commit
 from services.jobs.publishing import Publication, Publishing
 from services.jobs.reading import Reading
-from services.jobs.running import ClaimedRun, Commit, Running
+from services.jobs.running import Running
 from services.jobs.scheduling import Dispatched, Scheduling
 from services.jobs.submission import Client, Submissions
 from services.jobs.unit import Units

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from services.contracts.words import EventKind, ExitReason, Outcome
-from services.jobs.running import Checkpoint, SavedTree, StoredMessage, Usage
+from services.jobs.models import Checkpoint, SavedTree, StoredMessage, Usage
 from services.jobs.unit import Draft
 from tests.integration.jobs.domain import COMMIT, Domain
 

@@ -9,7 +9,8 @@ import pytest
 
 from services.contracts.words import EventKind, ExitReason, Outcome
 from services.jobs.errors import LeaseLostError
-from services.jobs.running import Checkpoint, Hold, Running, SavedTree, StoredMessage, Usage
+from services.jobs.models import Checkpoint, Hold, SavedTree, StoredMessage, Usage
+from services.jobs.running import Running
 from services.jobs.unit import Draft
 from tests.integration.jobs.domain import COMMIT, Domain
 

@@ -15,7 +15,7 @@ from services.agent.prompts import prompt
 from services.agent.tools import Toolbox, Workspace
 from services.agent.transcript import Transcript
 from services.contracts.words import ExitReason
-from services.jobs.running import Checkpoint, SavedTree, StoredMessage, Usage
+from services.jobs.models import Checkpoint, SavedTree, StoredMessage, Usage
 
 PROMPT = "Change a to b."
 

@@ -12,7 +12,7 @@ from services.agent.tools import FileChange, ToolCall, ToolResult
 from services.contracts.v1.events_pb2 import Event
 from services.contracts.words import EventKind
 from services.jobs.eventlog import encode_event, payload_name
-from services.jobs.running import Usage
+from services.jobs.models import Usage
 from services.jobs.unit import Draft
 
 CALL = ToolCall("toolu_1", "edit_file", {"path": "a"})

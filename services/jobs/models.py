@@ -1,0 +1,105 @@
+"""What an agent holds, reads and hands over: the values that the repository takes and gives. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from services.contracts.rest import JobOptions
+from services.contracts.words import JobKind
+from services.jobs.unit import Draft
+
+
+@dataclass(frozen=True)
+class Hold:
+    """Proof of holding a run: which attempt, and its fencing token."""
+
+    run_id: UUID
+    job_id: UUID
+    attempt: int
+    token: UUID
+
+
+@dataclass(frozen=True)
+class StoredMessage:
+    """A transcript's message as the exact bytes that were and will be sent."""
+
+    number: int
+    role: str
+    body: bytes
+
+
+@dataclass(frozen=True)
+class SavedTree:
+    """The working tree as a patch against the base, with what the model had read of which version."""
+
+    patch: bytes | None
+    """None, where one is stored: no tool wrote, so the patch before it still stands."""
+    read_versions: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class ClaimedRun:
+    """All that an agent needs in order to begin, or to go on where another attempt stopped."""
+
+    hold: Hold
+    kind: JobKind
+    prompt: str
+    name: str | None
+    options: JobOptions
+    repository: str | None
+    base_ref: str | None
+    base_sha: str | None
+    branch: str | None
+    turns: int
+    attempts_spent: int
+    created_at: datetime
+    messages: Sequence[StoredMessage]
+    tree: SavedTree | None
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What one turn used, in tokens."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_input_tokens: int = 0
+    cache_creation_input_tokens: int = 0
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What one step of a turn adds; all of it is stored in one transaction."""
+
+    messages: Sequence[StoredMessage] = ()
+    tree: SavedTree | None = None
+    """Set where a tool wrote, or read what it had not read before."""
+    usage: Usage | None = None
+    """Set where the step ends a request to the model: counts one turn."""
+    events: Sequence[Draft] = ()
+
+
+@dataclass(frozen=True)
+class Commit:
+    """Everything that the run's commit is made of, and its SHA."""
+
+    sha: str
+    author_name: str
+    author_email: str
+    time: datetime
+    message: str
+    patch: bytes
+    files: Sequence[Mapping[str, Any]] = field(default_factory=list)
+    """`FileStat`s as the REST model has them, with snake_case names."""
+
+    @property
+    def insertions(self) -> int:
+        return sum(stat["insertions"] for stat in self.files)
+
+    @property
+    def deletions(self) -> int:
+        return sum(stat["deletions"] for stat in self.files)

@@ -1,0 +1,174 @@
+"""The heartbeat: renews from a thread of its own, and tells the holder when to stop; times are made short here."""
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator
+from datetime import datetime, timedelta
+from uuid import uuid4
+
+import asyncpg
+import pytest
+
+from services.jobs import heartbeat as module
+from services.jobs.heartbeat import Ending, Heartbeat
+from services.jobs.leases import Node, new_node_name
+from services.jobs.models import ClaimedRun
+from tests.integration.jobs.domain import Domain
+from tests.integration.waiting import until, until_async
+
+BLOCKED_SECONDS = 30.0
+
+
+@pytest.fixture(autouse=True)
+def _short_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "RENEW_EVERY", timedelta(seconds=0.2))
+    monkeypatch.setattr(module, "_TICK_SECONDS", 0.02)
+
+
+@pytest.fixture
+async def heartbeat(domain: Domain, domain_database_url: str) -> AsyncIterator[Heartbeat]:
+    heartbeat = Heartbeat(domain_database_url, Node(new_node_name("agent"), "agent", capacity=2))
+    heartbeat.start()
+    yield heartbeat
+    await heartbeat.stop()
+
+
+def hold(heartbeat: Heartbeat, run: ClaimedRun) -> list[Ending]:
+    """Have ``run`` renewed; what its holder is told stands in the list."""
+    told: list[Ending] = []
+    heartbeat.hold(run.hold.run_id, run.hold.token, claimed_at=time.monotonic(), on_end=told.append)
+    return told
+
+
+async def expiry(domain: Domain) -> datetime:
+    (row,) = await domain.rows("SELECT expires_at FROM leases")
+    expires_at: datetime = row["expires_at"]
+    return expires_at
+
+
+async def renewals(domain: Domain, count: int) -> None:
+    """Wait until the one lease was renewed ``count`` times more."""
+    for _ in range(count):
+        before = await expiry(domain)
+
+        async def renewed(before: datetime = before) -> bool:
+            return await expiry(domain) > before
+
+        await until_async(renewed)
+
+
+async def test_it_renews_what_is_held_and_tells_nothing(domain: Domain, heartbeat: Heartbeat) -> None:
+    told = hold(heartbeat, await domain.start())
+
+    await renewals(domain, 3)
+
+    assert told == []
+
+
+async def test_what_is_dropped_runs_out_while_others_are_renewed(domain: Domain, heartbeat: Heartbeat) -> None:
+    kept, dropped = await domain.start("https://a/1"), await domain.start("https://a/2")
+    told = hold(heartbeat, kept), hold(heartbeat, dropped)
+    heartbeat.drop(dropped.hold.run_id)
+    await domain.expire(kept.hold.run_id)
+    await domain.expire(dropped.hold.run_id)
+
+    async def kept_is_renewed() -> bool:
+        return bool(await domain.rows("SELECT FROM leases WHERE id = $1 AND expires_at > now()", kept.hold.run_id))
+
+    await until_async(kept_is_renewed)
+    assert await domain.rows("SELECT FROM leases WHERE id = $1 AND expires_at > now()", dropped.hold.run_id) == []
+    assert told == ([], [])
+
+
+async def test_its_node_is_there_while_it_beats(domain: Domain, heartbeat: Heartbeat) -> None:
+    async def there() -> bool:
+        return await domain.scheduling.live_capacity() == 2
+
+    await until_async(there)
+    await heartbeat.stop()
+    assert await domain.rows("SELECT FROM nodes") == []
+
+
+async def test_a_lease_that_another_took_is_lost(domain: Domain, heartbeat: Heartbeat) -> None:
+    told = hold(heartbeat, await domain.start())
+    await domain.execute("UPDATE leases SET token = $1", uuid4())
+
+    await until(lambda: bool(told))
+    assert told == [Ending.LOST]
+
+
+async def test_renewals_that_do_not_get_through_end_the_work(
+    domain: Domain, heartbeat: Heartbeat, domain_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = hold(heartbeat, await domain.start())
+    await renewals(domain, 1)
+    monkeypatch.setattr(module, "GIVE_UP_AFTER", timedelta(seconds=1))
+    blocker = await asyncpg.connect(domain_database_url)
+    try:
+        await blocker.execute("BEGIN; LOCK TABLE leases")
+        await until(lambda: bool(told))
+    finally:
+        await blocker.close()
+
+    assert told == [Ending.LOST]
+
+
+async def test_a_claim_that_took_too_long_is_lost_at_once(domain: Domain, heartbeat: Heartbeat) -> None:
+    """Time counts from before the claim was sent: another may have the run by now."""
+    run = await domain.start()
+    await domain.execute("DELETE FROM leases")
+    told: list[Ending] = []
+    claimed_at = time.monotonic() - module.GIVE_UP_AFTER.total_seconds() - 1
+    heartbeat.hold(run.hold.run_id, run.hold.token, claimed_at=claimed_at, on_end=told.append)
+
+    await until(lambda: bool(told))
+    assert told == [Ending.LOST]
+
+
+async def test_a_cancel_is_told_while_the_lease_is_kept(domain: Domain, heartbeat: Heartbeat) -> None:
+    run = await domain.start()
+    told = hold(heartbeat, run)
+    await domain.cancelling.request(domain.client, run.hold.job_id)
+
+    await until(lambda: bool(told))
+    assert told[0] is Ending.CANCELLED
+    await renewals(domain, 2)
+    assert Ending.LOST not in told
+    await domain.running.cancelled(run.hold)
+
+
+async def test_a_connection_that_is_cut_is_made_again(domain: Domain, heartbeat: Heartbeat) -> None:
+    told = hold(heartbeat, await domain.start())
+    await renewals(domain, 1)
+    cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE '%heartbeat'"
+    assert len(await domain.rows(cut)) == 1
+
+    await renewals(domain, 2)
+    assert told == []
+
+
+async def test_a_blocked_event_loop_keeps_its_lease(
+    domain: Domain, heartbeat: Heartbeat, domain_database_url: str
+) -> None:
+    told = hold(heartbeat, await domain.start())
+    await renewals(domain, 1)
+    seen: list[datetime] = []
+
+    async def watch() -> None:
+        connection = await asyncpg.connect(domain_database_url)
+        try:
+            async with asyncio.timeout(BLOCKED_SECONDS):
+                while len(seen) < 4:
+                    expires_at = await connection.fetchval("SELECT expires_at FROM leases")
+                    if not seen or expires_at > seen[-1]:
+                        seen.append(expires_at)
+        finally:
+            await connection.close()
+
+    watcher = threading.Thread(target=lambda: asyncio.run(watch()))
+    watcher.start()
+    watcher.join(BLOCKED_SECONDS)  # blocks the loop, as the test is about
+
+    assert len(seen) == 4
+    assert told == []

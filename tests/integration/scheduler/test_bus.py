@@ -1,0 +1,139 @@
+"""Whoever pulls or tails a stream goes on after nats-server was killed, with its store or without it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from quarterdeck.stack.embedded import EmbeddedServers
+from services.contracts import subjects
+from services.contracts.words import EventKind, Queue
+from services.runtime.jetstream import Bus, BusUnavailableError, Outgoing, Tailed
+from tests.integration.scheduler.conftest import Restart
+from tests.integration.waiting import until
+
+WORK = subjects.work(Queue.CODE)
+LOG = subjects.event("job", "run", EventKind.LOG)
+
+
+@asynccontextmanager
+async def pulling(bus: Bus) -> AsyncIterator[list[bytes]]:
+    """What was pulled and acknowledged so far."""
+    pulled: list[bytes] = []
+
+    async def ten() -> int:
+        return 10
+
+    async def pull() -> None:
+        consumer = subjects.work_consumer(Queue.CODE)
+        async for message in bus.pull(subjects.WORK_STREAM, WORK, consumer, batch=ten):
+            pulled.append(message.data)
+            await message.ack()
+
+    async with background(pull()):
+        yield pulled
+
+
+@asynccontextmanager
+async def tailing(bus: Bus, *, after: int | None = None) -> AsyncIterator[list[Tailed]]:
+    tailed: list[Tailed] = []
+
+    async def tail() -> None:
+        async for message in bus.tail(subjects.EVENTS_STREAM, subjects.ALL_EVENTS, after=after):
+            tailed.append(message)  # noqa: PERF401  seen while it goes on: it has no end
+
+    async with background(tail()):
+        yield tailed
+
+
+@asynccontextmanager
+async def background(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+@pytest.mark.parametrize("wiped", [False, True])
+async def test_pulling_goes_on_after_the_server_was_killed(bus: Bus, restart: Restart, wiped: bool) -> None:
+    async with pulling(bus) as pulled:
+        await bus.publish(Outgoing(WORK, b"before", "1"))
+        await until(lambda: b"before" in pulled)
+
+        await restart(wiped=wiped)
+        await bus.publish(Outgoing(WORK, b"after", "2"))
+        await until(lambda: b"after" in pulled)
+
+
+async def test_what_was_stored_is_pulled_after_the_server_was_killed(bus: Bus, restart: Restart) -> None:
+    await bus.publish(Outgoing(WORK, b"stored", "1"))
+    await restart(wiped=False)
+
+    async with pulling(bus) as pulled:
+        await until(lambda: pulled == [b"stored"])
+
+
+async def test_tailing_goes_on_in_the_same_incarnation(bus: Bus, restart: Restart) -> None:
+    async with tailing(bus, after=0) as tailed:
+        await bus.publish(Outgoing(LOG, b"one", "1"))
+        await until(lambda: len(tailed) == 1)
+        await restart(wiped=False)
+        await bus.publish(Outgoing(LOG, b"two", "2"))
+        await until(lambda: len(tailed) >= 2)
+
+    assert [(message.data, message.sequence) for message in tailed] == [(b"one", 1), (b"two", 2)]
+    assert tailed[0].incarnation == tailed[1].incarnation
+
+
+async def test_tailing_a_wiped_stream_begins_anew_under_another_name(bus: Bus, restart: Restart) -> None:
+    async with tailing(bus, after=0) as tailed:
+        await bus.publish_all([Outgoing(LOG, b"one", "1"), Outgoing(LOG, b"two", "2")])
+        await until(lambda: len(tailed) == 2)
+        await restart(wiped=True)
+        await bus.publish(Outgoing(LOG, b"three", "3"))
+        await until(lambda: len(tailed) >= 3)
+
+    assert [(message.data, message.sequence) for message in tailed] == [(b"one", 1), (b"two", 2), (b"three", 1)]
+    assert tailed[2].incarnation != tailed[1].incarnation == tailed[0].incarnation
+    assert (await bus.stream_position(subjects.EVENTS_STREAM)).incarnation == tailed[2].incarnation
+
+
+async def test_a_message_with_a_known_id_is_dropped(bus: Bus) -> None:
+    for data in (b"first", b"second"):
+        await bus.publish(Outgoing(LOG, data, "the same"))
+
+    position = await bus.stream_position(subjects.EVENTS_STREAM)
+    assert position.last_sequence == 1
+
+
+async def test_what_is_kept_is_read_between_two_places(bus: Bus) -> None:
+    await bus.publish_all([Outgoing(LOG, str(n).encode(), str(n)) for n in range(1, 8)])
+
+    read = [m.data async for m in bus.read(subjects.EVENTS_STREAM, subjects.ALL_EVENTS, after=2, until=5)]
+
+    assert read == [b"3", b"4", b"5"]
+
+
+async def test_without_a_server_publishing_says_so_and_starting_does_not_fail(
+    bus: Bus, nats_server: EmbeddedServers
+) -> None:
+    await nats_server.kill("nats")
+    await until(lambda: not bus.is_connected)
+    with pytest.raises(BusUnavailableError):
+        await bus.publish(Outgoing(WORK, b"", "1"))
+    await bus.ring(subjects.EVENTS_DOORBELL)
+
+    late = Bus(nats_server.nats_url, name="late")
+    await late.start(wait=timedelta(seconds=0.1))
+    try:
+        assert await late.check() == "not connected"
+        await nats_server.start("nats")
+        await until(lambda: late.is_connected)
+    finally:
+        await late.close()

@@ -1,0 +1,134 @@
+"""Durable events reach NATS in order and once, whoever publishes and however often."""
+
+import asyncio
+from collections import defaultdict
+from contextlib import suppress
+from uuid import UUID
+
+import orjson
+import pytest
+
+from quarterdeck.stack.embedded import EmbeddedServers
+from services.contracts import subjects
+from services.contracts.words import EventKind
+from services.jobs.eventlog import EventLog
+from services.jobs.unit import Draft, Unit
+from services.runtime.jetstream import Bus, BusUnavailableError
+from services.runtime.postgres import Database
+from services.scheduler.publication import EventPublisher
+from tests.integration.jobs.domain import Domain
+from tests.integration.scheduler.conftest import Restart
+from tests.integration.waiting import until
+
+Published = dict[str, list[int]]
+
+
+@pytest.fixture
+def publisher(database: Database, bus: Bus) -> EventPublisher:
+    return EventPublisher(database, EventLog(database), bus)
+
+
+async def tell(domain: Domain, job_id: UUID, count: int) -> None:
+    async def work(unit: Unit) -> None:
+        for n in range(count):
+            unit.tell(job_id, Draft(EventKind.LOG, {"message": str(n)}))
+
+    await domain.units.run([job_id], work)
+
+
+async def published(bus: Bus) -> Published:
+    """The numbers that the stream has of each job, in the stream's order."""
+    end = (await bus.stream_position(subjects.EVENTS_STREAM)).last_sequence
+    numbers: Published = defaultdict(list)
+    async for message in bus.read(subjects.EVENTS_STREAM, subjects.ALL_EVENTS, after=0, until=end):
+        event = orjson.loads(message.data)
+        numbers[event["jobId"]].append(event["number"])
+    return dict(numbers)
+
+
+async def unpublished(domain: Domain) -> int:
+    return len(await domain.rows("SELECT FROM events WHERE published_at IS NULL"))
+
+
+async def test_events_are_published_in_order_and_marked(domain: Domain, bus: Bus, publisher: EventPublisher) -> None:
+    jobs = [await domain.submit() for _ in range(3)]
+    for job_id in jobs:
+        await tell(domain, job_id, 250)  # more than fit into one batch
+
+    await publisher.run_once()
+
+    assert await published(bus) == {str(job_id): list(range(1, 252)) for job_id in jobs}
+    assert await unpublished(domain) == 0
+
+
+async def test_a_message_is_what_the_log_has(domain: Domain, bus: Bus, publisher: EventPublisher) -> None:
+    run = await domain.start()
+    await publisher.run_once()
+
+    end = (await bus.stream_position(subjects.EVENTS_STREAM)).last_sequence
+    messages = [m async for m in bus.read(subjects.EVENTS_STREAM, subjects.ALL_EVENTS, after=0, until=end)]
+    events = await domain.events(run.hold.job_id)
+    assert [message.data for message in messages] == [event.encoded() for event in events]
+    assert [message.subject for message in messages] == [
+        subjects.event(str(event.job_id), str(event.run_id or ""), event.kind) for event in events
+    ]
+
+
+async def test_publishing_again_adds_nothing(domain: Domain, bus: Bus, publisher: EventPublisher) -> None:
+    """As after a crash between JetStream's word and the mark."""
+    job_id = await domain.submit()
+    await tell(domain, job_id, 5)
+    await publisher.run_once()
+    await domain.execute("UPDATE events SET published_at = NULL")
+
+    await publisher.run_once()
+
+    assert await published(bus) == {str(job_id): [1, 2, 3, 4, 5, 6]}
+    assert await unpublished(domain) == 0
+
+
+async def test_publishers_at_once_keep_the_order(domain: Domain, bus: Bus, publisher: EventPublisher) -> None:
+    job_id = await domain.submit()
+
+    async def write() -> None:
+        for _ in range(10):
+            await tell(domain, job_id, 7)
+
+    async def publish() -> None:
+        for _ in range(10):
+            await publisher.run_once()
+
+    await asyncio.gather(write(), publish(), publish(), publish())
+    await publisher.run_once()
+
+    assert await published(bus) == {str(job_id): list(range(1, 72))}
+
+
+async def test_what_could_not_be_published_waits(
+    domain: Domain, bus: Bus, publisher: EventPublisher, nats_server: EmbeddedServers
+) -> None:
+    job_id = await domain.submit()
+    await nats_server.kill("nats")
+    with suppress(BusUnavailableError):  # it may not have noticed yet that nobody is there
+        await publisher.run_once()
+    await until(lambda: not bus.is_connected)
+    await publisher.run_once()
+    assert await unpublished(domain) == 1
+
+    await nats_server.start("nats")
+    await until(lambda: bus.is_connected)
+    await publisher.run_once()
+    assert await published(bus) == {str(job_id): [1]}
+
+
+async def test_a_wiped_stream_gets_what_comes_from_then_on(
+    domain: Domain, bus: Bus, publisher: EventPublisher, restart: Restart
+) -> None:
+    job_id = await domain.submit()
+    await publisher.run_once()
+    await restart(wiped=True)
+    await tell(domain, job_id, 1)
+
+    await publisher.run_once()
+
+    assert await published(bus) == {str(job_id): [2]}
