@@ -102,11 +102,7 @@ class Attempt:
         Raises ``LeaseLostError``, ``StoreUnavailableError``: then the lease runs out, and the run goes on elsewhere.
         """
         try:
-            async with asyncio.timeout(self._run.options.deadline_seconds):
-                await self._work()
-        except TimeoutError:
-            seconds = self._run.options.deadline_seconds
-            await self._running.fail(self._hold, ExitReason.TIMED_OUT, error=f"not finished within {seconds} s")
+            await self._work_in_time()
         except (RunFailedError, VcsFailedError) as error:
             await self._fail_or_retry(error.reason, str(error), retryable=error.retryable)
         except ModelRejectedError as error:
@@ -130,6 +126,17 @@ class Attempt:
             return
         with suppress(VcsFailedError, LeaseLostError):
             await self._tools.vcs.release(self._hold)
+
+    async def _work_in_time(self) -> None:
+        seconds = self._run.options.deadline_seconds
+        deadline = asyncio.timeout(seconds)
+        try:
+            async with deadline:
+                await self._work()
+        except TimeoutError as error:
+            if not deadline.expired():  # somebody else's: a bug here, as it should have been told otherwise
+                raise
+            raise RunFailedError(ExitReason.TIMED_OUT, f"not finished within {seconds} s") from error
 
     async def _work(self) -> None:
         async with self._workspace() as workspace:
@@ -161,7 +168,10 @@ class Attempt:
         if run.messages:
             words = f"attempt {self._hold.attempt} goes on after message {len(run.messages)} of the transcript"
             told.append(events.log_line("info", words))
-        told.append(events.turn_started(run.turns + 1, self._model_name))
+        if not run.messages or run.messages[-1].role == "user":  # else the tools of the turn before come first
+            told.append(events.turn_started(run.turns + 1, self._model_name))
+        if self._hold.attempt > 1:
+            await self._deltas.reset(run.turns + 1, f"attempt {self._hold.attempt} begins")
         await self._running.prepared(self._hold, base_sha=base_sha, base_branch=base_branch, events=told)
 
     def _loop(self, workspace: Workspace) -> Loop:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -76,7 +77,7 @@ class DeltaStream:
     def __init__(self, bus: Bus, hold: Hold) -> None:
         self._bus = bus
         self._hold = hold
-        self._pending: list[tuple[int, Fragment]] = []
+        self._pending: deque[tuple[int, Fragment]] = deque()
         self._flushing: asyncio.Task[None] | None = None
 
     def add(self, turn: int, fragment: Fragment) -> None:
@@ -103,19 +104,16 @@ class DeltaStream:
         await self._send()
 
     async def _send(self) -> None:
-        pending, self._pending = self._pending, []
-        for turn, fragment in pending:
-            data = {
-                "turn": turn,
-                "type": fragment.type,
-                "text": fragment.text[:_MAX_DELTA_CHARACTERS],
-                "block": fragment.block,
-            }
+        # One by one: what `reset` forgets meanwhile must not go out behind it.
+        while self._pending:
+            turn, fragment = self._pending.popleft()
+            text = storable(fragment.text[:_MAX_DELTA_CHARACTERS])
+            data = {"turn": turn, "type": fragment.type, "text": text, "block": fragment.block}
             await self._bus.publish_unstored(self._subject(EventKind.DELTA), self._encoded(EventKind.DELTA, data))
 
     async def reset(self, turn: int, reason: str) -> None:
         """Say that the deltas of ``turn`` so far are void."""
-        self._pending = []
+        self._pending.clear()
         data = {"turn": turn, "reason": storable(reason)}
         await self._bus.publish_unstored(self._subject(EventKind.TURN_RESET), self._encoded(EventKind.TURN_RESET, data))
 

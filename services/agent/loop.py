@@ -7,20 +7,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Protocol
-
-import orjson
+from typing import Any, Protocol
 
 from services.agent import events
 from services.agent.model import Fragment, Reply
 from services.agent.prompts import prompt
 from services.agent.tools import Completion, Toolbox, ToolCall, ToolResult
+from services.agent.tools.finishing import TaskComplete
 from services.agent.transcript import Transcript, result_blocks
 from services.contracts.words import ExitReason
 from services.jobs.models import Checkpoint, SavedTree, StoredMessage
 from services.jobs.unit import Draft
+
+# Replies that are not over, and the prompt that has the model go on with them.
+_GOES_ON = {"max_tokens": "cut_off", "pause_turn": "paused"}
+_THINKING = ("thinking", "redacted_thinking")
 
 MAX_NUDGES = 1
 MAX_CUT_OFFS = 2
@@ -94,8 +97,6 @@ class Loop:
         self._max_turns = max_turns
         self._ends_on_text = ends_on_text
         self._malformed = 0
-        self._identical = 0
-        self._last_calls = b""
 
     async def run(self) -> Finished:
         """Drive turns until the model is done; raises ``RunFailedError``, and what ``save`` and the model raise."""
@@ -124,27 +125,30 @@ class Loop:
 
     async def _keep(self, reply: Reply, told: list[Draft]) -> None:
         """Store the reply as far as it can stand in a transcript, before anything is done about it."""
+        if (failure := self._failure(reply)) is not None:
+            await self._save(Checkpoint(usage=reply.usage, events=told))  # it was paid for all the same
+            raise failure
+        messages = [self._transcript.append("assistant", _standing(reply))]
+        calls = self._transcript.open_calls()
+        told += [events.tool_started(self._turn, call, self._toolbox.subject(call)) for call in calls]
+        if not calls and (asked := _GOES_ON.get(reply.stop_reason)):
+            messages.append(self._say(prompt(asked)))
+            told.append(self._next_turn())
+        await self._save(Checkpoint(messages=messages, usage=reply.usage, events=told))
+
+    def _failure(self, reply: Reply) -> RunFailedError | None:
+        """Why the run cannot go on from ``reply``."""
         match reply.stop_reason:
             case "refusal":
-                raise RunFailedError(ExitReason.MODEL_REFUSED, _text_of(reply) or "the model refused the request")
+                return RunFailedError(ExitReason.MODEL_REFUSED, _text_of(reply) or "the model refused the request")
             case "model_context_window_exceeded":
-                raise RunFailedError(ExitReason.CONTEXT_EXHAUSTED, "the conversation no longer fits the model's window")
-            case "max_tokens":
-                await self._keep_cut_off(reply, told)
+                words = "the conversation no longer fits the model's window"
+                return RunFailedError(ExitReason.CONTEXT_EXHAUSTED, words)
+            case "max_tokens" if self._transcript.times_said(prompt("cut_off")) >= MAX_CUT_OFFS:
+                words = f"its replies were cut off at max_tokens {MAX_CUT_OFFS + 1} times"
+                return RunFailedError(ExitReason.STUCK, words)
             case _:
-                message = self._transcript.append("assistant", reply.content or [_text("(no reply)")])
-                calls = self._transcript.open_calls()
-                told += [events.tool_started(self._turn, call, self._toolbox.subject(call)) for call in calls]
-                await self._save(Checkpoint(messages=[message], usage=reply.usage, events=told))
-
-    async def _keep_cut_off(self, reply: Reply, told: list[Draft]) -> None:
-        """A tool call that was cut off parses as something else: none of this reply's calls is run."""
-        if self._transcript.times_said(prompt("cut_off")) >= MAX_CUT_OFFS:
-            raise RunFailedError(ExitReason.STUCK, f"its replies were cut off at max_tokens {MAX_CUT_OFFS + 1} times")
-        kept = [block for block in reply.content if block["type"] != "tool_use"] or [_text("(cut off)")]
-        messages = [self._transcript.append("assistant", kept), self._say(prompt("cut_off"))]
-        told.append(self._next_turn())
-        await self._save(Checkpoint(messages=messages, usage=reply.usage, events=told))
+                return None
 
     async def _after_reply(self) -> Finished | None:
         """Do what the last reply asks for; None where the model is to be asked again."""
@@ -162,11 +166,13 @@ class Loop:
         results = await self._toolbox.run(calls)
         took = timedelta(seconds=time.monotonic() - began)
         if self._toolbox.completion is not None:
-            # Stored no further: a resumed attempt runs these calls again, from the checkpoint before them.
-            return _finished(self._toolbox.completion)
+            if _stands(self._toolbox.completion, results):
+                # Stored no further: a resumed attempt runs these calls again, from the checkpoint before them.
+                return _finished(self._toolbox.completion)
+            self._toolbox.completion = None
+            results = [_taken_back(call, result) for call, result in zip(calls, results, strict=True)]
         if self._toolbox.question is not None:
             return Finished(self._toolbox.question)
-        self._check_stuck(calls, results)
         await self._save(await self._results_checkpoint(calls, results, took))
         return None
 
@@ -174,7 +180,7 @@ class Loop:
         self, calls: list[ToolCall], results: list[ToolResult], took: timedelta
     ) -> Checkpoint:
         content = result_blocks(results)
-        if self._identical == NUDGE_AT_IDENTICAL:
+        if self._repeats(calls, results) == NUDGE_AT_IDENTICAL:
             content.append(_text(prompt("repeating")))
         message = self._transcript.append("user", content)
         told = [events.tool_ended(self._turn, c, r, took) for c, r in zip(calls, results, strict=True)]
@@ -183,21 +189,45 @@ class Loop:
         tree = await self._saved_tree(bool(changes))
         return Checkpoint(messages=[message], tree=tree, events=[*told, self._next_turn()])
 
-    def _check_stuck(self, calls: list[ToolCall], results: list[ToolResult]) -> None:
+    def _repeats(self, calls: list[ToolCall], results: list[ToolResult]) -> int:
+        """How many turns in a row were just like this one; raises where they get nowhere."""
         self._malformed = self._malformed + 1 if all(result.malformed for result in results) else 0
         if self._malformed >= MAX_MALFORMED:
             raise RunFailedError(ExitReason.STUCK, f"{MAX_MALFORMED} turns in a row had only malformed tool calls")
-        signature = orjson.dumps([[c.name, c.input, r.content] for c, r in zip(calls, results, strict=True)])
-        self._identical = self._identical + 1 if signature == self._last_calls else 1
-        self._last_calls = signature
-        if self._identical >= MAX_IDENTICAL:
+        repeats = self._transcript.repeats(calls, results)
+        if repeats >= MAX_IDENTICAL:
             raise RunFailedError(ExitReason.STUCK, f"made the same call {MAX_IDENTICAL} times in a row")
+        return repeats
 
     def _say(self, text: str) -> StoredMessage:
         return self._transcript.append("user", [_text(text)])
 
     def _next_turn(self) -> Draft:
         return events.turn_started(self._turn + 1, self._model.name)
+
+
+def _standing(reply: Reply) -> list[dict[str, Any]]:
+    """The blocks of ``reply`` that can be sent back.
+
+    Of a reply that was cut off only the text: a tool call cut short parses as something else, and thinking cut short
+    has no signature. A message may be neither empty nor end with thinking.
+    """
+    is_cut_off = reply.stop_reason == "max_tokens"
+    kept = [block for block in reply.content if not is_cut_off or block["type"] == "text"]
+    if not kept or kept[-1]["type"] in _THINKING:
+        kept.append(_text("(cut off)" if is_cut_off else "(no reply)"))
+    return kept
+
+
+def _stands(completion: Completion, results: list[ToolResult]) -> bool:
+    """Whether the model can have meant it: it called the work done before it saw that another call had failed."""
+    return completion.status == "blocked" or not any(result.is_error for result in results)
+
+
+def _taken_back(call: ToolCall, result: ToolResult) -> ToolResult:
+    if call.name != TaskComplete.name:
+        return result
+    return replace(result, content="Not noted, as another call of this turn failed: see to that first.", is_error=True)
 
 
 def _finished(completion: Completion) -> Finished:

@@ -45,6 +45,17 @@ class Transcript:
                 return text
         return ""
 
+    def repeats(self, calls: Sequence[ToolCall], results: Sequence[ToolResult]) -> int:
+        """How many turns in a row made ``calls`` and got ``results``; the one that is being answered is the first."""
+        wanted = ([(call.name, call.input) for call in calls], [result.content for result in results])
+        count = 1
+        # Before the open calls: the results of the turn before, then its calls, and so on back.
+        for place in range(len(self.messages) - 2, 0, -2):
+            if _exchange(self.messages[place - 1], self.messages[place]) != wanted:
+                break
+            count += 1
+        return count
+
     def times_said(self, text: str) -> int:
         """How often a user message of ours said just ``text``: what a resumed loop counts its nudges by."""
         return sum(message["role"] == "user" and _text(message["content"]) == text for message in self.messages)
@@ -54,6 +65,12 @@ def _call(block: Block) -> ToolCall:
     given = block["input"]
     malformed = given.get("malformed") if len(given) == 1 else None
     return ToolCall(block["id"], block["name"], malformed if isinstance(malformed, str) else given)
+
+
+def _exchange(reply: Block, answer: Block) -> tuple[list[tuple[str, Any]], list[str]]:
+    calls = [_call(block) for block in reply["content"] if block["type"] == "tool_use"]
+    results = [block["content"] for block in answer["content"] if block["type"] == "tool_result"]
+    return [(call.name, call.input) for call in calls], results
 
 
 def _text(content: Sequence[Block]) -> str:

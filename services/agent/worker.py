@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 from typing import assert_never
 from uuid import UUID
+
+from google.protobuf.message import DecodeError
+from nats.errors import Error as NatsError
 
 from services.agent.attempt import Attempt, Tools
 from services.contracts import subjects
@@ -64,6 +68,7 @@ class Worker:
         self._capacity = Capacity(tools.settings.agent_capacity)
         self._live: dict[UUID, _Live] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._draining = False
 
     async def take_orders(self, queue: Queue) -> None:
         """Take the work orders of ``queue`` for ever."""
@@ -71,6 +76,10 @@ class Worker:
             subjects.WORK_STREAM, subjects.work(queue), subjects.work_consumer(queue), batch=self._capacity.free
         )
         async for message in orders:
+            if self._capacity.busy >= self._capacity.total:
+                # Every queue has a fetch under way, and the places that this one counted on are taken.
+                await _tell(message.nak())
+                continue
             self._capacity.take()
             task = asyncio.create_task(self._take(message), name="attempt")
             self._tasks.add(task)
@@ -97,23 +106,31 @@ class Worker:
         """Let attempts finish until ``timeout``, then hand what is left back as interrupted."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=timeout.total_seconds() / 2)
+        self._draining = True
         for live in list(self._live.values()):
             live.end(Stop.INTERRUPTED)
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=timeout.total_seconds() / 2)
 
     async def _take(self, message: Message) -> None:
-        order = WorkOrder.FromString(message.data)
         claimed_at = time.monotonic()
         try:
-            run = await self._running.claim(
-                UUID(order.run_id), UUID(order.job_id), dispatch=order.dispatch, agent=self._name
-            )
+            run = await self._claimed(message)
         except StoreUnavailableError:
             return  # not acknowledged: it comes again
-        await message.ack()
+        await _tell(message.ack())
         if run is not None:
             await self._see_through(run, claimed_at)
+
+    async def _claimed(self, message: Message) -> ClaimedRun | None:
+        """The run that ``message`` orders; None where the order is stale, or none at all."""
+        try:
+            order = WorkOrder.FromString(message.data)
+            run_id, job_id = UUID(order.run_id), UUID(order.job_id)
+        except (DecodeError, ValueError):
+            log.exception("not a work order, thrown away", subject=message.subject)
+            return None
+        return await self._running.claim(run_id, job_id, dispatch=order.dispatch, agent=self._name)
 
     async def _see_through(self, run: ClaimedRun, claimed_at: float) -> None:
         """Work on ``run`` under its lease, and say how it ended where it was stopped from outside."""
@@ -122,15 +139,33 @@ class Worker:
         live = _Live(run, asyncio.create_task(attempt.work(), name=f"run {hold.run_id}"))
         self._live[hold.run_id] = live
         self._heartbeat.hold(hold.run_id, hold.token, claimed_at=claimed_at, on_end=_ender(live))
+        if self._draining:
+            live.end(Stop.INTERRUPTED)  # claimed while everything else was being handed back
         try:
             await asyncio.wait([live.task])
-            await attempt.release()
-            await self._conclude(live)
+            if live.stop is Stop.CANCELLED:
+                await attempt.release()  # a cancelled run's work is gone before that is told
+            await self._conclude_or_cancel(live)
         except (LeaseLostError, StoreUnavailableError) as error:
             log.warning("attempt given up", run=str(hold.run_id), attempt=hold.attempt, error=str(error))
         finally:
-            self._heartbeat.drop(hold.run_id)
-            del self._live[hold.run_id]
+            self._forget(live)
+        if live.stop is not Stop.CANCELLED:
+            await attempt.release()
+
+    def _forget(self, live: _Live) -> None:
+        run_id = live.run.hold.run_id
+        if self._live.get(run_id) is live:  # else this process has claimed the run again already
+            self._heartbeat.drop(run_id)
+            del self._live[run_id]
+
+    async def _conclude_or_cancel(self, live: _Live) -> None:
+        try:
+            await self._conclude(live)
+        except LeaseLostError:
+            # Refused although the lease stands: a cancel was accepted that has not been heard of here. If the lease
+            # is gone this is refused, too.
+            await self._running.cancelled(live.run.hold)
 
     async def _conclude(self, live: _Live) -> None:
         if not live.task.cancelled():
@@ -145,6 +180,12 @@ class Worker:
                 log.warning("lease lost", run=str(live.run.hold.run_id), attempt=live.run.hold.attempt)
             case _:
                 assert_never(live.stop)
+
+
+async def _tell(telling: Awaitable[None]) -> None:
+    """Say what becomes of a message; where NATS does not hear it, the message comes again and is found stale."""
+    with suppress(NatsError, OSError):
+        await telling
 
 
 def _ender(live: _Live) -> Callable[[Ending], None]:

@@ -44,11 +44,11 @@ class _Block:
     def finished(self) -> dict[str, Any]:
         match self.start["type"]:
             case "text":
-                return {"type": "text", "text": "".join(self.pieces)}
+                return {"type": "text", "text": _joined(self.pieces)}
             case "thinking":
-                return {"type": "thinking", "thinking": "".join(self.pieces), "signature": "".join(self.signature)}
+                return {"type": "thinking", "thinking": _joined(self.pieces), "signature": "".join(self.signature)}
             case "tool_use":
-                return {**self.start, "input": _parsed(self.start, "".join(self.pieces))}
+                return {**self.start, "input": _parsed(self.start, _joined(self.pieces))}
             case _:
                 return self.start
 
@@ -73,7 +73,18 @@ class Assembly:
         self._whole = False
 
     def feed(self, event: Any) -> None:
-        """Unknown events and deltas are ignored: the API may add some."""
+        """Unknown events and deltas are ignored: the API may add some.
+
+        Raises ``StreamBrokenError`` for a known one that lacks what it must have: the SDK checks nothing.
+        """
+        try:
+            fragment = self._taken(event)
+        except (AttributeError, TypeError) as error:
+            raise StreamBrokenError(f"an event of the wrong shape: {error}") from error
+        if fragment is not None:
+            self._on_fragment(fragment)
+
+    def _taken(self, event: Any) -> Fragment | None:
         match event.type:
             case "message_start":
                 self._model = event.message.model
@@ -81,14 +92,15 @@ class Assembly:
             case "content_block_start":
                 self._blocks[event.index] = _Block(event.content_block.model_dump(mode="json", exclude_none=True))
             case "content_block_delta":
-                self._add(event.index, event.delta)
+                return self._added(event.index, event.delta)
             case "message_delta":
                 self._stop_reason = event.delta.stop_reason or self._stop_reason
                 self._count(event.usage)
             case "message_stop":
                 self._whole = True
+        return None
 
-    def _add(self, index: int, delta: Any) -> None:
+    def _added(self, index: int, delta: Any) -> Fragment | None:
         block = self._blocks.get(index)
         if block is None:
             raise StreamBrokenError(f"a delta of block {index}, which never began")
@@ -98,7 +110,8 @@ class Assembly:
             name, fragment_type = _DELTAS[delta.type]
             text: str = getattr(delta, name)
             block.pieces.append(text)
-            self._on_fragment(Fragment(fragment_type, index, text))
+            return Fragment(fragment_type, index, text)
+        return None
 
     def _count(self, usage: Any) -> None:
         """Usage in `message_delta` is cumulative: the last number of each kind stands."""
@@ -112,9 +125,19 @@ class Assembly:
         if not self._whole or self._stop_reason is None:
             raise StreamBrokenError("the stream ended before the reply was whole")
         content = [block.finished() for _, block in sorted(self._blocks.items())]
-        # The API refuses empty text blocks when they are sent back.
-        content = [block for block in content if block["type"] != "text" or block["text"]]
+        # The API refuses blank text blocks when they are sent back.
+        content = [block for block in content if block["type"] != "text" or block["text"].strip()]
         return Reply(content, self._stop_reason, self._model, Usage(**self._usage))
+
+
+def _joined(pieces: list[str]) -> str:
+    """The whole text; a character may come as two surrogates in two pieces, and one alone cannot be stored."""
+    text = "".join(pieces)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
 
 
 def _parsed(start: dict[str, Any], text: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -23,6 +24,17 @@ _RETRYABLE_STATUSES = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT, HTTPStat
 _RETRYABLE_TYPES = {"overloaded_error", "api_error", "rate_limit_error", "timeout_error"}
 # A 429 that no waiting cures.
 _SPENT = ("spend limit", "credit balance", "usage limit")
+_LONGEST_DELAY_SECONDS = 24 * 3600.0
+
+# What a request can fail with for reasons outside of this process; all else is a bug of ours.
+_FAILURES = (
+    anthropic.AnthropicError,
+    httpx2.HTTPError,
+    StreamBrokenError,
+    JSONDecodeError,
+    UnicodeDecodeError,
+    OSError,
+)
 
 
 class ModelRejectedError(Exception):
@@ -61,18 +73,26 @@ async def retrying(
     for number in range(1, patience.tries + 1):
         try:
             return await request()
-        except (anthropic.AnthropicError, httpx2.HTTPError, StreamBrokenError, JSONDecodeError, OSError) as error:
-            words = _words(error)
-            if not _is_retryable(error, words):
-                raise ModelRejectedError(words) from error
-            if number == patience.tries:
-                raise ModelUnavailableError(f"{words} (tried {number} times)") from error
+        except _FAILURES as error:
             wait = _wait(error, number, patience)
-            if wait > patience.longest_wait:
-                raise PostponedError(wait, words) from error
-            await on_retry(words)
+            await on_retry(_words(error))
             await asyncio.sleep(wait.total_seconds())
     raise AssertionError("the last try returns or raises")
+
+
+def _wait(error: Exception, number: int, patience: Patience) -> timedelta:
+    """How long to wait after try ``number``; raises what ``error`` comes to where there is no next one."""
+    words = _words(error)
+    if not _is_retryable(error, words):
+        raise ModelRejectedError(words) from error
+    asked = _retry_after(error)
+    if asked > patience.longest_wait:
+        raise PostponedError(asked, words) from error
+    if number == patience.tries:
+        raise ModelUnavailableError(f"{words} (tried {number} times)") from error
+    ceiling = min(patience.longest_seconds, patience.shortest_seconds * 2 ** (number - 1))
+    own = timedelta(seconds=random.uniform(ceiling / 2, ceiling))  # noqa: S311  jitter, not a secret
+    return max(asked, own)
 
 
 def _is_retryable(error: BaseException, words: str) -> bool:
@@ -99,23 +119,18 @@ def _error_type(error: anthropic.APIStatusError) -> str:
 def _words(error: BaseException) -> str:
     if isinstance(error, anthropic.APIStatusError):
         said = _error_body(error).get("message") or error.message
+        if error.status_code == HTTPStatus.OK:
+            return f"the model service broke its reply off: {said}"
         return f"the model service answered {error.status_code}: {said}"
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
-def _wait(error: BaseException, number: int, patience: Patience) -> timedelta:
-    asked = _retry_after(error)
-    if asked is not None:
-        return timedelta(seconds=asked)
-    ceiling = min(patience.longest_seconds, patience.shortest_seconds * 2 ** (number - 1))
-    return timedelta(seconds=random.uniform(ceiling / 2, ceiling))  # noqa: S311  jitter, not a secret
-
-
-def _retry_after(error: BaseException) -> float | None:
-    """Seconds, as RFC 9110 10.2.3 has it; its date form is not used by the service."""
+def _retry_after(error: BaseException) -> timedelta:
+    """What the service asks for in seconds (RFC 9110 10.2.3; it does not use the date form), a day at most; else 0."""
     if not isinstance(error, anthropic.APIStatusError):
-        return None
+        return timedelta()
     try:
-        return max(0.0, float(error.response.headers.get("retry-after", "")))
+        seconds = float(error.response.headers.get("retry-after", ""))
     except ValueError:
-        return None
+        return timedelta()
+    return timedelta(seconds=min(max(0.0, seconds), _LONGEST_DELAY_SECONDS) if math.isfinite(seconds) else 0)

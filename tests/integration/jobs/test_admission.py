@@ -7,6 +7,7 @@ import asyncpg
 import pytest
 
 from services.contracts.words import Queue
+from services.jobs import scheduling
 from services.jobs.reading import JobFilter
 from tests.integration.jobs.domain import REPOSITORY, Domain
 
@@ -113,6 +114,15 @@ async def test_schedulers_at_once_never_admit_too_many_or_one_twice(domain: Doma
     active = await domain.rows("SELECT id FROM runs WHERE state = 'dispatched'")
     assert len(orders) == 25
     assert sorted(orders) == sorted(row["id"] for row in active)
+
+
+async def test_while_one_scheduler_admits_no_other_does(domain: Domain) -> None:
+    await domain.submit()
+    async with domain.database.transaction() as connection:
+        await connection.execute("SELECT pg_advisory_xact_lock($1)", scheduling._ADMISSION_LOCK)
+        assert await domain.admit() == []
+
+    assert len(await domain.admit()) == 1
 
 
 async def test_a_run_to_be_cancelled_is_not_admitted(domain: Domain) -> None:

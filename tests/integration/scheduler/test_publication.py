@@ -15,6 +15,7 @@ from services.jobs.eventlog import EventLog
 from services.jobs.unit import Draft, Unit
 from services.runtime.jetstream import Bus, BusUnavailableError
 from services.runtime.postgres import Database
+from services.scheduler import publication
 from services.scheduler.publication import EventPublisher
 from tests.integration.jobs.domain import Domain
 from tests.integration.scheduler.conftest import Restart
@@ -102,6 +103,17 @@ async def test_publishers_at_once_keep_the_order(domain: Domain, bus: Bus, publi
     await publisher.run_once()
 
     assert await published(bus) == {str(job_id): list(range(1, 72))}
+
+
+async def test_while_one_scheduler_publishes_no_other_does(domain: Domain, publisher: EventPublisher) -> None:
+    await domain.submit()
+    async with domain.database.transaction() as connection:
+        await connection.execute("SELECT pg_advisory_xact_lock($1)", publication._PUBLISHER_LOCK)
+        await publisher.run_once()
+        assert await unpublished(domain) == 1
+
+    await publisher.run_once()
+    assert await unpublished(domain) == 0
 
 
 async def test_what_could_not_be_published_waits(
