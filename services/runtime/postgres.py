@@ -66,6 +66,13 @@ async def _set_up(connection: asyncpg.Connection[Record]) -> None:
     )
 
 
+async def _leave_as_it_is(_: asyncpg.Connection[Record]) -> None:
+    """For a connection that comes back: its transaction is undone, and nothing else here outlives a transaction.
+
+    No session has variables, listeners or locks of its own, so the pool's default, a round trip, would reset nothing.
+    """
+
+
 class Database:
     """A pool of connections, opened lazily, so that a service starts and recovers while Postgres is away."""
 
@@ -87,6 +94,7 @@ class Database:
                     timeout=ACQUIRE_SECONDS,
                     command_timeout=STATEMENT_SECONDS,
                     init=_set_up,
+                    reset=_leave_as_it_is,
                     server_settings={**SERVER_SETTINGS, "application_name": self._name},
                 )
             return self._pool

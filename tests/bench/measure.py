@@ -47,6 +47,10 @@ class Result:
         return self.figure / self.baseline
 
 
+class JobFailedError(Exception):
+    """A job did not do what it was asked: there is nothing to measure."""
+
+
 class Measure(Protocol):
     NAME: str
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Literal
 
 import orjson
 from rich.console import Console
 from rich.table import Table
 
 from tests.bench.measure import Result
+
+_NUMBERS = {"figure", "", "ratio"}
+_LONGEST_NAME = 14
 
 Facts = Mapping[str, str | int | float | bool]
 
@@ -26,7 +30,8 @@ def write_json(path: Path, facts: Facts, results: Sequence[Result], failures: Ma
 def print_report(console: Console, facts: Facts, results: Sequence[Result], failures: Mapping[str, str]) -> None:
     table = Table(title="Quarterdeck, measured", title_justify="left")
     for heading in ("measure", "figure", "compared with, in the same run", "", "ratio", "goal", "met"):
-        table.add_column(heading, justify="right" if heading in {"figure", "", "ratio"} else "left", overflow="fold")
+        justify: Literal["left", "right"] = "right" if heading in _NUMBERS else "left"
+        table.add_column(heading, justify=justify, overflow="fold", min_width=_LONGEST_NAME if not table.columns else 0)
     for result in results:
         table.add_row(*_row(result))
     for name, words in failures.items():

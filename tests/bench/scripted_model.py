@@ -14,7 +14,6 @@ from aiohttp import web
 from quarterdeck.offline_model.stream import events
 
 HOST = "127.0.0.1"
-ARRIVAL_SECONDS = 30
 _MARK = re.compile(rb"bench-[0-9a-f]{32}")
 _REPLY = {
     "id": "msg_bench",

@@ -8,16 +8,12 @@ from pathlib import Path
 
 from quarterdeck import Client
 from quarterdeck.demo.git import git
-from tests.bench.measure import Bench, Result, median_ms, percentile
+from tests.bench.measure import Bench, JobFailedError, Result, median_ms, percentile
 from tests.bench.stacks import CHANGED_FILES, PROMPT, running_stack, small_origin
 
 NAME = "small_job"
 GOAL_MS = 1_000.0
 WARM_UP = 3
-
-
-class JobFailedError(Exception):
-    """The job did not do what it was asked: there is nothing to measure."""
 
 
 async def measure(bench: Bench) -> Result:

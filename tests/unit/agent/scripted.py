@@ -1,0 +1,183 @@
+"""A scripted model, and a run's durable side without Postgres: what the loop's tests drive real tools with."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from services.agent.loop import Loop
+from services.agent.model import Fragment, Reply
+from services.agent.tools import Toolbox, ToolCall, ToolResult, Workspace
+from services.agent.transcript import Transcript
+from services.contracts.words import EventKind
+from services.jobs.errors import LeaseLostError
+from services.jobs.models import Checkpoint, SavedTree, StoredMessage, Usage
+from services.jobs.unit import Draft
+
+PROMPT = "Change a to b."
+USAGE = Usage(input_tokens=10, output_tokens=5)
+
+
+def call(number: int, name: str, **arguments: Any) -> dict[str, Any]:
+    return {"type": "tool_use", "id": f"toolu_{number}", "name": name, "input": arguments}
+
+
+def said(text: str) -> dict[str, Any]:
+    return {"type": "text", "text": text}
+
+
+def thought(text: str) -> dict[str, Any]:
+    return {"type": "thinking", "thinking": text, "signature": "c2lnbmVk"}
+
+
+def reply(*blocks: dict[str, Any], stop: str = "tool_use") -> Reply:
+    return Reply(list(blocks), stop, "scripted", USAGE)
+
+
+def read(number: int, path: str = "f.txt") -> Reply:
+    return reply(said("Reading."), call(number, "read_file", path=path))
+
+
+def edit(number: int, old: str, new: str) -> dict[str, Any]:
+    return call(number, "edit_file", path="f.txt", old_string=old, new_string=new)
+
+
+def done(number: int, summary: str = "Changed.", status: str = "done") -> dict[str, Any]:
+    return call(number, "task_complete", summary=summary, status=status)
+
+
+class Script:
+    """Answers by the transcript alone, as a model that is asked the same again would."""
+
+    name = "scripted"
+
+    def __init__(self, *replies: Reply, fragments: Sequence[Fragment] = ()) -> None:
+        self._replies = replies
+        self._fragments = fragments
+        self.asked_with: list[list[dict[str, Any]]] = []
+
+    @property
+    def asked(self) -> int:
+        return len(self.asked_with)
+
+    async def __call__(
+        self,
+        transcript: Transcript,
+        on_fragment: Callable[[Fragment], None],
+        on_reset: Callable[[str], Awaitable[None]],
+    ) -> Reply:
+        self.asked_with.append(list(transcript.messages))
+        for fragment in self._fragments:
+            on_fragment(fragment)
+        place: int = sum(message["role"] == "assistant" for message in transcript.messages)
+        return self._replies[place]
+
+
+class RecordedDeltas:
+    """Notes what watchers would be told, in the run's one record."""
+
+    def __init__(self, record: list[str]) -> None:
+        self._record = record
+
+    def add(self, turn: int, fragment: Fragment) -> None:
+        self._record.append(f"delta of turn {turn}: {fragment.text}")
+
+    async def flush(self) -> None:
+        self._record.append("flush")
+
+    async def reset(self, turn: int, reason: str) -> None:
+        self._record.append(f"reset of turn {turn}: {reason}")
+
+
+class RecordedToolbox(Toolbox):
+    """The real one, which notes in the run's record when it is used."""
+
+    record: list[str]
+
+    async def run(self, calls: Sequence[ToolCall]) -> list[ToolResult]:
+        self.record += [f"ran {call.id}" for call in calls]
+        return await super().run(calls)
+
+
+class StoredRun:
+    """What is stored of a run, and a tree that each attempt finds as the newest checkpoint left it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.tree = folder / "tree"
+        self.tree.mkdir(parents=True)
+        (self.tree / "f.txt").write_text("a\n")
+        self._stored_tree = folder / "stored"
+        shutil.copytree(self.tree, self._stored_tree)
+        self.messages: list[StoredMessage] = [Transcript([]).append("user", [said(PROMPT)])]
+        self.turns = 0
+        self.events: list[Draft] = []
+        self.record: list[str] = []
+        """All that happened, in order: deltas, tools run, messages stored."""
+        self.saves = 0
+        self.paid: list[bool] = []
+        """Of each checkpoint: whether it ends a request."""
+        self.lost_before = 0
+        """Number of the checkpoint that is refused, since the lease is lost; 0: none."""
+        self.lost_after = 0
+        """Number of the checkpoint after which nothing comes back any more; 0: none."""
+        self._versions: dict[str, str] = {}
+
+    def loop(self, model: Script, **options: Any) -> Loop:
+        """A new attempt, from what is stored."""
+        shutil.rmtree(self.tree)
+        shutil.copytree(self._stored_tree, self.tree)
+        workspace = Workspace(self.tree)
+        workspace.restore_read_versions(self._versions)
+        toolbox = RecordedToolbox(workspace, kind="task" if options.get("ends_on_text") else "code")
+        toolbox.record = self.record
+
+        async def saved_tree(wrote: bool) -> SavedTree:
+            return SavedTree(b"" if wrote else None, workspace.read_versions())
+
+        arguments: dict[str, Any] = {"turns": self.turns, "max_turns": 30, "ends_on_text": False, **options}
+        return Loop(
+            model=model,
+            toolbox=toolbox,
+            transcript=Transcript(self.messages),
+            deltas=RecordedDeltas(self.record),
+            save=self._save,
+            saved_tree=saved_tree,
+            **arguments,
+        )
+
+    async def _save(self, checkpoint: Checkpoint) -> None:
+        self.saves += 1
+        if self.saves == self.lost_before:
+            raise LeaseLostError
+        self.record += [f"stored {message.role} {message.number}" for message in checkpoint.messages]
+        self.messages.extend(checkpoint.messages)
+        self.events.extend(checkpoint.events)
+        self.paid.append(checkpoint.usage is not None)
+        self.turns += checkpoint.usage is not None
+        if checkpoint.tree is not None:
+            self._store_tree(checkpoint.tree)
+        if self.saves == self.lost_after:
+            raise LeaseLostError
+
+    def _store_tree(self, tree: SavedTree) -> None:
+        self._versions = dict(tree.read_versions)
+        if tree.patch is not None:
+            shutil.rmtree(self._stored_tree)
+            shutil.copytree(self.tree, self._stored_tree)
+
+    @property
+    def bodies(self) -> list[bytes]:
+        return [message.body for message in self.messages]
+
+    @property
+    def roles(self) -> list[str]:
+        return [message.role for message in self.messages]
+
+    @property
+    def files(self) -> dict[str, str]:
+        return {str(path.relative_to(self.tree)): path.read_text() for path in self.tree.rglob("*") if path.is_file()}
+
+    def told(self, kind: EventKind) -> list[dict[str, Any]]:
+        return [event.data for event in self.events if event.kind is kind]

@@ -1,0 +1,213 @@
+"""The tool loop with a scripted model and real tools: what it stores and tells, and every way it ends."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from services.agent.loop import MAX_CUT_OFFS, MAX_IDENTICAL, MAX_MALFORMED, NUDGE_AT_IDENTICAL, Finished, RunFailedError
+from services.agent.model import Fragment, Reply
+from services.agent.prompts import prompt
+from services.agent.transcript import Transcript
+from services.contracts.words import EventKind, ExitReason
+from tests.unit.agent.scripted import Script, StoredRun, call, done, edit, read, reply, said, thought
+
+DONE = reply(done(99))
+ENDED = reply(said("I think that is all."), stop="end_turn")
+DELETE = call(1, "delete_file", path="f.txt")
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> StoredRun:
+    return StoredRun(tmp_path)
+
+
+async def failure(run: StoredRun, *replies: Reply, **options: Any) -> RunFailedError:
+    with pytest.raises(RunFailedError) as failed:
+        await run.loop(Script(*replies), **options).run()
+    return failed.value
+
+
+async def test_reads_edits_and_is_done(run: StoredRun):
+    finished = await run.loop(Script(read(1), reply(edit(2, "a", "b")), DONE)).run()
+    assert finished == Finished("Changed.")
+    assert run.files == {"f.txt": "b\n"}
+    assert run.roles == ["user", "assistant", "user", "assistant", "user", "assistant"]
+    assert [message.number for message in run.messages] == [1, 2, 3, 4, 5, 6]
+    assert run.turns == 3
+
+
+async def test_a_call_is_stored_before_it_is_run_and_its_result_before_the_next_request(run: StoredRun):
+    fragments = [Fragment("text", 0, "…")]
+    await run.loop(Script(read(1), reply(edit(2, "a", "b")), DONE, fragments=fragments)).run()
+    assert run.record == [
+        *("delta of turn 1: …", "flush", "stored assistant 2", "ran toolu_1", "stored user 3"),
+        *("delta of turn 2: …", "flush", "stored assistant 4", "ran toolu_2", "stored user 5"),
+        *("delta of turn 3: …", "flush", "stored assistant 6", "ran toolu_99"),
+    ]
+
+
+async def test_what_is_told_of_a_run(run: StoredRun):
+    await run.loop(Script(read(1), reply(edit(2, "a", "b")), DONE)).run()
+    assert [event.kind.value for event in run.events] == [
+        *("turn.ended", "tool.started", "tool.ended", "turn.started"),
+        *("turn.ended", "tool.started", "tool.ended", "file.changed", "turn.started"),
+        *("turn.ended", "tool.started"),
+    ]
+    assert [event["turn"] for event in run.told(EventKind.TURN_ENDED)] == [1, 2, 3]
+    assert [event["turn"] for event in run.told(EventKind.TURN_STARTED)] == [2, 3]
+    assert run.told(EventKind.FILE_CHANGED) == [{"path": "f.txt", "change": "modified"}]
+    assert [event["subject"] for event in run.told(EventKind.TOOL_STARTED)] == ["f.txt", "f.txt", "done"]
+
+
+async def test_all_results_of_a_turn_are_one_message_in_call_order(run: StoredRun):
+    both = reply(call(1, "read_file", path="f.txt"), call(2, "read_file", path="none.txt"), call(3, "list_files"))
+    model = Script(both, DONE)
+    await run.loop(model).run()
+    (results,) = (message["content"] for message in model.asked_with[1][2:])
+    assert [block["tool_use_id"] for block in results] == ["toolu_1", "toolu_2", "toolu_3"]
+    assert [block.get("is_error", False) for block in results] == [False, True, False]
+
+
+async def test_edits_beside_the_completion_are_made(run: StoredRun):
+    last = reply(edit(2, "a", "b"), done(3))
+    assert await run.loop(Script(read(1), last)).run() == Finished("Changed.")
+    assert run.files == {"f.txt": "b\n"}
+
+
+async def test_a_completion_beside_a_failed_call_is_not_taken(run: StoredRun):
+    """The model called it done before it saw that its edit had failed."""
+    hasty = reply(edit(2, "missing", "b"), done(3))
+    model = Script(read(1), hasty, reply(edit(4, "a", "b")), DONE)
+    assert await run.loop(model).run() == Finished("Changed.")
+    assert run.files == {"f.txt": "b\n"}
+    refused = model.asked_with[2][-1]["content"]
+    assert [block["is_error"] for block in refused] == [True, True]
+    assert "another call of this turn failed" in refused[1]["content"]
+
+
+async def test_a_blocked_run_says_so_whatever_else_failed(run: StoredRun):
+    blocked = reply(call(1, "read_file", path="none.txt"), done(2, "No such file.", "blocked"))
+    assert await run.loop(Script(blocked)).run() == Finished("No such file.", blocked=True)
+
+
+async def test_who_ends_a_turn_without_a_word_is_asked_once(run: StoredRun):
+    model = Script(ENDED, ENDED)
+    assert await run.loop(model).run() == Finished("I think that is all.")
+    assert model.asked == 2
+    assert Transcript(run.messages).times_said(prompt("nudge")) == 1
+
+
+async def test_who_is_nudged_may_go_on(run: StoredRun):
+    assert await run.loop(Script(ENDED, read(1), reply(edit(2, "a", "b")), DONE)).run() == Finished("Changed.")
+    assert run.files == {"f.txt": "b\n"}
+
+
+async def test_an_answer_in_text_ends_a_task(run: StoredRun):
+    model = Script(reply(said("Forty-two."), stop="end_turn"))
+    assert await run.loop(model, ends_on_text=True).run() == Finished("Forty-two.")
+    assert model.asked == 1
+
+
+async def test_a_question_ends_a_task_s_attempt(run: StoredRun):
+    model = Script(reply(call(1, "ask_user", question="Which one?")))
+    assert await run.loop(model, ends_on_text=True).run() == Finished("Which one?")
+
+
+async def test_the_turns_of_earlier_attempts_count(run: StoredRun):
+    run.turns = 29
+    failed = await failure(run, read(1), DONE)
+    assert failed.reason is ExitReason.MAX_TURNS
+    assert "not finished after 30 turns" in str(failed)
+    assert run.turns == 30
+
+
+async def test_calls_of_a_cut_off_reply_are_not_run(run: StoredRun):
+    cut = reply(thought("unsigned"), said("Deleting."), DELETE, stop="max_tokens")
+    model = Script(cut, DONE)
+    assert await run.loop(model).run() == Finished("Changed.")
+    assert run.files == {"f.txt": "a\n"}
+    kept, asked = model.asked_with[1][1:]
+    assert kept["content"] == [said("Deleting.")], "thinking cut short has no signature, a call no end"
+    assert asked["content"] == [said(prompt("cut_off"))]
+
+
+async def test_replies_cut_off_again_and_again_are_stuck(run: StoredRun):
+    cut = reply(DELETE, stop="max_tokens")
+    failed = await failure(run, *[cut] * (MAX_CUT_OFFS + 1))
+    assert failed.reason is ExitReason.STUCK
+    assert run.files == {"f.txt": "a\n"}
+    assert run.turns == MAX_CUT_OFFS + 1, "the last one was paid for, too"
+
+
+@pytest.mark.parametrize(
+    ("stop", "reason"),
+    [
+        ("refusal", ExitReason.MODEL_REFUSED),
+        ("model_context_window_exceeded", ExitReason.CONTEXT_EXHAUSTED),
+    ],
+)
+async def test_calls_of_a_reply_that_ends_the_run_are_not_run(run: StoredRun, stop: str, reason: ExitReason):
+    failed = await failure(run, reply(said("I will not."), DELETE, stop=stop))
+    assert failed.reason is reason
+    assert not failed.retryable
+    assert run.files == {"f.txt": "a\n"}
+    assert run.roles == ["user"]
+    assert run.turns == 1, "it was paid for all the same"
+
+
+async def test_a_refusal_is_told_in_the_model_s_words(run: StoredRun):
+    assert str(await failure(run, reply(said("I will not."), stop="refusal"))) == "I will not."
+    assert "refused" in str(await failure(run, reply(stop="refusal")))
+
+
+@pytest.mark.parametrize("kind", [{"ends_on_text": True}, {"ends_on_text": False}])
+async def test_a_paused_turn_is_gone_on_with(run: StoredRun, kind: dict[str, bool]):
+    paused = reply(said("Half an"), stop="pause_turn")
+    model = Script(paused, DONE)
+    assert await run.loop(model, **kind).run() == Finished("Changed.")
+    assert model.asked_with[1][-1]["content"] == [said(prompt("paused"))]
+    assert Transcript(run.messages).times_said(prompt("nudge")) == 0
+
+
+@pytest.mark.parametrize("blocks", [[], [thought("Hm.")]])
+async def test_no_message_is_empty_or_ends_with_thinking(run: StoredRun, blocks: list[dict[str, Any]]):
+    model = Script(reply(*blocks, stop="end_turn"), DONE)
+    await run.loop(model).run()
+    assert model.asked_with[1][1]["content"] == [*blocks, said("(no reply)")]
+
+
+async def test_only_malformed_calls_are_given_up_on(run: StoredRun):
+    failed = await failure(run, *[reply(call(number, "read_file", road=number)) for number in range(MAX_MALFORMED)])
+    assert failed.reason is ExitReason.STUCK
+    assert "malformed" in str(failed)
+
+
+async def test_one_good_call_in_between_is_patience_again(run: StoredRun):
+    odd = [reply(call(number, "no_such_tool", road="f.txt")) for number in range(2 * MAX_MALFORMED)]
+    model = Script(*odd[: MAX_MALFORMED - 1], read(90), *odd[MAX_MALFORMED:-1], DONE)
+    assert await run.loop(model).run() == Finished("Changed.")
+
+
+async def test_the_same_call_again_and_again_is_nudged_then_stopped(run: StoredRun):
+    model = Script(*[read(number) for number in range(MAX_IDENTICAL)])
+    with pytest.raises(RunFailedError, match="same call") as failed:
+        await run.loop(model).run()
+    assert failed.value.reason is ExitReason.STUCK
+    nudges = [
+        said(prompt("repeating")) in message["content"] for message in model.asked_with[-1] if _is_results(message)
+    ]
+    assert nudges == [number == NUDGE_AT_IDENTICAL for number in range(1, MAX_IDENTICAL)]
+
+
+async def test_the_same_call_with_another_result_is_progress(run: StoredRun):
+    swaps = [("a", "b"), ("b", "c"), ("c", "d"), ("d", "e"), ("e", "f")]
+    turns = [turn for old, new in swaps for turn in (read(1), reply(edit(2, old, new)))]
+    assert await run.loop(Script(*turns, DONE)).run() == Finished("Changed.")
+    assert run.files == {"f.txt": "f\n"}
+
+
+def _is_results(message: dict[str, Any]) -> bool:
+    return any(block["type"] == "tool_result" for block in message["content"])

@@ -1,0 +1,95 @@
+"""A run whose attempts are lost, at any point: it ends with the same tree and the same bytes as one left in peace."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from services.agent.loop import Finished, RunFailedError
+from services.jobs.errors import LeaseLostError
+from tests.unit.agent.scripted import Script, StoredRun, call, done, edit, read, reply, said
+
+# One of each: calls that read, that write, that fail and that repeat, replies cut off, paused and without a call.
+STORY = (
+    read(1),
+    reply(said("Editing."), edit(2, "a", "b"), call(3, "write_file", path="new/g.txt", content="g\n")),
+    reply(said("Cut"), call(4, "delete_file", path="f.txt"), stop="max_tokens"),
+    reply(call(5, "read_file", road="f.txt")),
+    *[read(number) for number in (6, 7, 8)],
+    reply(said("Well."), stop="end_turn"),
+    reply(said("So"), stop="pause_turn"),
+    reply(edit(9, "missing", "c"), done(10)),
+    reply(call(11, "move_file", old_path="f.txt", new_path="h.txt"), done(12)),
+)
+SAVES = 19
+
+
+def story() -> Script:
+    return Script(*STORY)
+
+
+@pytest.fixture
+async def whole(tmp_path: Path) -> StoredRun:
+    """The run that nothing happened to."""
+    run = StoredRun(tmp_path / "whole")
+    await run.loop(story()).run()
+    return run
+
+
+async def test_the_story_has_as_many_checkpoints_as_are_tried(whole: StoredRun):
+    assert whole.saves == SAVES
+    assert whole.files.keys() == {"h.txt", "new/g.txt"}
+
+
+@pytest.mark.parametrize("point", range(1, SAVES + 1))
+@pytest.mark.parametrize("when", ["lost_before", "lost_after"])
+async def test_lost_at_any_checkpoint_it_ends_the_same(tmp_path: Path, whole: StoredRun, when: str, point: int):
+    run = StoredRun(tmp_path / "run")
+    setattr(run, when, point)
+    first, second = story(), story()
+    with pytest.raises(LeaseLostError):
+        await run.loop(first).run()
+    assert run.bodies == whole.bodies[: len(run.bodies)]
+    assert await run.loop(second).run() == Finished("Changed.")
+    assert run.files == whole.files
+    assert run.bodies == whole.bodies
+    assert run.turns == whole.turns
+    paid_twice = first.asked + second.asked - whole.turns
+    assert paid_twice == (1 if when == "lost_before" and whole.paid[point - 1] else 0)
+
+
+async def test_lost_again_and_again_it_ends_the_same(tmp_path: Path, whole: StoredRun):
+    """Each attempt gets one checkpoint further."""
+    run = StoredRun(tmp_path / "run")
+    for attempt in range(1, SAVES + 1):
+        run.lost_after = attempt
+        with pytest.raises(LeaseLostError):
+            await run.loop(story()).run()
+    assert await run.loop(story()).run() == Finished("Changed.")
+    assert (run.files, run.bodies, run.turns) == (whole.files, whole.bodies, whole.turns)
+
+
+@pytest.mark.parametrize("point", range(1, SAVES + 1))
+async def test_no_tool_is_run_before_its_call_is_stored(tmp_path: Path, point: int):
+    run = StoredRun(tmp_path)
+    run.lost_before = point
+    with pytest.raises(LeaseLostError):
+        await run.loop(story()).run()
+    stored = b"".join(run.bodies)
+    ran = [line.removeprefix("ran ") for line in run.record if line.startswith("ran ")]
+    assert all(identifier.encode() in stored for identifier in ran)
+    if run.roles[-1] == "user":
+        assert all(b'"tool_use_id":"%b"' % identifier.encode() in stored for identifier in ran), "nor without a trace"
+
+
+async def test_repeats_count_over_attempts(tmp_path: Path):
+    """Else a run that is interrupted now and then would go round in circles up to its limit of turns."""
+    run = StoredRun(tmp_path)
+    run.lost_after = 4
+    model = Script(*[read(number) for number in range(10)])
+    with pytest.raises(LeaseLostError):
+        await run.loop(model).run()
+    with pytest.raises(RunFailedError, match="same call 4 times"):
+        await run.loop(model).run()
+    assert run.turns == 4

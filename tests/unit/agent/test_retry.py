@@ -1,0 +1,194 @@
+"""Which failures of the model service are asked again after, put off, or given up on; and how long is waited."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+
+import anthropic
+import httpx2
+import pytest
+
+from services.agent.model import (
+    ModelRejectedError,
+    ModelUnavailableError,
+    Patience,
+    PostponedError,
+    StreamBrokenError,
+)
+from services.agent.model.retry import retrying
+
+REQUEST = httpx2.Request("POST", "http://model.invalid/v1/messages")
+HASTE = Patience(shortest_seconds=0.0001, longest_seconds=0.0001)
+
+
+def answered(status: int, words: str = "the words", *, kind: str = "some_error", **headers: str) -> Exception:
+    """What the SDK raises for an answer with ``status``; 200: for an `error` event within a stream."""
+    body = {"type": "error", "error": {"type": kind, "message": words}}
+    response = httpx2.Response(
+        status, request=REQUEST, headers={name.replace("_", "-"): value for name, value in headers.items()}
+    )
+    return anthropic.APIStatusError(words, response=response, body=body)
+
+
+class Failing:
+    """A request that fails so often with ``error``, then succeeds."""
+
+    def __init__(self, error: BaseException, times: int = 1) -> None:
+        self._error = error
+        self._times = times
+        self.asked = 0
+        self.told: list[str] = []
+
+    async def __call__(self) -> str:
+        self.asked += 1
+        if self.asked <= self._times:
+            raise self._error
+        return "a reply"
+
+    async def on_retry(self, words: str) -> None:
+        self.told.append(words)
+
+    async def result(self, patience: Patience = HASTE) -> str:
+        return await retrying(self, patience=patience, on_retry=self.on_retry)
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The seconds that would have been waited."""
+    asked: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        asked.append(seconds)
+
+    monkeypatch.setattr("services.agent.model.retry.asyncio.sleep", sleep)
+    return asked
+
+
+PASSING = [
+    *(answered(status) for status in (408, 409, 429, 500, 502, 503, 504, 529)),
+    *(answered(200, kind=f"{kind}_error") for kind in ("overloaded", "api", "rate_limit", "timeout")),
+    anthropic.APIConnectionError(request=REQUEST),
+    anthropic.APITimeoutError(REQUEST),
+    httpx2.ReadError("cut"),
+    httpx2.RemoteProtocolError("peer closed connection without sending complete message body"),
+    httpx2.ReadTimeout("silence"),
+    StreamBrokenError("ended before it was whole"),
+    json.JSONDecodeError("a bad chunk", "{", 1),
+    UnicodeDecodeError("utf-8", b"\xff", 0, 1, "a bad chunk"),
+    ConnectionResetError("reset"),
+]
+LASTING = [
+    *(answered(status) for status in (400, 401, 403, 404, 413, 422)),
+    *(answered(200, kind=f"{kind}_error") for kind in ("invalid_request", "authentication", "permission")),
+    answered(429, "Your account has reached its spend limit."),
+    answered(400, "Your credit balance is too low to access the API."),
+    answered(429, "You have reached your specified API usage limits."),
+    anthropic.AnthropicError("the client cannot be used so"),
+]
+
+
+@pytest.mark.parametrize("error", PASSING, ids=repr)
+async def test_what_passes_is_asked_again(error: Exception):
+    request = Failing(error, times=2)
+    assert await request.result() == "a reply"
+    assert request.asked == 3
+    assert len(request.told) == 2
+    assert all(request.told)
+
+
+@pytest.mark.parametrize("error", LASTING, ids=repr)
+async def test_what_no_waiting_cures_fails_at_once(error: Exception):
+    request = Failing(error)
+    with pytest.raises(ModelRejectedError) as rejected:
+        await request.result()
+    assert request.asked == 1
+    assert request.told == []
+    assert rejected.value.__cause__ is error
+
+
+async def test_the_service_s_own_words_are_passed_on():
+    with pytest.raises(ModelRejectedError, match=r"^the model service answered 400: max_tokens: too large$"):
+        await Failing(answered(400, "max_tokens: too large")).result()
+    broken = Failing(answered(200, "Overloaded", kind="overloaded_error"))
+    await broken.result()
+    assert broken.told == ["the model service broke its reply off: Overloaded"]
+
+
+async def test_an_answer_that_is_no_json_still_says_something():
+    response = httpx2.Response(403, request=REQUEST, text="<html>proxy</html>")
+    with pytest.raises(ModelRejectedError, match="answered 403: <html>proxy"):
+        await Failing(anthropic.APIStatusError("<html>proxy</html>", response=response, body="<html>")).result()
+
+
+async def test_a_bug_is_not_tried_again():
+    request = Failing(KeyError("a bug"))
+    with pytest.raises(KeyError):
+        await request.result()
+    assert request.asked == 1
+
+
+async def test_seven_tries_then_unavailable():
+    request = Failing(answered(529, "Overloaded"), times=100)
+    with pytest.raises(ModelUnavailableError, match=r"529: Overloaded \(tried 7 times\)"):
+        await request.result()
+    assert request.asked == 7
+    assert len(request.told) == 6
+
+
+async def test_waits_double_up_to_a_ceiling_with_jitter(waits: list[float]):
+    with pytest.raises(ModelUnavailableError):
+        await Failing(answered(500), times=100).result(Patience(tries=10))
+    ceilings = [1, 2, 4, 8, 16, 32, 60, 60, 60]
+    assert len(waits) == len(ceilings)
+    assert all(ceiling / 2 <= wait <= ceiling for wait, ceiling in zip(waits, ceilings, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("header", "least", "most"), [("30", 30, 30), ("0", 0.5, 1), ("300", 300, 300), ("-5", 0.5, 1)]
+)
+async def test_waits_at_least_as_long_as_the_service_asks(waits: list[float], header: str, least: float, most: float):
+    """But never less than it would by itself: an answer of 0 is no leave to hammer on."""
+    await Failing(answered(429, retry_after=header)).result(Patience())
+    (wait,) = waits
+    assert least <= wait <= most
+
+
+@pytest.mark.parametrize("header", ["nan", "inf", "Wed, 21 Oct 2026 07:28:00 GMT", "soon", ""])
+async def test_a_retry_after_without_seconds_is_passed_over(waits: list[float], header: str):
+    assert await Failing(answered(503, retry_after=header)).result(Patience()) == "a reply"
+    assert waits[0] <= 1
+
+
+@pytest.mark.parametrize(
+    ("header", "delay"), [("301", timedelta(seconds=301)), ("3600", timedelta(hours=1)), ("1e300", timedelta(days=1))]
+)
+async def test_longer_than_a_slot_is_worth_is_put_off(header: str, delay: timedelta):
+    request = Failing(answered(429, "Slow down", retry_after=header))
+    with pytest.raises(PostponedError, match="429: Slow down") as postponed:
+        await request.result(Patience())
+    assert postponed.value.delay == delay
+    assert request.asked == 1
+
+
+async def test_the_last_try_is_put_off_too():
+    request = Failing(answered(429, retry_after="3600"))
+    with pytest.raises(PostponedError):
+        await request.result(Patience(tries=1))
+
+
+async def test_a_cancel_ends_the_wait():
+    waiting = asyncio.Event()
+
+    async def on_retry(_: str) -> None:
+        waiting.set()
+
+    request: Callable[[], Awaitable[str]] = Failing(answered(500), times=100)
+    task = asyncio.create_task(retrying(request, patience=Patience(shortest_seconds=3600), on_retry=on_retry))
+    async with asyncio.timeout(30):
+        await waiting.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
