@@ -156,9 +156,7 @@ class Agent:
         self.running = running(fleet.domain.units)
         self._bus = bus or fleet.bus
         tools = Tools(settings, self.running, self._claude, self._vcs, fleet.bus, asyncio.Semaphore(2))
-        self.worker = Worker(
-            tools, running=self.running, bus=self._bus, heartbeat=self.heartbeat, name=node.name
-        )
+        self.worker = Worker(tools, running=self.running, bus=self._bus, heartbeat=self.heartbeat, name=node.name)
         self._background: list[asyncio.Task[Any]] = []
 
     def start(self) -> None:
