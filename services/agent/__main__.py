@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 
-from services.agent.attempt import Tools
+from services.agent.attempt import Attempt, Tools
 from services.agent.model import Claude
 from services.agent.settings import AgentSettings
 from services.agent.vcs_client import VcsClient
@@ -44,7 +44,14 @@ async def serve(stop: asyncio.Event) -> None:
     )
     running = Running(Units(database, ring=lambda: bus.ring(subjects.EVENTS_DOORBELL)))
     tools = Tools(settings, running, claude, vcs, bus, asyncio.Semaphore(_SEARCHES))
-    worker = Worker(tools, running=running, bus=bus, heartbeat=heartbeat, name=node.name)
+    worker = Worker(
+        lambda run: Attempt(run, tools),
+        running=running,
+        bus=bus,
+        heartbeat=heartbeat,
+        name=node.name,
+        capacity=settings.agent_capacity,
+    )
     async with serve_health("agent", settings.health_address, {"postgres": database.check, "nats": bus.check}):
         await bus.start()
         heartbeat.start()

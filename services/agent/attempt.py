@@ -128,14 +128,14 @@ class Attempt:
             await self._tools.vcs.release(self._hold)
 
     async def _work_in_time(self) -> None:
-        seconds = self._run.options.deadline_seconds
-        deadline = asyncio.timeout(seconds)
+        deadline = asyncio.timeout(self._run.seconds_left)
         try:
             async with deadline:
                 await self._work()
         except TimeoutError as error:
             if not deadline.expired():  # somebody else's: a bug here, as it should have been told otherwise
                 raise
+            seconds = self._run.options.deadline_seconds
             raise RunFailedError(ExitReason.TIMED_OUT, f"not finished within {seconds} s") from error
 
     async def _work(self) -> None:

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
-from typing import assert_never
+from functools import partial
+from typing import Any, Protocol, assert_never
 from uuid import UUID
 
 from google.protobuf.message import DecodeError
 from nats.errors import Error as NatsError
 
-from services.agent.attempt import Attempt, Tools
 from services.contracts import subjects
 from services.contracts.v1.commands_pb2 import RunControl, WorkOrder
 from services.contracts.words import Queue
 from services.jobs.errors import LeaseLostError
 from services.jobs.heartbeat import Ending, Heartbeat
 from services.jobs.models import ClaimedRun
-from services.jobs.running import Running
+from services.jobs.running import Order, Running
 from services.runtime.jetstream import Bus, Message
 from services.runtime.lifecycle import Capacity
 from services.runtime.postgres import StoreUnavailableError
@@ -32,6 +32,7 @@ log = logger("agent.worker")
 
 RUN_QUEUES = (Queue.CODE, Queue.TASK, Queue.REVIEW)
 ALL_CONTROLS = "qd.ctl.*"
+_NAK_SECONDS = 0.1
 
 
 class Stop(StrEnum):
@@ -57,15 +58,36 @@ class _Live:
             self.task.cancel()
 
 
+class Work(Protocol):
+    """What is done for one claimed run."""
+
+    async def work(self) -> None:
+        """Do it and record how it ended; when cancelled, record nothing."""
+
+    async def release(self) -> None:
+        """Remove what it left on this node."""
+
+
 class Worker:
-    def __init__(self, tools: Tools, *, running: Running, bus: Bus, heartbeat: Heartbeat, name: str) -> None:
-        """``name``: the node's, which the runs are claimed under."""
-        self._tools = tools
+    def __init__(
+        self,
+        begin: Callable[[ClaimedRun], Work],
+        *,
+        running: Running,
+        bus: Bus,
+        heartbeat: Heartbeat,
+        name: str,
+        capacity: int,
+    ) -> None:
+        """``begin``: what to do for a run. ``name``: the node's, which runs are claimed under. ``capacity``: runs at
+        once.
+        """
+        self._begin = begin
         self._running = running
         self._bus = bus
         self._heartbeat = heartbeat
         self._name = name
-        self._capacity = Capacity(tools.settings.agent_capacity)
+        self._capacity = Capacity(capacity)
         self._live: dict[UUID, _Live] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._draining = False
@@ -75,19 +97,24 @@ class Worker:
         orders = self._bus.pull(
             subjects.WORK_STREAM, subjects.work(queue), subjects.work_consumer(queue), batch=self._capacity.free
         )
-        async for message in orders:
-            if self._capacity.busy >= self._capacity.total:
-                # Every queue has a fetch under way, and the places that this one counted on are taken.
-                await _tell(message.nak())
-                continue
-            self._capacity.take()
-            task = asyncio.create_task(self._take(message), name="attempt")
-            self._tasks.add(task)
-            task.add_done_callback(self._ended)
+        async for messages in orders:
+            free = self._capacity.total - self._capacity.busy
+            for message in messages[free:]:
+                # Every queue has a request under way, and the places that this one counted on are taken.
+                await _tell(message.nak(delay=_NAK_SECONDS))
+            if taken := messages[:free]:
+                self._capacity.take(len(taken))
+                self._start(self._take(taken), "claims", places=0)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _start(self, work: Coroutine[Any, Any, None], name: str, *, places: int) -> None:
+        """Run ``work`` beside everything else; it occupies ``places`` of the capacity, which are free at its end."""
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(partial(self._ended, places=places))
+
+    def _ended(self, task: asyncio.Task[None], *, places: int) -> None:
         self._tasks.discard(task)
-        self._capacity.give_back()
+        self._capacity.give_back(places)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("an attempt ended on a bug; its lease runs out", exc_info=error)
 
@@ -112,30 +139,27 @@ class Worker:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=timeout.total_seconds() / 2)
 
-    async def _take(self, message: Message) -> None:
+    async def _take(self, messages: Sequence[Message]) -> None:
+        """Claim what ``messages`` order, in one transaction, and begin with each run that is ours now."""
         claimed_at = time.monotonic()
+        begun = 0
         try:
-            run = await self._claimed(message)
+            orders = [order for message in messages if (order := _order(message)) is not None]
+            claimed = await self._running.claim(orders, agent=self._name) if orders else {}
+            for run in claimed.values():
+                self._start(self._see_through(run, claimed_at), f"attempt of {run.hold.run_id}", places=1)
+                begun += 1
         except StoreUnavailableError:
-            return  # not acknowledged: it comes again
-        await _tell(message.ack())
-        if run is not None:
-            await self._see_through(run, claimed_at)
-
-    async def _claimed(self, message: Message) -> ClaimedRun | None:
-        """The run that ``message`` orders; None where the order is stale, or none at all."""
-        try:
-            order = WorkOrder.FromString(message.data)
-            run_id, job_id = UUID(order.run_id), UUID(order.job_id)
-        except (DecodeError, ValueError):
-            log.exception("not a work order, thrown away", subject=message.subject)
-            return None
-        return await self._running.claim(run_id, job_id, dispatch=order.dispatch, agent=self._name)
+            return  # not acknowledged: they come again
+        finally:
+            self._capacity.give_back(len(messages) - begun)
+        for message in messages:
+            await _tell(message.ack())
 
     async def _see_through(self, run: ClaimedRun, claimed_at: float) -> None:
         """Work on ``run`` under its lease, and say how it ended where it was stopped from outside."""
         hold = run.hold
-        attempt = Attempt(run, self._tools)
+        attempt = self._begin(run)
         live = _Live(run, asyncio.create_task(attempt.work(), name=f"run {hold.run_id}"))
         self._live[hold.run_id] = live
         self._heartbeat.hold(hold.run_id, hold.token, claimed_at=claimed_at, on_end=_ender(live))
@@ -180,6 +204,16 @@ class Worker:
                 log.warning("lease lost", run=str(live.run.hold.run_id), attempt=live.run.hold.attempt)
             case _:
                 assert_never(live.stop)
+
+
+def _order(message: Message) -> Order | None:
+    """What ``message`` orders; None where it is no work order."""
+    try:
+        order = WorkOrder.FromString(message.data)
+        return Order(UUID(order.run_id), UUID(order.job_id), order.dispatch)
+    except (DecodeError, ValueError):
+        log.exception("not a work order, thrown away", subject=message.subject)
+        return None
 
 
 async def _tell(telling: Awaitable[None]) -> None:

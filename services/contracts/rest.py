@@ -26,6 +26,7 @@ from services.contracts.words import (
     JobState,
     Outcome,
     Publish,
+    Queue,
     RunState,
 )
 
@@ -92,7 +93,15 @@ class JobOptions(Request):
     )
     max_attempts: Annotated[int, Field(ge=1, le=10)] = Field(3, description="most attempts a run")
     deadline_seconds: Annotated[int, Field(ge=1, le=86_400)] = Field(
-        1_800, description="wall time of one attempt, in seconds"
+        1_800,
+        description="wall time that agents may work on a run, over all its attempts, in seconds; time in the queue or "
+        "waiting for the user does not count",
+    )
+    queue_deadline_seconds: Annotated[int, Field(ge=1, le=2_592_000)] | None = Field(
+        None, description="a run that stays queued for longer fails; default: it may wait for ever"
+    )
+    idle_limit_seconds: Annotated[int, Field(ge=1, le=2_592_000)] = Field(
+        86_400, description="a conversation whose user says nothing for so long is ended"
     )
     commit_message: Annotated[Text, Field(min_length=1, max_length=5_000)] | None = Field(
         None, description="default: the job's name, else the prompt's first line"
@@ -121,6 +130,32 @@ class JobRequest(Request):
         if self.not_before is not None and not FIRST_YEAR <= self.not_before.year <= LAST_YEAR:
             raise FieldError("notBefore", f"must be in the years {FIRST_YEAR} to {LAST_YEAR}")
         return self
+
+
+class RetryRequest(Request):
+    only: Literal["all", "failed"] = Field(
+        "all", description="`failed`: only the runs that did not complete; `all`: every run of the job"
+    )
+    resume: bool = Field(
+        default=False, description="begin from the checkpoints of the old runs; default: from the beginning"
+    )
+
+
+class MessageRequest(Request):
+    text: Annotated[Text, Field(min_length=1, max_length=MAX_PROMPT_CHARACTERS), AfterValidator(_refuse_blank)]
+    run_id: Annotated[UUID, Field(strict=False)] | None = Field(
+        None, description="which run; needed where the job has several"
+    )
+    interrupt: bool = Field(
+        default=False,
+        description="deliver it at once, breaking off what the model is saying; default: at its turn's end",
+    )
+
+
+class CompleteRequest(Request):
+    run_id: Annotated[UUID, Field(strict=False)] | None = Field(
+        None, description="which run; default: every run that is not final"
+    )
 
 
 class FieldError(ValueError):
@@ -240,6 +275,48 @@ class RunPage(Page):
 
 class ChangesetPage(Page):
     items: list[Changeset]
+
+
+class Message(Model):
+    """What a user said to a run."""
+
+    run_id: UUID
+    number: int = Field(description="1, 2, 3 … within the run")
+    text: str
+    interrupt: bool
+    created_at: datetime
+    read_at: datetime | None = Field(description="when it became part of the conversation")
+
+
+Slots = Annotated[int, Field(ge=0, le=100_000)]
+
+
+class Both(Model):
+    """What a client may read, change and send back: unknown fields are refused."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True, extra="forbid", strict=True)
+
+
+class NamedLimits(Both):
+    default: Slots | None = Field(None, description="for each that is not named; null: no limit")
+    by_name: Annotated[dict[str, Slots], Field(max_length=10_000)] = Field(default_factory=dict)
+
+
+class Limits(Both):
+    """How many runs may hold a slot at once. What is null or missing has no limit of its own."""
+
+    fleet: Slots | None = Field(None, description="in all; the agents' capacity bounds it too")
+    queues: dict[Annotated[Queue, Field(strict=False)], Slots] = Field(
+        default_factory=dict, description="by `code`, `task`, `review`"
+    )
+    client: NamedLimits = Field(default_factory=lambda: NamedLimits.model_validate({}), description="by client's name")
+    repository: NamedLimits = Field(
+        default_factory=lambda: NamedLimits.model_validate({}), description="by URL, as jobs give it"
+    )
+    queued_jobs: NamedLimits = Field(
+        default_factory=lambda: NamedLimits.model_validate({}),
+        description="how many jobs of a client may be queued at once, by client's name; more are refused",
+    )
 
 
 class TranscriptMessage(Model):

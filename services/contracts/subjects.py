@@ -12,12 +12,18 @@ EVENTS_STREAM = "EVENTS"
 
 COMMAND_SUBMIT = "qd.cmd.job.submit"
 COMMAND_CANCEL = "qd.cmd.job.cancel"
+COMMAND_MESSAGE = "qd.cmd.job.message"
 ALL_COMMANDS = "qd.cmd.>"
 ALL_WORK = "qd.work.*"
 ALL_EVENTS = "qd.evt.>"
 
 EVENTS_DOORBELL = "qd.ctl.events"
 """Core NATS: durable events were committed and wait to be published."""
+
+SEQUENCE_HEADER = "Qd-Sequence"
+"""Of a durable event's message: its place over all jobs, from 1, without holes."""
+CLIENT_HEADER = "Qd-Client"
+"""Of a durable event's message: whose job it is about."""
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]+")
 

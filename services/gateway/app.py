@@ -18,7 +18,10 @@ from services.gateway.tracing import add_headers, traced
 from services.gateway.web.changeset import PATH, changeset_page
 from services.jobs.cancelling import Cancelling
 from services.jobs.eventlog import EventLog
+from services.jobs.limits import LimitSetting
+from services.jobs.messaging import Messaging
 from services.jobs.reading import Reading
+from services.jobs.retrying import Retrying
 from services.jobs.submission import Submissions
 from services.jobs.unit import Units
 from services.runtime.jetstream import Bus
@@ -39,6 +42,9 @@ def assemble(database: Database, bus: Bus, *, api_key: str | None) -> Gateway:
         submissions=submissions,
         reading=Reading(database),
         cancelling=Cancelling(units),
+        retrying=Retrying(units, submissions),
+        messaging=Messaging(units),
+        limits=LimitSetting(units),
         log=EventLog(database),
         authenticator=Authenticator(submissions, api_key),
         commands=Commands(bus),

@@ -12,7 +12,8 @@ from aiohttp import web
 
 from services.gateway.credentials import basic_key, bearer_key
 from services.gateway.problems import ProblemError
-from services.jobs.submission import Client, Submissions
+from services.jobs.models import Client
+from services.jobs.submission import Submissions
 from services.runtime.postgres import StoreUnavailableError
 
 Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -40,7 +41,7 @@ class Authenticator:
     async def store_bootstrap_key(self) -> None:
         """Raises ``StoreUnavailableError``; safe to run again."""
         if self._bootstrap_key is not None:
-            await self._submissions.ensure_client(BOOTSTRAP_CLIENT, self._bootstrap_key)
+            await self._submissions.ensure_client(BOOTSTRAP_CLIENT, self._bootstrap_key, is_operator=True)
         self.is_ready = True
 
     async def client_of(self, api_key: str) -> Client | None:

@@ -11,7 +11,10 @@ from services.gateway.commands import Commands
 from services.gateway.events.hub import Hub
 from services.jobs.cancelling import Cancelling
 from services.jobs.eventlog import EventLog
+from services.jobs.limits import LimitSetting
+from services.jobs.messaging import Messaging
 from services.jobs.reading import Reading
+from services.jobs.retrying import Retrying
 from services.jobs.submission import Submissions
 from services.runtime.jetstream import Bus
 from services.runtime.postgres import Database
@@ -24,6 +27,9 @@ class Gateway:
     submissions: Submissions
     reading: Reading
     cancelling: Cancelling
+    retrying: Retrying
+    messaging: Messaging
+    limits: LimitSetting
     log: EventLog
     authenticator: Authenticator
     commands: Commands

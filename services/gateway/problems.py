@@ -13,8 +13,13 @@ from services.jobs.errors import (
     BadCursorError,
     IdempotencyMismatchError,
     JobsError,
+    NotAllowedError,
     NotCancellableError,
     NotFoundError,
+    NotRetryableError,
+    NotWaitingError,
+    TooManyQueuedError,
+    UnknownClientError,
 )
 from services.runtime.postgres import StoreUnavailableError
 from services.runtime.telemetry import logger
@@ -26,6 +31,11 @@ _STATUS: Mapping[type[JobsError], int] = {
     NotFoundError: 404,
     IdempotencyMismatchError: 422,
     NotCancellableError: 409,
+    NotRetryableError: 409,
+    NotWaitingError: 409,
+    NotAllowedError: 403,
+    UnknownClientError: 400,
+    TooManyQueuedError: 429,
     BadCursorError: 400,
 }
 _FIELD: Mapping[type[JobsError], str] = {IdempotencyMismatchError: "Idempotency-Key", BadCursorError: "cursor"}
@@ -81,7 +91,8 @@ def _of_domain(error: JobsError) -> ProblemError:
         raise error
     field = _FIELD.get(type(error))
     errors = [ProblemField(field=field, message=str(error))] if field else []
-    return ProblemError(status, str(error), errors=errors)
+    headers = {"Retry-After": str(RETRY_AFTER_SECONDS)} if status == HTTPStatus.TOO_MANY_REQUESTS else None
+    return ProblemError(status, str(error), errors=errors, headers=headers)
 
 
 def _of_http(request: web.Request, error: web.HTTPException) -> ProblemError:

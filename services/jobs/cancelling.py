@@ -7,9 +7,9 @@ from uuid import UUID
 
 from services.contracts.words import EventKind, JobState, RunState
 from services.jobs.errors import NotCancellableError, NotFoundError
+from services.jobs.models import Client
 from services.jobs.scheduling import STATEMENTS, cancel_locked
 from services.jobs.states import RunTransition, sources
-from services.jobs.submission import Client
 from services.jobs.unit import Draft, Unit, Units
 from services.runtime.postgres import Record
 

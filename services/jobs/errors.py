@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class JobsError(Exception):
     """Base of the domain's errors."""
@@ -19,6 +21,34 @@ class IdempotencyMismatchError(JobsError):
 
     def __init__(self) -> None:
         super().__init__(str(self.__doc__))
+
+
+class TooManyQueuedError(JobsError):
+    """The client has as many jobs queued as it may."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(
+            f"{most} jobs of yours are queued already, which is your limit; submit again when some have started"
+        )
+
+
+class NotAllowedError(JobsError):
+    """The client may not do this."""
+
+
+class UnknownClientError(JobsError):
+    """A limit names a client that there is not."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        super().__init__(f"there is no client named {', '.join(names)}")
+
+
+class NotRetryableError(JobsError):
+    """The job is not at its end, or has nothing to do again."""
+
+
+class NotWaitingError(JobsError):
+    """Nobody can hear the message: the run has ended, or it holds no conversation."""
 
 
 class NotCancellableError(JobsError):

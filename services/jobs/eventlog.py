@@ -1,8 +1,7 @@
-"""The durable event log as it is read: by a job's watchers, and by the one publisher that sends it to NATS."""
+"""The durable event log as its watchers read it: of one job, or of all that a client has."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -12,9 +11,11 @@ import orjson
 
 from services.contracts.words import EventKind
 from services.jobs.unit import SQL
-from services.runtime.postgres import Connection, Database, Record, Statements
+from services.runtime.postgres import Database, Record, Statements
 
 _STATEMENTS = Statements(SQL / "reading.sql")
+_SEARCHED = 20_000
+"""How many sequences one page of a client's events looks through at most."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,9 @@ class LoggedEvent:
     kind: EventKind
     data: dict[str, Any]
     created_at: datetime
+    client_id: UUID | None = None
+    sequence: int | None = None
+    """Its place over all jobs, in the order of publication; None: not published yet."""
 
     def encoded(self) -> bytes:
         """The proto3 JSON form of the protobuf `Event`."""
@@ -42,6 +46,17 @@ class LoggedEvent:
             time=self.created_at,
             data=self.data,
         )
+
+
+@dataclass(frozen=True)
+class Page:
+    """A part of a client's published events. ``through``: all of its events up to this sequence are in the pages
+    given so far.
+    """
+
+    events: list[LoggedEvent]
+    through: int
+    is_last: bool
 
 
 def encode_event(
@@ -78,22 +93,32 @@ class EventLog:
         """The job's events above ``number``, in order, at most ``most``."""
         async with self._database.connection() as connection:
             rows = await _STATEMENTS.rows(connection, "events_after", job_id=job_id, after=number, most=most)
-        return [_event(row) for row in rows]
+        return [event_of(row) for row in rows]
 
-    async def unpublished(self, connection: Connection, *, most: int) -> list[LoggedEvent]:
-        rows = await _STATEMENTS.rows(connection, "unpublished_events", most=most)
-        return [_event(row) for row in rows]
+    async def published_after(self, client_id: UUID, sequence: int, *, most: int = 500) -> Page:
+        """The client's published events behind ``sequence``, in order, at most ``most``.
 
-    async def mark_published(self, connection: Connection, events: Sequence[LoggedEvent]) -> None:
-        await _STATEMENTS.execute(
-            connection,
-            "mark_published",
-            job_ids=[event.job_id for event in events],
-            numbers=[event.number for event in events],
-        )
+        The search is bounded: a page may be empty and still have come further.
+        """
+        async with self._database.connection() as connection:
+            last: int = await _STATEMENTS.value(connection, "last_published")
+            through = min(last, sequence + _SEARCHED)
+            rows = await _STATEMENTS.rows(
+                connection, "published_range", client_id=client_id, after=sequence, through=through, most=most
+            )
+        events = [event_of(row) for row in rows]
+        if len(rows) == most:
+            through = rows[-1]["sequence"]
+        return Page(events, max(through, sequence), is_last=through >= last)
+
+    async def first_kept(self) -> int | None:
+        """The lowest sequence whose event is still kept; None where there is none."""
+        async with self._database.connection() as connection:
+            first: int | None = await _STATEMENTS.value(connection, "first_kept")
+        return first
 
 
-def _event(row: Record) -> LoggedEvent:
+def event_of(row: Record) -> LoggedEvent:
     return LoggedEvent(
         id=row["id"],
         job_id=row["job_id"],
@@ -103,4 +128,6 @@ def _event(row: Record) -> LoggedEvent:
         kind=EventKind(row["kind"]),
         data=row["data"],
         created_at=row["created_at"],
+        client_id=row["client_id"],
+        sequence=row["sequence"],
     )

@@ -14,6 +14,16 @@ from services.jobs.unit import Draft
 
 
 @dataclass(frozen=True)
+class Client:
+    """A tenant: whose jobs these are."""
+
+    id: UUID
+    name: str
+    is_operator: bool = False
+    """May change what concerns everybody."""
+
+
+@dataclass(frozen=True)
 class Hold:
     """Proof of holding a run: which attempt, and its fencing token."""
 
@@ -56,6 +66,8 @@ class ClaimedRun:
     branch: str | None
     turns: int
     attempts_spent: int
+    seconds_left: float
+    """Wall time that agents may still work on it."""
     created_at: datetime
     messages: Sequence[StoredMessage]
     tree: SavedTree | None
@@ -81,6 +93,8 @@ class Checkpoint:
     usage: Usage | None = None
     """Set where the step ends a request to the model: counts one turn."""
     events: Sequence[Draft] = ()
+    read_through: int = 0
+    """The highest number of the user's messages that ``messages`` has taken up; 0: none."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import orjson
 from services.contracts import rest
 from services.contracts.words import ChangesetState, JobKind, JobState
 from services.jobs.errors import BadCursorError, NotFoundError
-from services.jobs.submission import Client
+from services.jobs.models import Client
 from services.jobs.unit import SQL
 from services.runtime.postgres import Connection, Database, Record, Statements
 

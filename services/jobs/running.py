@@ -6,6 +6,7 @@ Every write carries the lease token; one that no longer holds the run raises ``L
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -20,41 +21,63 @@ from services.jobs.models import Checkpoint, ClaimedRun, Commit, Hold, SavedTree
 from services.jobs.scheduling import LEASE, cancel_locked
 from services.jobs.states import RunTransition, sources
 from services.jobs.unit import SQL, Draft, Unit, Units
-from services.runtime.postgres import Connection, Record, Statements
+from services.runtime.batching import Batcher
+from services.runtime.postgres import TRANSIENT, Connection, Record, Statements
 
 _STATEMENTS = Statements(SQL / "running.sql")
 _MAX_ERROR_CHARACTERS = 4_000
 
 
+_MOST_COMPLETIONS = 256
+
+
+@dataclass(frozen=True)
+class Order:
+    """A work order, as it came."""
+
+    run_id: UUID
+    job_id: UUID
+    dispatch: int
+
+
+@dataclass(frozen=True)
+class _Completion:
+    hold: Hold
+    outcome: Outcome
+    summary: str
+
+
 class Running:
     def __init__(self, units: Units) -> None:
         self._units = units
+        self._complete = Batcher[_Completion, None](self._complete_all, most=_MOST_COMPLETIONS, transient=TRANSIENT)
 
-    async def claim(self, run_id: UUID, job_id: UUID, *, dispatch: int, agent: str) -> ClaimedRun | None:
-        """Take the run for a new attempt; None where its work order is stale or the run is to be cancelled.
+    async def claim(self, orders: Sequence[Order], *, agent: str) -> dict[UUID, ClaimedRun]:
+        """Take the runs that are ordered, each for a new attempt; those whose order is stale or that are to be
+        cancelled are not in the answer.
 
-        ``agent``: the process's unique name, which its lease is renewed under.
+        ``agent``: the process's unique name, which its leases are renewed under.
         """
-        token = uuid4()
+        newest = {order.run_id: order for order in sorted(orders, key=lambda order: order.dispatch)}
 
-        async def work(unit: Unit) -> ClaimedRun | None:
-            row = await _STATEMENTS.row(
+        async def work(unit: Unit) -> dict[UUID, ClaimedRun]:
+            rows = await _STATEMENTS.rows(
                 unit.connection,
-                "claim_run",
-                run_id=run_id,
-                dispatch=dispatch,
-                token=token,
+                "claim_runs",
+                run_ids=list(newest),
+                dispatches=[order.dispatch for order in newest.values()],
+                tokens=[uuid4() for _ in newest],
                 agent=agent,
+                lease=LEASE,
                 sources=sources(RunTransition.CLAIM),
             )
-            if row is None:
-                return None
-            await grant_lease(unit.connection, run_id, kind="run", token=token, holder=agent)
-            unit.count(job_id, started=1 if row["attempt"] == 1 else 0)
-            unit.tell(job_id, Draft(EventKind.RUN_STARTED, {"agent": agent}), run_id=run_id, attempt=row["attempt"])
-            return await _claimed(unit.connection, row, token)
+            for row in rows:
+                unit.count(row["job_id"], started=1 if row["attempt"] == 1 else 0)
+                started = Draft(EventKind.RUN_STARTED, {"agent": agent})
+                unit.tell(row["job_id"], started, run_id=row["id"], attempt=row["attempt"])
+            return {row["id"]: await _claimed(unit.connection, row) for row in rows}
 
-        return await self._units.run([job_id], work)
+        return await self._units.run([order.job_id for order in newest.values()], work)
 
     async def holds(self, run_id: UUID, *, attempt: int, token: UUID) -> bool:
         """Whether ``token`` holds the run now; without a lock."""
@@ -100,12 +123,26 @@ class Running:
 
     async def complete(self, hold: Hold, outcome: Outcome, *, summary: str) -> None:
         """End the run without a publication: no changes, or an answer."""
+        await self._complete(_Completion(hold, outcome, storable(summary)))
 
-        async def work(unit: Unit) -> None:
-            await _fenced(unit, hold)
-            await _complete(unit, hold, outcome, summary)
+    async def _complete_all(self, completions: Sequence[_Completion]) -> Sequence[Exception | None]:
+        async def work(unit: Unit) -> set[UUID]:
+            rows = await _STATEMENTS.rows(
+                unit.connection,
+                "complete_runs",
+                run_ids=[each.hold.run_id for each in completions],
+                tokens=[each.hold.token for each in completions],
+                outcomes=[each.outcome.value for each in completions],
+                summaries=[each.summary for each in completions],
+            )
+            done = {row["id"] for row in rows}
+            for each in completions:
+                if each.hold.run_id in done:
+                    _tell_completed(unit, each.hold, each.outcome, each.summary)
+            return done
 
-        await self._units.run([hold.job_id], work)
+        done = await self._units.run([each.hold.job_id for each in completions], work)
+        return [None if each.hold.run_id in done else _lost(each.hold) for each in completions]
 
     async def deliver(self, hold: Hold, commit: Commit, *, publish: bool, summary: str) -> UUID:
         """Store the changeset; with ``publish`` its publication is queued, else the run completes as `stored`.
@@ -151,7 +188,7 @@ class Running:
                 unit.connection, "requeue", run_id=hold.run_id, error=words, spent=spent, delay=delay
             )
             await _drop_lease(unit, hold)
-            unit.count(hold.job_id, active=-1)
+            unit.count(hold.job_id, active=-1, queued=+1)
             _tell_all(unit, hold, [Draft(EventKind.RUN_REQUEUED, {"reason": reason, "error": words or ""})])
 
         await self._units.run([hold.job_id], work)
@@ -197,11 +234,16 @@ async def grant_lease(connection: Connection, identifier: UUID, *, kind: str, to
     )
 
 
-async def _claimed(connection: Connection, row: Record, token: UUID) -> ClaimedRun:
-    messages = await _STATEMENTS.rows(connection, "transcript", run_id=row["id"])
-    saved = await _STATEMENTS.row(connection, "checkpoint", run_id=row["id"])
+async def _claimed(connection: Connection, row: Record) -> ClaimedRun:
+    messages: list[Record] = []
+    saved: Record | None = None
+    if row["resumes"] is not None and row["attempt"] == 1:
+        await _STATEMENTS.execute(connection, "resume", run_id=row["id"], resumes=row["resumes"])
+    if row["resumes"] is not None or row["attempt"] > 1:  # else it cannot have left anything yet
+        messages = await _STATEMENTS.rows(connection, "transcript", run_id=row["id"])
+        saved = await _STATEMENTS.row(connection, "checkpoint", run_id=row["id"])
     return ClaimedRun(
-        hold=Hold(row["id"], row["job_id"], row["attempt"], token),
+        hold=Hold(row["id"], row["job_id"], row["attempt"], row["lease_token"]),
         kind=JobKind(row["kind"]),
         prompt=row["prompt"],
         name=row["name"],
@@ -212,6 +254,7 @@ async def _claimed(connection: Connection, row: Record, token: UUID) -> ClaimedR
         branch=row["branch"],
         turns=row["turns"],
         attempts_spent=row["attempts_spent"],
+        seconds_left=row["seconds_left"],
         created_at=row["created_at"],
         messages=[StoredMessage(m["number"], m["role"], m["body"]) for m in messages],
         tree=SavedTree(saved["patch"], saved["read_versions"]) if saved else None,
@@ -220,7 +263,11 @@ async def _claimed(connection: Connection, row: Record, token: UUID) -> ClaimedR
 
 async def _fenced(unit: Unit, hold: Hold) -> None:
     if await _STATEMENTS.row(unit.connection, "held", run_id=hold.run_id, token=hold.token) is None:
-        raise LeaseLostError(f"run {hold.run_id} is not held by attempt {hold.attempt} any more, or is to be cancelled")
+        raise _lost(hold)
+
+
+def _lost(hold: Hold) -> LeaseLostError:
+    return LeaseLostError(f"run {hold.run_id} is not held by attempt {hold.attempt} any more, or is to be cancelled")
 
 
 async def _drop_lease(unit: Unit, hold: Hold) -> None:
@@ -263,6 +310,8 @@ async def _store(connection: Connection, hold: Hold, checkpoint: Checkpoint) -> 
             patch=checkpoint.tree.patch,
             read_versions=dict(checkpoint.tree.read_versions),
         )
+    if checkpoint.read_through:
+        await _STATEMENTS.execute(connection, "mark_read", run_id=hold.run_id, through=checkpoint.read_through)
     if checkpoint.usage is not None:
         used = checkpoint.usage
         await _STATEMENTS.execute(
@@ -281,6 +330,10 @@ async def _complete(unit: Unit, hold: Hold, outcome: Outcome, summary: str) -> N
     words = storable(summary)
     await _STATEMENTS.execute(unit.connection, "complete", run_id=hold.run_id, outcome=outcome.value, summary=words)
     await _drop_lease(unit, hold)
+    _tell_completed(unit, hold, outcome, words)
+
+
+def _tell_completed(unit: Unit, hold: Hold, outcome: Outcome, words: str) -> None:
     unit.count(hold.job_id, active=-1, completed=+1)
     data = {"state": RunState.COMPLETED.value, "outcome": outcome.value, "summary": words}
     _tell_all(unit, hold, [Draft(EventKind.RUN_FINISHED, data)])

@@ -1,4 +1,6 @@
-"""The scheduler's side of a run: admit, recall, lose. Each method is one idempotent transaction."""
+"""The scheduler's side of a run once it is under way: recall, lose, end what is overdue. Each method is one idempotent
+transaction over what a bounded query found.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from services.contracts.words import EventKind, ExitReason, Queue, RunState
+from services.contracts.words import EventKind, ExitReason, RunState
 from services.jobs.states import RunTransition, sources
 from services.jobs.unit import SQL, Draft, Unit, Units
 from services.runtime.postgres import Connection, Record, Statements
@@ -18,49 +20,13 @@ STATEMENTS = Statements(SQL / "scheduling.sql")
 LEASE = timedelta(seconds=8)
 """How long a run or changeset stays its holder's without a renewal."""
 MAX_TIMES_LOST = 5
-# Chosen once, at random; whoever holds this advisory lock is the one that admits.
-_ADMISSION_LOCK = 5_821_907_733
-
-
-@dataclass(frozen=True)
-class Dispatched:
-    """A work order that is to be sent."""
-
-    run_id: UUID
-    job_id: UUID
-    queue: Queue
-    dispatch: int
+DEADLINE_GRACE = timedelta(seconds=10)
+"""An agent ends a run at its deadline by itself; only after this does the sweep."""
 
 
 class Scheduling:
     def __init__(self, units: Units) -> None:
         self._units = units
-
-    async def admit(self, queue: Queue, *, slots: int) -> list[Dispatched]:
-        """Dispatch queued runs of ``queue`` while fewer than ``slots`` hold a slot."""
-
-        async def work(connection: Connection) -> list[Dispatched]:
-            if not await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", _ADMISSION_LOCK):
-                return []  # another scheduler is at it, or will be rung as we were
-            free = slots - await STATEMENTS.value(connection, "slots_held", queue=queue.value)
-            if free <= 0:
-                return []
-            rows = await STATEMENTS.rows(connection, "admissible", queue=queue.value, free=free)
-            unit = await Unit.lock(connection, [row["job_id"] for row in rows])
-            dispatched = await _dispatch(unit, [row["id"] for row in rows])
-            await unit.settle()
-            return dispatched
-
-        dispatched = await self._units.database.in_transaction(work)
-        if dispatched:
-            await self._units.ring()
-        return dispatched
-
-    async def live_capacity(self) -> int:
-        """How many runs the living agents can hold in all."""
-        async with self._units.database.connection() as connection:
-            capacity: int = await STATEMENTS.value(connection, "live_capacity", alive=LEASE)
-        return capacity
 
     async def forget_old(self) -> None:
         """Delete what nobody asks for any more: dead nodes, spent Idempotency-Keys."""
@@ -84,19 +50,27 @@ class Scheduling:
                 sources=sources(RunTransition.RECALL),
             )
             for row in rows:
-                unit.count(row["job_id"], active=-1)
+                unit.count(row["job_id"], active=-1, queued=+1)
                 _tell(unit, row, EventKind.RUN_REQUEUED, {"reason": "unclaimed"})
             return len(rows)
 
         return await self._units.run(found.job_ids, work) if found.ids else 0
 
-    async def lose_expired(self) -> int:
-        """Take runs from agents that stopped renewing: queued again, cancelled, or failed the fifth time."""
+    async def lose_expired(self, *, connected_for: timedelta) -> int:
+        """Take runs from agents that stopped renewing: queued again, cancelled, or failed the fifth time.
+
+        ``connected_for``: how long Postgres has been reachable from here.
+        """
         found = await self._found("expired_runs", lease=LEASE)
 
         async def work(unit: Unit) -> int:
             rows = await STATEMENTS.rows(
-                unit.connection, "take_expired", ids=found.ids, sources=sources(RunTransition.LOSE)
+                unit.connection,
+                "take_expired",
+                ids=found.ids,
+                sources=sources(RunTransition.LOSE),
+                lease=LEASE,
+                connected_for=connected_for,
             )
             fates: dict[str, list[Record]] = defaultdict(list)
             for row in rows:
@@ -105,6 +79,25 @@ class Scheduling:
             await _requeue_lost(unit, fates["requeue"])
             await _fail_lost(unit, fates["fail"])
             await cancel_locked(unit, fates["cancel"])
+            return len(rows)
+
+        return await self._units.run(found.job_ids, work) if found.ids else 0
+
+    async def end_overdue(self) -> int:
+        """Fail runs that were queued, or worked on, for longer than their job allows; return how many."""
+        found = await self._found("overdue", grace=DEADLINE_GRACE)
+
+        async def work(unit: Unit) -> int:
+            rows = await STATEMENTS.rows(
+                unit.connection,
+                "take_overdue",
+                ids=found.ids,
+                grace=DEADLINE_GRACE,
+                sources=sources(RunTransition.FAIL),
+            )
+            for row in rows:
+                await _fail_overdue(unit, row)
+            await STATEMENTS.execute(unit.connection, "drop_leases", ids=[row["id"] for row in rows])
             return len(rows)
 
         return await self._units.run(found.job_ids, work) if found.ids else 0
@@ -126,21 +119,14 @@ class Found:
 def _fate(row: Record) -> str:
     if row["cancel_requested"]:
         return "cancel"
-    return "fail" if row["times_lost"] + 1 >= MAX_TIMES_LOST else "requeue"
-
-
-async def _dispatch(unit: Unit, ids: list[UUID]) -> list[Dispatched]:
-    rows = await STATEMENTS.rows(unit.connection, "dispatch", ids=ids, sources=sources(RunTransition.ADMIT))
-    for row in rows:
-        unit.count(row["job_id"], active=+1)
-        _tell(unit, row, EventKind.RUN_DISPATCHED, {"dispatch": row["dispatch"]})
-    return [Dispatched(row["id"], row["job_id"], Queue(row["queue"]), row["dispatch"]) for row in rows]
+    return "fail" if row["counts"] and row["times_lost"] + 1 >= MAX_TIMES_LOST else "requeue"
 
 
 async def _requeue_lost(unit: Unit, rows: Sequence[Record]) -> None:
-    await STATEMENTS.execute(unit.connection, "requeue_lost", ids=[row["id"] for row in rows])
+    ids, counts = [row["id"] for row in rows], [row["counts"] for row in rows]
+    await STATEMENTS.execute(unit.connection, "requeue_lost", ids=ids, counts=counts)
     for row in rows:
-        unit.count(row["job_id"], active=-1)
+        unit.count(row["job_id"], active=-1, queued=+1)
         _tell(unit, row, EventKind.RUN_REQUEUED, {"reason": "lost"})
 
 
@@ -151,6 +137,18 @@ async def _fail_lost(unit: Unit, rows: Sequence[Record]) -> None:
         unit.count(row["job_id"], active=-1, failed=+1)
         data = {"state": RunState.FAILED.value, "exitReason": ExitReason.LOST.value, "error": error}
         _tell(unit, row, EventKind.RUN_FINISHED, data)
+
+
+async def _fail_overdue(unit: Unit, row: Record) -> None:
+    if row["state"] == RunState.QUEUED:
+        reason, error = ExitReason.QUEUE_TIMED_OUT, f"not started within {row['queue_seconds']} s"
+    else:
+        # Its agent should have ended it by itself at the deadline; the lease goes with it.
+        reason, error = ExitReason.TIMED_OUT, f"not finished within {row['run_seconds']} s"
+    await STATEMENTS.execute(unit.connection, "fail_run", id=row["id"], exit_reason=reason.value, error=error)
+    unit.count(row["job_id"], active=0 if row["state"] == RunState.QUEUED else -1, failed=+1)
+    data = {"state": RunState.FAILED.value, "exitReason": reason.value, "error": error}
+    _tell(unit, row, EventKind.RUN_FINISHED, data)
 
 
 async def cancel_locked(unit: Unit, rows: Sequence[Record]) -> None:

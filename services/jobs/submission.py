@@ -1,30 +1,31 @@
-"""How work comes in: clients and their keys, and a job with its runs in one transaction."""
+"""How work comes in: clients and their keys, and jobs with their runs, many in one transaction."""
 
 from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
+from services.contracts import rest
 from services.contracts.rest import JobRequest
-from services.contracts.words import EventKind, Queue
-from services.jobs.errors import IdempotencyMismatchError
-from services.jobs.unit import SQL, Draft, Unit, Units
-from services.runtime.postgres import Connection, Statements
+from services.contracts.words import JobState, Queue
+from services.jobs.errors import IdempotencyMismatchError, TooManyQueuedError
+from services.jobs.limits import limits_of
+from services.jobs.models import Client
+from services.jobs.unit import SQL, Units
+from services.runtime.batching import Batcher
+from services.runtime.postgres import TRANSIENT, Connection, Statements
 
 _STATEMENTS = Statements(SQL / "submission.sql")
 _SLUG_CHARACTERS = 40
-
-
-@dataclass(frozen=True)
-class Client:
-    """A tenant: whose jobs these are."""
-
-    id: UUID
-    name: str
+_MOST_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
@@ -32,18 +33,61 @@ class Submitted:
     job_id: UUID
     replayed: bool
     """The Idempotency-Key had already made this job."""
+    job: rest.Job | None = None
+    """As it was made; None where it was replayed."""
+
+
+@dataclass(frozen=True)
+class NewRun:
+    """One run of a job to be. ``branch``: None where its name is to be made up."""
+
+    repository: str | None
+    base_ref: str | None = None
+    branch: str | None = None
+    resumes: UUID | None = None
+    """Begins from the checkpoint of this run, on its base:"""
+    base_sha: str | None = None
+    base_branch: str | None = None
+
+
+@dataclass(frozen=True)
+class NewJob:
+    """One job to be. ``key``: the Idempotency-Key with the hash of its request."""
+
+    client: Client
+    request: JobRequest
+    key: tuple[str, bytes] | None = None
+    runs: Sequence[NewRun] = ()
+    retry_of: UUID | None = None
+    id: UUID = field(default_factory=uuid7)
+
+    @property
+    def queue(self) -> Queue:
+        return Queue(self.request.kind.value)
+
+    @classmethod
+    def of(cls, client: Client, request: JobRequest, *, key: str | None, body: bytes) -> NewJob:
+        """A run for each repository; a task without one gets a run without one."""
+        runs = [NewRun(repository.url, repository.base_ref) for repository in request.repositories] or [NewRun(None)]
+        return cls(client, request, keyed(key, body), runs)
 
 
 class Submissions:
     def __init__(self, units: Units) -> None:
         self._units = units
+        self._accept = Batcher[NewJob, Submitted](self._accept_all, most=_MOST_AT_ONCE, transient=TRANSIENT)
 
-    async def ensure_client(self, name: str, api_key: str) -> None:
-        """Make the client ``name`` with ``api_key``, or give it this key."""
+    async def ensure_client(self, name: str, api_key: str, *, is_operator: bool = False) -> None:
+        """Make the client ``name`` with ``api_key``, or give it this key. An operator stays one."""
 
         async def work(connection: Connection) -> None:
             await _STATEMENTS.execute(
-                connection, "ensure_client", id=uuid7(), name=name, api_key_hash=_hash(api_key.encode())
+                connection,
+                "ensure_client",
+                id=uuid7(),
+                name=name,
+                api_key_hash=_hash(api_key.encode()),
+                is_operator=is_operator,
             )
 
         await self._units.database.in_transaction(work)
@@ -52,75 +96,157 @@ class Submissions:
         """Who holds ``api_key``; None where nobody does."""
         async with self._units.database.connection() as connection:
             row = await _STATEMENTS.row(connection, "client_by_key", api_key_hash=_hash(api_key.encode()))
-        return Client(row["id"], row["name"]) if row else None
+        return Client(row["id"], row["name"], row["is_operator"]) if row else None
 
     async def submit(self, client: Client, request: JobRequest, *, key: str | None, body: bytes) -> Submitted:
         """Store the job and its runs; it is accepted once this returns.
 
         ``key``: the Idempotency-Key, kept 24 h; the same key with another ``body`` raises
-        ``IdempotencyMismatchError``. A task without a repository gets one run without one.
+        ``IdempotencyMismatchError``. Raises ``TooManyQueuedError``.
         """
-        job_id = uuid7()
+        return await self._accept(NewJob.of(client, request, key=key, body=body))
 
-        async def work(unit: Unit) -> Submitted:
-            connection = unit.connection
-            if key is not None:
-                hashed = _hash(body)
-                await _STATEMENTS.execute(
-                    connection, "claim_key", client_id=client.id, key=key, body_hash=hashed, job_id=job_id
-                )
-                holder = await _STATEMENTS.row(connection, "key_holder", client_id=client.id, key=key)
-                assert holder is not None
-                if holder["body_hash"] != hashed:
-                    raise IdempotencyMismatchError
-                if holder["job_id"] != job_id:
-                    return Submitted(holder["job_id"], replayed=True)
-            await _insert(connection, client, job_id, request)
-            await _tell_submitted(unit, connection, job_id, request)
-            return Submitted(job_id, replayed=False)
+    async def accept(self, job: NewJob) -> Submitted:
+        """Store a job that was put together by another use case; raises as ``submit`` does."""
+        return await self._accept(job)
 
-        return await self._units.run([], work)
+    async def _accept_all(self, jobs: Sequence[NewJob]) -> Sequence[Submitted | Exception]:
+        async def work(connection: Connection) -> list[Submitted | Exception]:
+            return await _Acceptance(connection, jobs).answers()
+
+        answers = await self._units.database.in_transaction(work)
+        if any(isinstance(answer, Submitted) and not answer.replayed for answer in answers):
+            await self._units.ring()
+        return answers
 
 
-async def _insert(connection: Connection, client: Client, job_id: UUID, request: JobRequest) -> None:
-    targets: list[tuple[str | None, str | None]] = [(r.url, r.base_ref) for r in request.repositories]
-    targets = targets or [(None, None)]
-    run_ids = [uuid7() for _ in targets]
-    await _STATEMENTS.execute(
-        connection,
-        "insert_job",
-        id=job_id,
-        client_id=client.id,
-        kind=request.kind.value,
+class _Acceptance:
+    """One transaction that stores those of ``jobs`` that may be stored, and finds the others' answers."""
+
+    def __init__(self, connection: Connection, jobs: Sequence[NewJob]) -> None:
+        self._connection = connection
+        self._jobs = jobs
+        self._answers: dict[UUID, Submitted | Exception] = {}
+
+    async def answers(self) -> list[Submitted | Exception]:
+        await self._claim_keys()
+        await self._refuse_too_many()
+        if new := [job for job in self._jobs if job.id not in self._answers]:
+            created = await _STATEMENTS.value(self._connection, "insert_jobs", **_columns(new))
+            for job in new:
+                self._answers[job.id] = Submitted(job.id, replayed=False, job=_as_made(job, created))
+        return [self._answers[job.id] for job in self._jobs]
+
+    async def _claim_keys(self) -> None:
+        """Find out which jobs their Idempotency-Keys have made already."""
+        keyed = {(job.client.id, job.key[0]): job for job in reversed(self._jobs) if job.key is not None}
+        if not keyed:
+            return
+        # Ascending, as every transaction claims them; of two with one key, the first that came.
+        firsts = [keyed[name] for name in sorted(keyed)]
+        names: dict[str, Any] = {"client_ids": [job.client.id for job in firsts], "keys": [_key(job) for job in firsts]}
+        await _STATEMENTS.execute(
+            self._connection,
+            "claim_keys",
+            **names,
+            body_hashes=[job.key[1] for job in firsts if job.key is not None],
+            job_ids=[job.id for job in firsts],
+        )
+        rows = await _STATEMENTS.rows(self._connection, "key_holders", **names)
+        holders = {(row["client_id"], row["key"]): row for row in rows}
+        for job in self._jobs:
+            if job.key is None:
+                continue
+            holder = holders[job.client.id, job.key[0]]
+            if holder["body_hash"] != job.key[1]:
+                self._answers[job.id] = IdempotencyMismatchError()
+            elif holder["job_id"] != job.id:
+                self._answers[job.id] = Submitted(holder["job_id"], replayed=True)
+
+    async def _refuse_too_many(self) -> None:
+        """Check in this transaction how many jobs of each client are queued; nobody else adds any meanwhile."""
+        limits = limits_of(await _STATEMENTS.rows(self._connection, "queued_limits"))
+        if not limits.queued:
+            return
+        wanted = Counter(job.client for job in self._jobs if job.id not in self._answers)
+        for client in sorted(wanted, key=lambda client: client.id):
+            most = limits.queued_of(client.name)
+            if most is not None:
+                await _STATEMENTS.execute(self._connection, "queue_turn", client_id=str(client.id))
+                queued = await _STATEMENTS.value(self._connection, "queued_jobs", client_id=client.id, most=most)
+                self._refuse_beyond(client, most, room=most - queued)
+
+    def _refuse_beyond(self, client: Client, most: int, *, room: int) -> None:
+        for job in self._jobs:
+            if job.client == client and job.id not in self._answers:
+                room -= 1
+                if room < 0:
+                    if job.key is not None:
+                        # Its key must not stand for a job that there is not: the others go on without it.
+                        raise TooManyQueuedError(most)
+                    self._answers[job.id] = TooManyQueuedError(most)
+
+
+def _columns(jobs: Sequence[NewJob]) -> dict[str, list[Any]]:
+    runs = [(job, position, run, uuid7()) for job in jobs for position, run in enumerate(job.runs)]
+    return {
+        "ids": [job.id for job in jobs],
+        "client_ids": [job.client.id for job in jobs],
+        "kinds": [job.request.kind.value for job in jobs],
+        "names": [job.request.name for job in jobs],
+        "prompts": [job.request.prompt for job in jobs],
+        "options": [job.request.options.model_dump(mode="json", by_alias=True) for job in jobs],
+        "priorities": [job.request.priority for job in jobs],
+        "not_befores": [job.request.not_before for job in jobs],
+        "queues": [job.queue.value for job in jobs],
+        "max_parallels": [job.request.options.max_parallel for job in jobs],
+        "retries_of": [job.retry_of for job in jobs],
+        "totals": [len(job.runs) for job in jobs],
+        "event_ids": [uuid7() for _ in jobs],
+        "events": [{"kind": job.request.kind.value, "runs": len(job.runs)} for job in jobs],
+        "run_jobs": [job.id for job, *_ in runs],
+        "positions": [position for _, position, *_ in runs],
+        "run_ids": [run_id for *_, run_id in runs],
+        "repositories": [run.repository for _, _, run, _ in runs],
+        "base_refs": [run.base_ref for _, _, run, _ in runs],
+        "branches": [
+            run.branch or branch_name(job.request.name or job.request.prompt, run_id) for job, _, run, run_id in runs
+        ],
+        "resumed": [run.resumes for _, _, run, _ in runs],
+        "base_shas": [run.base_sha for _, _, run, _ in runs],
+        "base_branches": [run.base_branch for _, _, run, _ in runs],
+    }
+
+
+def _as_made(job: NewJob, created: datetime) -> rest.Job:
+    request = job.request
+    return rest.Job(
+        id=job.id,
         name=request.name,
+        kind=request.kind,
+        state=JobState.QUEUED,
+        outcome=None,
         prompt=request.prompt,
-        options=request.options.model_dump(mode="json", by_alias=True),
         priority=request.priority,
+        options=request.options,
+        runs=rest.RunCounts(total=len(job.runs), started=0, active=0, completed=0, failed=0, cancelled=0),
+        created_at=created,
+        started_at=None,
+        finished_at=None,
+        cancel_requested_at=None,
         not_before=request.not_before,
-        runs_total=len(targets),
-    )
-    await _STATEMENTS.execute(
-        connection,
-        "insert_runs",
-        job_id=job_id,
-        client_id=client.id,
-        queue=Queue(request.kind.value).value,
-        priority=request.priority,
-        max_parallel=request.options.max_parallel,
-        not_before=request.not_before,
-        ids=run_ids,
-        positions=list(range(len(targets))),
-        repositories=[url for url, _ in targets],
-        base_refs=[ref for _, ref in targets],
-        branches=[branch_name(request.name or request.prompt, run_id) for run_id in run_ids],
+        retry_of=job.retry_of,
     )
 
 
-async def _tell_submitted(unit: Unit, connection: Connection, job_id: UUID, request: JobRequest) -> None:
-    locked = await Unit.lock(connection, [job_id])
-    unit.jobs.update(locked.jobs)
-    runs = locked.jobs[job_id].tally.total
-    unit.tell(job_id, Draft(EventKind.JOB_SUBMITTED, {"kind": request.kind.value, "runs": runs}))
+def keyed(key: str | None, body: bytes) -> tuple[str, bytes] | None:
+    """An Idempotency-Key with the hash of the request that it stands for."""
+    return (key, _hash(body)) if key is not None else None
+
+
+def _key(job: NewJob) -> str:
+    assert job.key is not None
+    return job.key[0]
 
 
 def branch_name(title: str, run_id: UUID) -> str:

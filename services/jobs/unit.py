@@ -45,6 +45,10 @@ class LockedJob:
     last_event_number: int
     was_started: bool
     """Whether an agent had ever claimed one of its runs when it was locked."""
+    max_parallel: int | None
+    fair_tag: int
+    look_again: bool = False
+    """A run of it was queued: admission is to look at the job again."""
 
 
 class Unit:
@@ -80,10 +84,12 @@ class Unit:
         completed: int = 0,
         failed: int = 0,
         cancelled: int = 0,
+        queued: int = 0,
     ) -> None:
-        """Add to how many of the job's runs are where."""
+        """Add to how many of the job's runs are where. ``queued``: how many were queued again."""
         job = self.jobs[job_id]
         job.active += active
+        job.look_again = job.look_again or queued > 0
         tally = job.tally
         job.tally = replace(
             tally,
@@ -98,9 +104,8 @@ class Unit:
         for job in self.jobs.values():
             self._derive(job)
         if self.jobs:
-            await _STATEMENTS.execute(self.connection, "settle_jobs", **_columns(list(self.jobs.values())))
-        if self._events:
-            await _STATEMENTS.execute(self.connection, "insert_events", **self._event_columns())
+            columns = _columns(list(self.jobs.values())) | self._event_columns()
+            await _STATEMENTS.execute(self.connection, "settle", **columns)
 
     def _derive(self, job: LockedJob) -> None:
         state = job_state(job.tally, cancel_requested=job.cancel_requested)
@@ -113,15 +118,16 @@ class Unit:
         job.state = state
 
     def _event_columns(self) -> dict[str, list[Any]]:
-        jobs, numbers, runs, attempts, drafts = zip(*self._events, strict=True)
+        events = self._events
         return {
-            "job_ids": [job.id for job in jobs],
-            "numbers": list(numbers),
-            "ids": [uuid7() for _ in jobs],
-            "run_ids": list(runs),
-            "attempts": list(attempts),
-            "kinds": [draft.kind.value for draft in drafts],
-            "data": [draft.data for draft in drafts],
+            "event_jobs": [job.id for job, *_ in events],
+            "event_clients": [job.client_id for job, *_ in events],
+            "numbers": [number for _, number, *_ in events],
+            "event_ids": [uuid7() for _ in events],
+            "run_ids": [run_id for _, _, run_id, *_ in events],
+            "attempts": [attempt for *_, attempt, _ in events],
+            "kinds": [draft.kind.value for *_, draft in events],
+            "data": [draft.data for *_, draft in events],
         }
 
 
@@ -170,6 +176,8 @@ def _locked(row: Record) -> LockedJob:
         active=row["runs_active"],
         last_event_number=row["last_event_number"],
         was_started=row["runs_started"] > 0,
+        max_parallel=row["max_parallel"],
+        fair_tag=row["fair_tag"],
     )
 
 
@@ -185,4 +193,6 @@ def _columns(jobs: list[LockedJob]) -> dict[str, list[Any]]:
         "cancelled": [job.tally.cancelled for job in jobs],
         "last_event_numbers": [job.last_event_number for job in jobs],
         "cancel_requested": [job.cancel_requested for job in jobs],
+        "fair_tags": [job.fair_tag for job in jobs],
+        "look_again": [job.look_again for job in jobs],
     }

@@ -6,9 +6,10 @@ A message is a doorbell: whoever publishes has already written to Postgres what 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+import secrets
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing, suppress
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TypeAlias
 
@@ -20,6 +21,7 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from nats.js.errors import APIError
 from nats.js.errors import Error as JetStreamError
 
+from services.runtime.pulling import PullConsumer
 from services.runtime.streams import STREAMS
 from services.runtime.telemetry import logger
 
@@ -28,8 +30,6 @@ log = logger("runtime.jetstream")
 Message: TypeAlias = Msg
 
 PUBLISH_SECONDS = 2.0
-# A fetch in flight across a server's restart never gets the new message: look anew after this at the latest.
-FETCH_SECONDS = 5.0
 RETRY_SECONDS = 0.5
 ACK_WAIT = timedelta(seconds=10)
 
@@ -44,6 +44,11 @@ class Outgoing:
     data: bytes
     message_id: str
     """The `Nats-Msg-Id`: JetStream drops a second one within two minutes."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def all_headers(self) -> dict[str, str]:
+        return {"Nats-Msg-Id": self.message_id, **self.headers}
 
 
 _FAILURES = (nats.errors.Error, JetStreamError, OSError, TimeoutError)
@@ -59,7 +64,8 @@ class Bus:
         self._jetstream: JetStreamContext | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._ready = asyncio.Event()
-        self._came_back = asyncio.Event()
+        self._connections = 0
+        self._consumers: set[PullConsumer] = set()
 
     @property
     def is_connected(self) -> bool:
@@ -99,17 +105,18 @@ class Bus:
 
     async def _on_disconnect(self) -> None:
         self._ready.clear()
+        self._connections += 1
         if not self._client.is_closed:
             log.warning("NATS connection lost; reconnecting")
 
     async def _on_reconnect(self) -> None:
         log.info("NATS connection is back")
+        for consumer in self._consumers:
+            consumer.interrupt("the server was gone in between")  # and the request under way with it
         # Its storage may have been wiped: nothing is to be published before the streams are there again.
         while self._client.is_connected and not await self._set_up_streams():  # noqa: ASYNC110  a server
             await asyncio.sleep(RETRY_SECONDS)
         self._ready.set()
-        self._came_back.set()
-        self._came_back = asyncio.Event()
 
     async def _set_up_streams(self) -> bool:
         assert self._jetstream is not None
@@ -150,13 +157,28 @@ class Bus:
         context = self._context()
         try:
             async with asyncio.timeout(PUBLISH_SECONDS):
-                waiting = [
-                    await context.publish_async(m.subject, m.data, headers={"Nats-Msg-Id": m.message_id})
-                    for m in messages
-                ]
+                waiting = [await context.publish_async(m.subject, m.data, headers=m.all_headers) for m in messages]
                 await asyncio.gather(*waiting)
         except _FAILURES as error:
             raise BusUnavailableError(f"publish: {_words(error)}") from error
+
+    async def publish_in_order(self, messages: Sequence[Outgoing]) -> None:
+        """Store ``messages`` in this order; raises ``BusUnavailableError`` if any may be missing.
+
+        The server takes what one connection sends in the order it was sent: that it has the last one, over the same
+        connection, says that it has them all, without an answer for each.
+        """
+        context, connection = self._context(), self._connections
+        *others, last = messages
+        try:
+            async with asyncio.timeout(PUBLISH_SECONDS):
+                for message in others:
+                    await self._client.publish(message.subject, message.data, headers=message.all_headers)
+                await context.publish(last.subject, last.data, headers=last.all_headers)
+        except _FAILURES as error:
+            raise BusUnavailableError(f"publish: {_words(error)}") from error
+        if connection != self._connections:
+            raise BusUnavailableError("publish: the connection was replaced in between")
 
     async def publish_unstored(self, subject: str, data: bytes) -> None:
         """Send ``data`` to a stream's subject without waiting for JetStream's word: it may be lost."""
@@ -175,14 +197,14 @@ class Bus:
 
     async def pull(
         self, stream: str, subject: str, durable: str, *, batch: Callable[[], Awaitable[int]]
-    ) -> AsyncIterator[Msg]:
-        """Yield messages of a work queue, for ever; each must be acknowledged by who takes it.
+    ) -> AsyncIterator[list[Msg]]:
+        """Yield messages of a work queue as they come, for ever; each must be acknowledged by who takes it.
 
-        ``batch``: how many may be fetched now, ≥ 1; awaited before each fetch, so that it can hold the next one back.
+        ``batch``: how many may come now, ≥ 1; awaited before each request, so that it can hold the next one back.
         The consumer is made where it is missing, and made again where NATS lost it.
         """
-        await self._ready.wait()
         config = ConsumerConfig(
+            name=durable,
             durable_name=durable,
             ack_policy=AckPolicy.EXPLICIT,
             ack_wait=ACK_WAIT.total_seconds(),
@@ -191,36 +213,29 @@ class Bus:
             filter_subject=subject,
         )
         while True:
+            await self._ready.wait()
             try:
-                assert self._jetstream is not None
-                subscription = await self._jetstream.pull_subscribe(subject, durable, stream, config)
-                async for message in self._fetched(subscription, batch):
-                    yield message
+                async with aclosing(self._batches(stream, config, batch)) as batches:
+                    async for messages in batches:
+                        yield messages
             except _FAILURES as error:
                 log.debug("consumer will be made again", durable=durable, error=_words(error))
                 await asyncio.sleep(RETRY_SECONDS)
 
-    async def _fetched(
-        self, subscription: JetStreamContext.PullSubscription, batch: Callable[[], Awaitable[int]]
-    ) -> AsyncIterator[Msg]:
-        while True:
-            messages = await self._fetch(subscription, await batch())
-            for message in messages:
-                yield message
-
-    async def _fetch(self, subscription: JetStreamContext.PullSubscription, batch: int) -> list[Msg]:
-        fetch = asyncio.create_task(subscription.fetch(batch, timeout=FETCH_SECONDS))
-        came_back = asyncio.create_task(self._came_back.wait())
+    async def _batches(
+        self, stream: str, config: ConsumerConfig, wanted: Callable[[], Awaitable[int]]
+    ) -> AsyncGenerator[list[Msg], None]:
+        """Make the consumer where it is missing, and yield from it until it breaks."""
+        assert self._jetstream is not None
+        assert config.name is not None
+        await self._jetstream.add_consumer(stream, config)
+        consumer = PullConsumer(self._client, stream, config.name)
+        self._consumers.add(consumer)
         try:
-            await asyncio.wait([fetch, came_back], return_when=asyncio.FIRST_COMPLETED)
-            if not fetch.done():
-                raise BusReconnectedError("the server was gone in between")
-            return fetch.result()
-        except TimeoutError:
-            return []
+            async for messages in consumer.batches(wanted):
+                yield messages
         finally:
-            fetch.cancel()
-            came_back.cancel()
+            self._consumers.discard(consumer)
 
     async def tail(self, stream: str, subject: str, *, after: int | None = None) -> AsyncIterator[Tailed]:
         """Yield every message of ``stream`` on ``subject`` in order, for ever.
@@ -228,9 +243,9 @@ class Bus:
         ``after``: the stream sequence to start behind; None: only what comes from now on.
         When NATS was wiped, goes on with the new stream from its start, which has another incarnation.
         """
-        await self._ready.wait()
         incarnation = ""
         while True:
+            await self._ready.wait()
             try:
                 assert self._jetstream is not None
                 info = await self._jetstream.stream_info(stream)
@@ -240,12 +255,11 @@ class Bus:
                 incarnation = current
                 # A place beyond the end is one that a power cut has taken back: wait there and nothing comes.
                 after = info.state.last_seq if after is None else min(after, info.state.last_seq)
-                subscription = await self._jetstream.pull_subscribe(
-                    subject, stream=stream, config=_tail_config(subject, after)
-                )
-                async for message in self._fetched(subscription, _tail_batch):
-                    after = message.metadata.sequence.stream
-                    yield Tailed(message.subject, message.data, after, incarnation)
+                async with aclosing(self._batches(stream, _tail_config(subject, after), _tail_batch)) as batches:
+                    async for messages in batches:
+                        for message in messages:
+                            after = message.metadata.sequence.stream
+                            yield Tailed(message.subject, message.data, after, incarnation, message.headers)
             except _FAILURES as error:
                 log.debug("tail will be made again", stream=stream, error=_words(error))
                 await asyncio.sleep(RETRY_SECONDS)
@@ -264,36 +278,30 @@ class Bus:
         Raises ``BusUnavailableError``.
         """
         context = self._context()
+        config = _tail_config(subject, after)
         try:
             info = await context.stream_info(stream)
-            subscription = await context.pull_subscribe(subject, stream=stream, config=_tail_config(subject, after))
-            try:
-                async for message in self._available(subscription):
-                    sequence = message.metadata.sequence.stream
-                    if sequence > until:
+            waiting = (await context.add_consumer(stream, config)).num_pending or 0
+            if not waiting:
+                return
+            async with aclosing(self._batches(stream, config, _tail_batch)) as batches:
+                async for messages in batches:
+                    for message in messages:
+                        sequence = message.metadata.sequence.stream
+                        if sequence > until:
+                            return
+                        yield Tailed(
+                            message.subject, message.data, sequence, incarnation_of(info.created), message.headers
+                        )
+                    waiting -= len(messages)
+                    if waiting <= 0:
                         return
-                    yield Tailed(message.subject, message.data, sequence, incarnation_of(info.created))
-            finally:
-                with suppress(*_FAILURES):
-                    await subscription.unsubscribe()
         except _FAILURES as error:
             raise BusUnavailableError(f"read {stream}: {_words(error)}") from error
-
-    async def _available(self, subscription: JetStreamContext.PullSubscription) -> AsyncIterator[Msg]:
-        pending = (await subscription.consumer_info()).num_pending or 0
-        while pending > 0:
-            messages = await subscription.fetch(min(pending, 256), timeout=PUBLISH_SECONDS)
-            pending -= len(messages)
-            for message in messages:
-                yield message
 
     async def check(self) -> str:
         """For `/health`."""
         return "ok" if self.is_connected else "not connected"
-
-
-class BusReconnectedError(nats.errors.Error):
-    """The connection was replaced while a fetch was in flight; its answer may never come."""
 
 
 @dataclass(frozen=True)
@@ -304,6 +312,7 @@ class Tailed:
     data: bytes
     sequence: int
     incarnation: str
+    headers: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -324,6 +333,7 @@ async def _tail_batch() -> int:
 
 def _tail_config(subject: str, after: int) -> ConsumerConfig:
     return ConsumerConfig(
+        name=f"tail-{secrets.token_hex(8)}",
         deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
         opt_start_seq=after + 1,
         ack_policy=AckPolicy.NONE,

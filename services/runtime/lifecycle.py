@@ -69,11 +69,11 @@ class Capacity:
             await self._changed.wait()
         return self.total - self.busy
 
-    def take(self) -> None:
-        self.busy += 1
+    def take(self, places: int = 1) -> None:
+        self.busy += places
 
-    def give_back(self) -> None:
-        self.busy -= 1
+    def give_back(self, places: int = 1) -> None:
+        self.busy -= places
         self._changed.set()
 
 

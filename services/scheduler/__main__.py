@@ -8,8 +8,10 @@ from datetime import timedelta
 from typing import Any
 
 from services.contracts import subjects
+from services.jobs.admitting import Admitting
 from services.jobs.cancelling import Cancelling
-from services.jobs.eventlog import EventLog
+from services.jobs.messaging import Messaging
+from services.jobs.outbox import Outbox
 from services.jobs.publishing import Publishing
 from services.jobs.scheduling import Scheduling
 from services.jobs.unit import Units
@@ -22,7 +24,7 @@ from services.runtime.settings import load
 from services.runtime.telemetry import configure_logs, logger
 from services.scheduler.admission import Admission
 from services.scheduler.publication import EventPublisher
-from services.scheduler.reconcile import Reconciler
+from services.scheduler.reconcile import Reconciler, UseCases
 from services.scheduler.settings import SchedulerSettings
 
 log = logger("scheduler")
@@ -40,10 +42,11 @@ class Scheduler:
         self._events_bell = Doorbell()
         self._cancel_bell = Doorbell()
         units = Units(database, ring=self._ring_events)
-        scheduling, cancelling = Scheduling(units), Cancelling(units)
-        self._admission = Admission(scheduling, bus, max_runs=settings.max_runs)
-        self._publisher = EventPublisher(database, EventLog(database), bus)
-        self._reconciler = Reconciler(scheduling, cancelling, Publishing(units), bus)
+        admitting = Admitting(units, most_runs=settings.max_runs)
+        self._admission = Admission(admitting, bus)
+        self._publisher = EventPublisher(Outbox(database), bus)
+        cases = UseCases(admitting, Scheduling(units), Cancelling(units), Publishing(units), Messaging(units))
+        self._reconciler = Reconciler(cases, bus, on_admissible=self._admission_bell.ring)
 
     async def _ring_events(self) -> None:
         self._events_bell.ring()
@@ -59,11 +62,12 @@ class Scheduler:
         ]
 
     async def _hear_commands(self) -> None:
-        stream = self._bus.pull(subjects.COMMANDS_STREAM, subjects.ALL_COMMANDS, "scheduler", batch=_hundred)
-        async for message in stream:
-            # Which job it is about does not matter: the loops look at all there is to do.
-            (self._cancel_bell if message.subject == subjects.COMMAND_CANCEL else self._admission_bell).ring()
-            await message.ack()
+        stream = self._bus.pull(subjects.COMMANDS_STREAM, subjects.ALL_COMMANDS, "scheduler", batch=_commands_at_once)
+        async for messages in stream:
+            for message in messages:
+                # Which job it is about does not matter: the loops look at all there is to do.
+                (self._cancel_bell if message.subject == subjects.COMMAND_CANCEL else self._admission_bell).ring()
+                await message.ack()
 
     async def _hear_events(self) -> None:
         await self._bus.listen(subjects.EVENTS_DOORBELL, self._on_events)
@@ -76,8 +80,8 @@ class Scheduler:
         self._admission_bell.ring()  # something ended, perhaps: a slot may be free
 
 
-async def _hundred() -> int:
-    return 100
+async def _commands_at_once() -> int:
+    return 500
 
 
 def _loop(

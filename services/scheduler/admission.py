@@ -2,37 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from services.contracts import subjects
 from services.contracts.v1.commands_pb2 import WorkOrder
-from services.contracts.words import Queue
-from services.jobs.scheduling import Dispatched, Scheduling
+from services.jobs.admitting import Admitting, Dispatched
 from services.runtime.jetstream import Bus, BusUnavailableError, Outgoing
 from services.runtime.telemetry import logger
 
 log = logger("scheduler.admission")
 
-RUN_QUEUES = (Queue.CODE, Queue.TASK, Queue.REVIEW)
+_ROUNDS = 20
+"""Before the loop's other duties have their turn."""
 
 
 class Admission:
-    def __init__(self, scheduling: Scheduling, bus: Bus, *, max_runs: int) -> None:
-        self._scheduling = scheduling
+    def __init__(self, admitting: Admitting, bus: Bus) -> None:
+        self._admitting = admitting
         self._bus = bus
-        self._max_runs = max_runs
 
     async def run_once(self) -> None:
-        """Fill the free slots of every queue; raises ``StoreUnavailableError``."""
-        if not self._bus.is_connected:
-            return  # nobody could hear of a work order: the runs are better off queued
-        slots = min(self._max_runs, await self._scheduling.live_capacity())
-        for queue in RUN_QUEUES:
-            dispatched = await self._scheduling.admit(queue, slots=slots)
-            if dispatched:
-                await self._send(dispatched)
+        """Fill the free slots; raises ``StoreUnavailableError``."""
+        for _ in range(_ROUNDS):
+            if not self._bus.is_connected:
+                return  # nobody could hear of a work order: the runs are better off queued
+            admitted = await self._admitting.admit()
+            if admitted.orders:
+                await self._send(admitted.orders)
+            if not admitted.look_again:
+                return
 
-    async def _send(self, dispatched: list[Dispatched]) -> None:
+    async def _send(self, dispatched: Sequence[Dispatched]) -> None:
         try:
-            await self._bus.publish_all([_order(run) for run in dispatched])
+            await self._bus.publish_in_order([_order(run) for run in dispatched])
         except BusUnavailableError as error:
             log.warning("work orders may be lost; the sweep recalls the runs", error=str(error))
 

@@ -1,39 +1,36 @@
-"""Publishes durable events to NATS: in order within each job, by one scheduler at a time, at least once."""
+"""Publishes durable events to NATS: in one order over all jobs, by one scheduler at a time, at least once."""
 
 from __future__ import annotations
 
 from services.contracts import subjects
-from services.jobs.eventlog import EventLog, LoggedEvent
+from services.jobs.eventlog import LoggedEvent
+from services.jobs.outbox import Outbox
 from services.runtime.jetstream import Bus, Outgoing
-from services.runtime.postgres import Connection, Database
 
-# Chosen once, at random; whoever holds this advisory lock is the one that publishes.
-_PUBLISHER_LOCK = 2_094_617_558
-_BATCH = 500
+_BATCH = 1_000
 
 
 class EventPublisher:
-    def __init__(self, database: Database, log: EventLog, bus: Bus) -> None:
-        self._database = database
-        self._log = log
+    def __init__(self, outbox: Outbox, bus: Bus) -> None:
+        self._outbox = outbox
         self._bus = bus
+        self._confirmed = 0
 
     async def run_once(self) -> None:
-        """Publish all that waits; raises ``StoreUnavailableError``, ``BusUnavailableError``."""
-        while self._bus.is_connected and await self._database.in_transaction(self._batch) == _BATCH:
-            pass
+        """Publish all that waits; raises ``StoreUnavailableError``, ``BusUnavailableError``.
 
-    async def _batch(self, connection: Connection) -> int:
-        if not await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", _PUBLISHER_LOCK):
-            return 0
-        events = await self._log.unpublished(connection, most=_BATCH)
-        if events:
-            # Marked only once JetStream has them: a crash in between sends them again, under the same ids.
-            await self._bus.publish_all([_outgoing(event) for event in events])
-            await self._log.mark_published(connection, events)
-        return len(events)
+        Each round tells Postgres what NATS has of the round before: a crash in between sends it again, under the
+        same ids and in the same order.
+        """
+        while self._bus.is_connected:
+            events = await self._outbox.next(self._confirmed, most=_BATCH)
+            if not events:
+                return
+            await self._bus.publish_in_order([_outgoing(event) for event in events])
+            self._confirmed = events[-1].sequence or self._confirmed
 
 
 def _outgoing(event: LoggedEvent) -> Outgoing:
     subject = subjects.event(str(event.job_id), str(event.run_id) if event.run_id else "", event.kind)
-    return Outgoing(subject, event.encoded(), str(event.id))
+    headers = {subjects.SEQUENCE_HEADER: str(event.sequence), subjects.CLIENT_HEADER: str(event.client_id)}
+    return Outgoing(subject, event.encoded(), str(event.id), headers)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta
 
 from services.contracts import subjects
 from services.contracts.v1.commands_pb2 import PublishOrder, RunControl
 from services.contracts.words import Queue
+from services.jobs.admitting import Admitting
 from services.jobs.cancelling import Cancelling
+from services.jobs.messaging import Messaging
 from services.jobs.publishing import DuePublication, Publishing
 from services.jobs.scheduling import LEASE, Scheduling
 from services.runtime.jetstream import Bus, BusUnavailableError, Outgoing
@@ -22,12 +26,27 @@ ORDER_OVERDUE = timedelta(seconds=10)
 _FORGET_EVERY_SECONDS = 3600.0
 
 
+@dataclass(frozen=True)
+class UseCases:
+    """The use cases that the sweep moves things with."""
+
+    admitting: Admitting
+    scheduling: Scheduling
+    cancelling: Cancelling
+    publishing: Publishing
+    messaging: Messaging
+
+
 class Reconciler:
-    def __init__(self, scheduling: Scheduling, cancelling: Cancelling, publishing: Publishing, bus: Bus) -> None:
-        self._scheduling = scheduling
-        self._cancelling = cancelling
-        self._publishing = publishing
+    def __init__(self, cases: UseCases, bus: Bus, *, on_admissible: Callable[[], None]) -> None:
+        """``on_admissible``: called when something may be admitted that could not before."""
+        self._scheduling = cases.scheduling
+        self._cancelling = cases.cancelling
+        self._publishing = cases.publishing
+        self._admitting = cases.admitting
+        self._messaging = cases.messaging
         self._bus = bus
+        self._on_admissible = on_admissible
         self._connected_since: float | None = None
         self._forgot_at = 0.0
 
@@ -41,25 +60,40 @@ class Reconciler:
 
     async def _sweep(self) -> None:
         await self.carry_out_cancels()
+        connected_for = self._connected_for()
+        if connected_for >= LEASE:
+            # Before, nobody could have renewed: nothing expires, and what was sent may still be on its way.
+            await self._lose_expired(connected_for)
         if recalled := await self._scheduling.recall(overdue=ORDER_OVERDUE):
             log.info("recalled runs that nobody claimed", runs=recalled)
-        if self._may_expire():
-            await self._lose_expired()
+        if overdue := await self._scheduling.end_overdue():
+            log.info("ended runs past their deadline", runs=overdue)
+        await self._find_admissible()
         await self._send_due_publications()
         await self._forget()
 
-    def _may_expire(self) -> bool:
-        """While Postgres was away nobody could renew: expire nothing until connected for a lease's length."""
+    def _connected_for(self) -> timedelta:
+        """How long Postgres has been reachable from here without a break."""
         now = time.monotonic()
         if self._connected_since is None:
             self._connected_since = now
-        return now - self._connected_since >= LEASE.total_seconds()
+        return timedelta(seconds=now - self._connected_since)
 
-    async def _lose_expired(self) -> None:
-        if lost := await self._scheduling.lose_expired():
+    async def _lose_expired(self, connected_for: timedelta) -> None:
+        if lost := await self._scheduling.lose_expired(connected_for=connected_for):
             log.warning("took runs from agents that stopped renewing", runs=lost)
         if lost := await self._publishing.lose_expired():
             log.warning("took publications from vcs nodes that stopped renewing", publications=lost)
+
+    async def _find_admissible(self) -> None:
+        """Runs whose time has come, whose repository has room again, or whose user has said something."""
+        found = await self._admitting.ripen()
+        found += await self._admitting.release_held()
+        found += await self._messaging.wake()
+        if ended := await self._messaging.end_idle():
+            log.info("ended conversations whose user was silent for too long", runs=ended)
+        if found:
+            self._on_admissible()
 
     async def carry_out_cancels(self) -> None:
         """Cancel what is idle; tell the agents of what is held."""

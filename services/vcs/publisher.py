@@ -70,11 +70,12 @@ class Publisher:
             subjects.work_consumer(Queue.PUBLISH),
             batch=self._capacity.free,
         )
-        async for message in orders:
-            self._capacity.take()
-            task = asyncio.create_task(self._take(message), name="publication")
-            self._tasks.add(task)
-            task.add_done_callback(self._ended)
+        async for messages in orders:
+            for message in messages:
+                self._capacity.take()
+                task = asyncio.create_task(self._take(message), name="publication")
+                self._tasks.add(task)
+                task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

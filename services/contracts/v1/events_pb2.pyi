@@ -40,6 +40,8 @@ class Event(_message.Message):
     RUN_PUBLISHING_FIELD_NUMBER: _builtins.int
     RUN_FINISHED_FIELD_NUMBER: _builtins.int
     RUN_PREPARED_FIELD_NUMBER: _builtins.int
+    RUN_WAITING_FIELD_NUMBER: _builtins.int
+    RUN_MESSAGE_FIELD_NUMBER: _builtins.int
     TURN_STARTED_FIELD_NUMBER: _builtins.int
     TURN_ENDED_FIELD_NUMBER: _builtins.int
     TURN_RESET_FIELD_NUMBER: _builtins.int
@@ -84,6 +86,10 @@ class Event(_message.Message):
     @_builtins.property
     def run_prepared(self) -> Global___RunPrepared: ...
     @_builtins.property
+    def run_waiting(self) -> Global___RunWaiting: ...
+    @_builtins.property
+    def run_message(self) -> Global___RunMessage: ...
+    @_builtins.property
     def turn_started(self) -> Global___TurnStarted: ...
     @_builtins.property
     def turn_ended(self) -> Global___TurnEnded: ...
@@ -125,6 +131,8 @@ class Event(_message.Message):
         run_publishing: Global___RunPublishing | None = ...,
         run_finished: Global___RunFinished | None = ...,
         run_prepared: Global___RunPrepared | None = ...,
+        run_waiting: Global___RunWaiting | None = ...,
+        run_message: Global___RunMessage | None = ...,
         turn_started: Global___TurnStarted | None = ...,
         turn_ended: Global___TurnEnded | None = ...,
         turn_reset: Global___TurnReset | None = ...,
@@ -137,11 +145,11 @@ class Event(_message.Message):
         changeset_pushed: Global___ChangesetPushed | None = ...,
         changeset_failed: Global___ChangesetFailed | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["changeset_failed", b"changeset_failed", "changeset_pushed", b"changeset_pushed", "changeset_stored", b"changeset_stored", "delta", b"delta", "file_changed", b"file_changed", "job_cancel_requested", b"job_cancel_requested", "job_finished", b"job_finished", "job_started", b"job_started", "job_submitted", b"job_submitted", "log", b"log", "payload", b"payload", "run_dispatched", b"run_dispatched", "run_finished", b"run_finished", "run_prepared", b"run_prepared", "run_publishing", b"run_publishing", "run_requeued", b"run_requeued", "run_started", b"run_started", "time", b"time", "tool_ended", b"tool_ended", "tool_started", b"tool_started", "turn_ended", b"turn_ended", "turn_reset", b"turn_reset", "turn_started", b"turn_started"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["changeset_failed", b"changeset_failed", "changeset_pushed", b"changeset_pushed", "changeset_stored", b"changeset_stored", "delta", b"delta", "file_changed", b"file_changed", "job_cancel_requested", b"job_cancel_requested", "job_finished", b"job_finished", "job_started", b"job_started", "job_submitted", b"job_submitted", "log", b"log", "payload", b"payload", "run_dispatched", b"run_dispatched", "run_finished", b"run_finished", "run_message", b"run_message", "run_prepared", b"run_prepared", "run_publishing", b"run_publishing", "run_requeued", b"run_requeued", "run_started", b"run_started", "run_waiting", b"run_waiting", "time", b"time", "tool_ended", b"tool_ended", "tool_started", b"tool_started", "turn_ended", b"turn_ended", "turn_reset", b"turn_reset", "turn_started", b"turn_started"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "changeset_failed", b"changeset_failed", "changeset_pushed", b"changeset_pushed", "changeset_stored", b"changeset_stored", "delta", b"delta", "file_changed", b"file_changed", "id", b"id", "job_cancel_requested", b"job_cancel_requested", "job_finished", b"job_finished", "job_id", b"job_id", "job_started", b"job_started", "job_submitted", b"job_submitted", "kind", b"kind", "log", b"log", "number", b"number", "payload", b"payload", "run_dispatched", b"run_dispatched", "run_finished", b"run_finished", "run_id", b"run_id", "run_prepared", b"run_prepared", "run_publishing", b"run_publishing", "run_requeued", b"run_requeued", "run_started", b"run_started", "time", b"time", "tool_ended", b"tool_ended", "tool_started", b"tool_started", "turn_ended", b"turn_ended", "turn_reset", b"turn_reset", "turn_started", b"turn_started"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "changeset_failed", b"changeset_failed", "changeset_pushed", b"changeset_pushed", "changeset_stored", b"changeset_stored", "delta", b"delta", "file_changed", b"file_changed", "id", b"id", "job_cancel_requested", b"job_cancel_requested", "job_finished", b"job_finished", "job_id", b"job_id", "job_started", b"job_started", "job_submitted", b"job_submitted", "kind", b"kind", "log", b"log", "number", b"number", "payload", b"payload", "run_dispatched", b"run_dispatched", "run_finished", b"run_finished", "run_id", b"run_id", "run_message", b"run_message", "run_prepared", b"run_prepared", "run_publishing", b"run_publishing", "run_requeued", b"run_requeued", "run_started", b"run_started", "run_waiting", b"run_waiting", "time", b"time", "tool_ended", b"tool_ended", "tool_started", b"tool_started", "turn_ended", b"turn_ended", "turn_reset", b"turn_reset", "turn_started", b"turn_started"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["job_submitted", "job_started", "job_cancel_requested", "job_finished", "run_dispatched", "run_started", "run_requeued", "run_publishing", "run_finished", "run_prepared", "turn_started", "turn_ended", "turn_reset", "tool_started", "tool_ended", "file_changed", "log", "delta", "changeset_stored", "changeset_pushed", "changeset_failed"]  # noqa: Y015
+    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["job_submitted", "job_started", "job_cancel_requested", "job_finished", "run_dispatched", "run_started", "run_requeued", "run_publishing", "run_finished", "run_prepared", "run_waiting", "run_message", "turn_started", "turn_ended", "turn_reset", "tool_started", "tool_ended", "file_changed", "log", "delta", "changeset_stored", "changeset_pushed", "changeset_failed"]  # noqa: Y015
     _WhichOneofArgType_payload: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_payload) -> _WhichOneofReturnType_payload | None: ...
 
@@ -292,7 +300,7 @@ class RunRequeued(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
-    """interrupted, lost, retry or unclaimed."""
+    """interrupted, lost, retry, unclaimed or message."""
     error: _builtins.str
     """The error that a retry follows; empty otherwise."""
     def __init__(
@@ -308,6 +316,52 @@ class RunRequeued(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RunRequeued: _TypeAlias = RunRequeued  # noqa: Y015
+
+@_typing.final
+class RunWaiting(_message.Message):
+    """The run waits for its user; it holds no slot meanwhile."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunWaiting: _TypeAlias = RunWaiting  # noqa: Y015
+
+@_typing.final
+class RunMessage(_message.Message):
+    """What the user said to the run."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    INTERRUPT_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """1, 2, 3 … within the run."""
+    text: _builtins.str
+    interrupt: _builtins.bool
+    """Delivered at once, breaking off what the model is saying; else at its turn's end."""
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        text: _builtins.str = ...,
+        interrupt: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["interrupt", b"interrupt", "number", b"number", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunMessage: _TypeAlias = RunMessage  # noqa: Y015
 
 @_typing.final
 class RunPublishing(_message.Message):

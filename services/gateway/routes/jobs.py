@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from services.contracts.rest import Job, JobPage, JobRequest, RunPage
+from services.contracts.rest import (
+    CompleteRequest,
+    Job,
+    JobPage,
+    JobRequest,
+    Message,
+    MessageRequest,
+    RetryRequest,
+    RunPage,
+)
 from services.gateway.auth import CLIENT
 from services.gateway.body import read_body
 from services.gateway.context import gateway_of
@@ -12,6 +21,7 @@ from services.gateway.operations import Answer, Header, Operation, json_response
 from services.gateway.problems import FieldProblemError
 from services.gateway.query import JobsQuery, NoQuery, PageQuery, read_id, read_query
 from services.jobs.reading import JobFilter
+from services.jobs.submission import Submitted
 
 MAX_KEY_CHARACTERS = 255
 
@@ -23,13 +33,46 @@ async def submit(request: web.Request) -> web.StreamResponse:
     key = _idempotency_key(request)
     wanted, body = await read_body(request, JobRequest)
     submitted = await gateway.submissions.submit(client, wanted, key=key, body=body)
+    return await _answer(request, submitted)
+
+
+async def retry(request: web.Request) -> web.StreamResponse:
+    read_query(request, NoQuery)
+    gateway, client = gateway_of(request), request[CLIENT]
+    job_id, key = read_id(request, "job"), _idempotency_key(request)
+    wanted, body = await read_body(request, RetryRequest)
+    return await _answer(request, await gateway.retrying.retry(client, job_id, wanted, key=key, body=body))
+
+
+async def _answer(request: web.Request, submitted: Submitted) -> web.StreamResponse:
+    gateway = gateway_of(request)
     headers = {"Location": f"/v1/jobs/{submitted.job_id}"}
-    if submitted.replayed:
-        headers["Idempotency-Replayed"] = "true"
-    else:
+    if submitted.job is not None:
         gateway.commands.submitted(submitted.job_id)
-    job = await gateway.reading.job(client, submitted.job_id)
-    return json_response(request, job, status=200 if submitted.replayed else 201, headers=headers)
+        return json_response(request, submitted.job, status=201, headers=headers)
+    headers["Idempotency-Replayed"] = "true"
+    job = await gateway.reading.job(request[CLIENT], submitted.job_id)
+    return json_response(request, job, headers=headers)
+
+
+async def send_message(request: web.Request) -> web.StreamResponse:
+    read_query(request, NoQuery)
+    gateway = gateway_of(request)
+    job_id = read_id(request, "job")
+    wanted, _ = await read_body(request, MessageRequest)
+    message = await gateway.messaging.send(request[CLIENT], job_id, wanted)
+    gateway.commands.message_sent(job_id, message.run_id)
+    return json_response(request, message, status=201)
+
+
+async def complete(request: web.Request) -> web.StreamResponse:
+    read_query(request, NoQuery)
+    gateway, client = gateway_of(request), request[CLIENT]
+    job_id = read_id(request, "job")
+    wanted, _ = await read_body(request, CompleteRequest)
+    for run_id in await gateway.messaging.complete(client, job_id, wanted):
+        gateway.commands.message_sent(job_id, run_id)
+    return json_response(request, await gateway.reading.job(client, job_id), status=202)
 
 
 def _idempotency_key(request: web.Request) -> str | None:
@@ -121,6 +164,37 @@ OPERATIONS = (
         summary="Cancel a job: no change of it is pushed from then on",
         handler=cancel_job,
         answers=(Answer(202, "accepted; what runs is stopped soon", Job),),
+    ),
+    Operation(
+        method="POST",
+        path="/v1/jobs/{id}/retry",
+        name="retryJob",
+        summary="Do an ended job again, as a new job with `retryOf`",
+        handler=retry,
+        body=RetryRequest,
+        headers=(_IDEMPOTENCY_KEY,),
+        answers=(
+            Answer(201, "the new job", Job, headers=("Location",)),
+            Answer(200, "the job that this Idempotency-Key made", Job, headers=("Location", "Idempotency-Replayed")),
+        ),
+    ),
+    Operation(
+        method="POST",
+        path="/v1/jobs/{id}/messages",
+        name="sendMessage",
+        summary="Say something to a task's run; one that waits goes on",
+        handler=send_message,
+        body=MessageRequest,
+        answers=(Answer(201, "it will be read", Message),),
+    ),
+    Operation(
+        method="POST",
+        path="/v1/jobs/{id}/complete",
+        name="completeJob",
+        summary="End a task's conversation",
+        handler=complete,
+        body=CompleteRequest,
+        answers=(Answer(202, "accepted; what an agent holds ends with its turn", Job),),
     ),
     Operation(
         method="GET",

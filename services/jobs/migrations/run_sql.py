@@ -12,6 +12,7 @@ VERSIONS = Path(__file__).parent / "versions"
 
 def run_sql_file(name: str) -> None:
     """Run all statements of ``versions/name`` on the migration's own connection and transaction."""
+    op.execute("SELECT")  # begins the migration's transaction, which the driver by itself would not
     connection = op.get_bind().connection.driver_connection
     assert connection is not None
     await_only(connection.execute((VERSIONS / name).read_text()))

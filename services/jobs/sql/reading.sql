@@ -53,15 +53,18 @@ WHERE e.run_id = :run_id AND e.kind = 'log' ORDER BY e.number LIMIT 10000;
 
 -- name: events_after
 -- A job's durable events behind a number, in order.
-SELECT e.job_id, e.number, e.id, e.run_id, e.attempt, e.kind, e.data, e.created_at
+SELECT e.job_id, e.number, e.id, e.run_id, e.attempt, e.kind, e.data, e.created_at, e.client_id, e.sequence
 FROM events e WHERE e.job_id = :job_id AND e.number > :after ORDER BY e.number LIMIT :most;
 
--- name: unpublished_events
--- In order within each job: numbers are committed in order, so what is visible has no hole.
-SELECT e.job_id, e.number, e.id, e.run_id, e.attempt, e.kind, e.data, e.created_at
-FROM events e WHERE e.published_at IS NULL ORDER BY e.job_id, e.number LIMIT :most;
+-- name: published_range
+-- All jobs' events of a client with a sequence in (after, through], in order.
+SELECT e.job_id, e.number, e.id, e.run_id, e.attempt, e.kind, e.data, e.created_at, e.client_id, e.sequence
+FROM events e
+WHERE e.sequence > :after AND e.sequence <= :through AND e.client_id = :client_id ORDER BY e.sequence LIMIT :most;
 
--- name: mark_published!
-UPDATE events e SET published_at = now()
-FROM unnest(:job_ids::uuid[], :numbers::int[]) AS p (job_id, number)
-WHERE e.job_id = p.job_id AND e.number = p.number;
+-- name: last_published$
+SELECT published FROM event_cursor;
+
+-- name: first_kept$
+-- The lowest sequence that is still here; null: none is.
+SELECT min(sequence) FROM events WHERE sequence IS NOT NULL;

@@ -1,13 +1,23 @@
--- name: claim_run^
--- Take a dispatched run: a new attempt with a new lease token, once, and only for its newest work order.
-UPDATE runs r
-SET state = 'running', attempt = r.attempt + 1, lease_token = :token, agent = :agent,
-    started_at = coalesce(r.started_at, now())
-FROM jobs j
-WHERE r.id = :run_id AND r.dispatch = :dispatch AND r.state = ANY(:sources::text[]) AND r.cancel_requested_at IS NULL
-  AND j.id = r.job_id
-RETURNING r.id, r.job_id, r.client_id, r.attempt, r.repository, r.base_ref, r.base_sha, r.base_branch, r.branch,
-          r.turns, r.attempts_spent, r.created_at, j.kind, j.name, j.prompt, j.options;
+-- name: claim_runs
+-- Take dispatched runs: for each a new attempt with a new lease token, once, and only for its newest work order.
+WITH claimed AS (
+    UPDATE runs r
+    SET state = 'running', attempt = r.attempt + 1, lease_token = w.token, agent = :agent,
+        started_at = coalesce(r.started_at, now()), time_left = NULL,
+        run_deadline = now() + coalesce(r.time_left, make_interval(secs => r.run_seconds))
+    FROM unnest(:run_ids::uuid[], :dispatches::int[], :tokens::uuid[]) AS w (run_id, dispatch, token)
+    WHERE r.id = w.run_id AND r.dispatch = w.dispatch AND r.state = ANY(:sources::text[])
+      AND r.cancel_requested_at IS NULL
+    RETURNING r.id, r.job_id, r.client_id, r.attempt, r.lease_token, r.repository, r.base_ref, r.base_sha,
+              r.base_branch, r.branch, r.turns, r.attempts_spent, r.created_at, r.resumes,
+              extract(epoch FROM r.run_deadline - now())::float8 AS seconds_left
+), granted AS (
+    INSERT INTO leases (id, kind, token, holder, expires_at)
+    SELECT c.id, 'run', c.lease_token, :agent, clock_timestamp() + :lease::interval FROM claimed c
+    ON CONFLICT (id) DO UPDATE SET kind = excluded.kind, token = excluded.token, holder = excluded.holder,
+                                   expires_at = excluded.expires_at
+)
+SELECT c.*, j.kind, j.name, j.prompt, j.options FROM claimed c JOIN jobs j ON j.id = c.job_id;
 
 -- name: grant_lease!
 INSERT INTO leases (id, kind, token, holder, expires_at)
@@ -23,6 +33,17 @@ SELECT patch, read_versions, message FROM checkpoints WHERE run_id = :run_id;
 
 -- name: transcript
 SELECT number, role, body FROM messages WHERE run_id = :run_id ORDER BY number;
+
+-- name: resume!
+-- Begin with what another run left: its transcript and tree. The numbers of its messages stay.
+WITH tree AS (
+    INSERT INTO checkpoints (run_id, attempt, message, patch, read_versions)
+    SELECT :run_id, 1, c.message, c.patch, c.read_versions FROM checkpoints c WHERE c.run_id = :resumes
+    ON CONFLICT (run_id) DO NOTHING
+)
+INSERT INTO messages (run_id, number, attempt, role, body)
+SELECT :run_id, m.number, 0, m.role, m.body FROM messages m WHERE m.run_id = :resumes
+ON CONFLICT (run_id, number) DO NOTHING;
 
 -- name: held^
 -- The fence: the run, locked, if this token still holds it and nobody asked for its cancel.
@@ -54,6 +75,9 @@ VALUES (:run_id, :attempt, :message, coalesce(:patch::bytea, ''), :read_versions
 ON CONFLICT (run_id) DO UPDATE SET attempt = excluded.attempt, message = excluded.message,
     patch = coalesce(:patch::bytea, checkpoints.patch), read_versions = excluded.read_versions, updated_at = now();
 
+-- name: mark_read!
+UPDATE inbox SET read_at = now() WHERE run_id = :run_id AND number <= :through AND read_at IS NULL;
+
 -- name: add_usage!
 UPDATE runs SET turns = turns + :turns, input_tokens = input_tokens + :input_tokens,
     output_tokens = output_tokens + :output_tokens,
@@ -63,8 +87,26 @@ WHERE id = :run_id;
 
 -- name: requeue!
 UPDATE runs SET state = 'queued', lease_token = NULL, agent = NULL, error = :error,
-    attempts_spent = attempts_spent + :spent, not_before = now() + :delay::interval
+    attempts_spent = attempts_spent + :spent,
+    not_before = CASE WHEN :delay::interval > interval '0' THEN now() + :delay::interval END,
+    time_left = greatest(run_deadline - now(), interval '1 second'), run_deadline = NULL,
+    queue_deadline = now() + :delay::interval + make_interval(secs => queue_seconds)
 WHERE id = :run_id;
+
+-- name: complete_runs
+-- Complete those of these runs that their token still holds and nobody asked to cancel.
+WITH completed AS (
+    UPDATE runs r
+    SET state = 'completed', outcome = w.outcome, summary = w.summary, error = NULL, lease_token = NULL,
+        finished_at = now()
+    FROM unnest(:run_ids::uuid[], :tokens::uuid[], :outcomes::text[], :summaries::text[])
+         AS w (id, token, outcome, summary)
+    WHERE r.id = w.id AND r.lease_token = w.token AND r.state = 'running' AND r.cancel_requested_at IS NULL
+    RETURNING r.id, w.token
+), dropped AS (
+    DELETE FROM leases l USING completed c WHERE l.id = c.id AND l.token = c.token
+)
+SELECT id FROM completed;
 
 -- name: complete!
 UPDATE runs SET state = 'completed', outcome = :outcome, summary = :summary, error = NULL, lease_token = NULL,

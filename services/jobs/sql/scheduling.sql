@@ -1,37 +1,10 @@
--- name: slots_held$
--- How many runs of a queue hold a slot now.
-SELECT count(*) FROM runs WHERE queue = :queue AND state IN ('dispatched', 'running');
-
--- name: admissible
--- The next runs to dispatch: highest priority, then oldest; within each job's maxParallel; none whose branch is busy.
--- The whole queue is looked at: a job at its limit, however long, holds up nobody behind it.
-WITH candidates AS (
-    SELECT r.id, r.job_id, r.priority, r.max_parallel, row_number() OVER (PARTITION BY r.job_id ORDER BY r.id) AS place
-    FROM runs r
-    WHERE r.state = 'queued' AND r.queue = :queue AND r.cancel_requested_at IS NULL
-      AND (r.not_before IS NULL OR r.not_before <= now())
-      AND NOT EXISTS (SELECT FROM runs o WHERE md5(o.repository) = md5(r.repository) AND o.branch = r.branch
-                      AND o.state IN ('dispatched', 'running', 'waiting', 'publishing'))
-)
-SELECT c.id, c.job_id FROM candidates c
-WHERE c.max_parallel IS NULL
-   OR (c.place <= c.max_parallel
-       AND c.place <= c.max_parallel - (SELECT j.runs_active FROM jobs j WHERE j.id = c.job_id))
-ORDER BY c.priority DESC, c.id LIMIT :free;
-
--- name: dispatch
--- Queued runs become dispatched; those that moved meanwhile are left out.
-UPDATE runs SET state = 'dispatched', dispatch = dispatch + 1, dispatched_at = now()
-WHERE id = ANY(:ids::uuid[]) AND state = ANY(:sources::text[]) AND cancel_requested_at IS NULL
-RETURNING id, job_id, queue, dispatch, attempt;
-
 -- name: unclaimed
 -- Dispatched runs whose work order nobody claimed in time.
 SELECT id, job_id FROM runs
 WHERE state = 'dispatched' AND dispatched_at < now() - :overdue::interval ORDER BY dispatched_at LIMIT 200;
 
 -- name: recall
-UPDATE runs SET state = 'queued'
+UPDATE runs SET state = 'queued', queue_deadline = now() + make_interval(secs => queue_seconds)
 WHERE id = ANY(:ids::uuid[]) AND state = ANY(:sources::text[]) AND dispatched_at < now() - :overdue::interval
   AND cancel_requested_at IS NULL
 RETURNING id, job_id, attempt;
@@ -45,15 +18,19 @@ ORDER BY l.expires_at LIMIT 200;
 
 -- name: take_expired
 -- Lock the runs among these whose lease is still expired and is still theirs.
-SELECT r.id, r.job_id, r.attempt, r.times_lost, r.cancel_requested_at IS NOT NULL AS cancel_requested
+-- Not counted against a run: a lease that nobody could renew, since Postgres or the way to it was away.
+SELECT r.id, r.job_id, r.attempt, r.times_lost, r.cancel_requested_at IS NOT NULL AS cancel_requested,
+       l.expires_at >= greatest(pg_postmaster_start_time(), now() - :connected_for::interval) + :lease::interval AS counts
 FROM runs r JOIN leases l ON l.id = r.id
 WHERE r.id = ANY(:ids::uuid[]) AND r.state = ANY(:sources::text[]) AND l.token = r.lease_token
   AND l.expires_at < clock_timestamp()
 ORDER BY r.id FOR UPDATE OF r;
 
 -- name: requeue_lost!
-UPDATE runs SET state = 'queued', times_lost = times_lost + 1, lease_token = NULL, agent = NULL
-WHERE id = ANY(:ids::uuid[]);
+UPDATE runs r SET state = 'queued', times_lost = times_lost + l.counts::int, lease_token = NULL, agent = NULL,
+                  time_left = greatest(run_deadline - now(), interval '1 second'), run_deadline = NULL,
+                  queue_deadline = now() + make_interval(secs => queue_seconds)
+FROM unnest(:ids::uuid[], :counts::bool[]) AS l (id, counts) WHERE r.id = l.id;
 
 -- name: drop_leases!
 DELETE FROM leases WHERE id = ANY(:ids::uuid[]);
@@ -102,9 +79,22 @@ SELECT id, state FROM jobs WHERE id = :id AND client_id = :client_id;
 SELECT id, job_id, state, cancel_requested_at IS NOT NULL AS cancel_requested FROM runs
 WHERE id = :id AND client_id = :client_id;
 
--- name: live_capacity$
--- How many runs the living agents can hold in all.
-SELECT coalesce(sum(capacity), 0) FROM nodes WHERE kind = 'agent' AND seen_at > now() - :alive::interval;
+-- name: overdue
+-- Runs past a deadline: queued ones, and running ones that nobody has ended.
+(SELECT id, job_id FROM runs WHERE state = 'queued' AND queue_deadline < now() ORDER BY queue_deadline LIMIT 200)
+UNION ALL
+(SELECT id, job_id FROM runs WHERE state = 'running' AND run_deadline < now() - :grace::interval
+ ORDER BY run_deadline LIMIT 200);
+
+-- name: take_overdue
+SELECT id, job_id, attempt, state, queue_seconds, run_seconds FROM runs
+WHERE id = ANY(:ids::uuid[]) AND state = ANY(:sources::text[]) AND cancel_requested_at IS NULL
+  AND ((state = 'queued' AND queue_deadline < now()) OR (state = 'running' AND run_deadline < now() - :grace::interval))
+ORDER BY id FOR UPDATE;
+
+-- name: fail_run!
+UPDATE runs SET state = 'failed', exit_reason = :exit_reason, error = :error, finished_at = now(), lease_token = NULL
+WHERE id = :id;
 
 -- name: forget_nodes!
 DELETE FROM nodes WHERE seen_at < now() - interval '1 hour';

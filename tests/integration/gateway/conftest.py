@@ -16,11 +16,13 @@ from services.contracts.subjects import event as event_subject
 from services.contracts.words import EventKind
 from services.gateway.__main__ import serve
 from services.gateway.settings import GatewaySettings
-from services.jobs.eventlog import EventLog, encode_event
+from services.jobs.eventlog import encode_event
+from services.jobs.outbox import Outbox
 from services.jobs.submission import Submissions
 from services.jobs.unit import Draft, Unit, Units
 from services.runtime.jetstream import Bus, Outgoing
 from services.runtime.postgres import Database
+from services.scheduler.publication import EventPublisher
 from tests.integration.conftest import execute
 from tests.integration.waiting import until_async
 
@@ -124,7 +126,7 @@ class Scheduler:
 
     def __init__(self, database: Database, bus: Bus) -> None:
         self._units = Units(database, ring=_silent)
-        self._log = EventLog(database)
+        self._publisher = EventPublisher(Outbox(database), bus)
         self.bus = bus
 
     async def tell(self, job_id: str, *messages: str, published: bool = True) -> None:
@@ -147,18 +149,7 @@ class Scheduler:
             await self.publish()
 
     async def publish(self) -> None:
-        async with self._units.database.connection() as connection:
-            events = await self._log.unpublished(connection, most=1_000)
-            messages = [
-                Outgoing(
-                    event_subject(str(event.job_id), str(event.run_id or ""), event.kind),
-                    event.encoded(),
-                    str(event.id),
-                )
-                for event in events
-            ]
-            await self.bus.publish_all(messages)
-            await self._log.mark_published(connection, events)
+        await self._publisher.run_once()
 
     async def delta(self, job_id: str, text: str) -> None:
         event_id = str(uuid4())

@@ -171,7 +171,7 @@ async def test_the_scheduler_is_told_of_a_job(gateway: httpx.AsyncClient, schedu
     job = (await gateway.post("/v1/jobs", json=TASK)).json()
     messages = scheduler.bus.pull("COMMANDS", "qd.cmd.>", "test", batch=_one)
     async with asyncio.timeout(5):
-        message = await anext(messages)
+        (message,) = await anext(messages)
     assert message.subject == "qd.cmd.job.submit"
     assert job["id"].encode() in message.data
     assert message.headers == {"Nats-Msg-Id": job["id"]}

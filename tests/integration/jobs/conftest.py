@@ -14,7 +14,7 @@ from tests.integration.jobs.domain import Domain
 
 # Those that refer to others first.
 TABLES = (
-    *("events", "messages", "checkpoints", "changesets", "leases", "nodes"),
+    *("events", "messages", "inbox", "checkpoints", "changesets", "leases", "nodes", "limits", "fair_clocks"),
     *("idempotency_keys", "runs", "jobs", "clients"),
 )
 

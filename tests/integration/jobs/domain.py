@@ -1,20 +1,27 @@
 """The whole domain over one database, with the steps that most tests begin with."""
 
 import hashlib
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from services.contracts.rest import JobRequest
-from services.contracts.words import Outcome, Queue
+from services.contracts import rest
+from services.contracts.rest import JobRequest, Limits, MessageRequest, RetryRequest
+from services.contracts.words import Outcome
+from services.jobs.admitting import Admitting, Dispatched
 from services.jobs.cancelling import Cancelling
 from services.jobs.eventlog import EventLog, LoggedEvent
-from services.jobs.models import ClaimedRun, Commit
+from services.jobs.leases import Node, tell_seen
+from services.jobs.limits import LimitSetting
+from services.jobs.messaging import Messaging
+from services.jobs.models import ClaimedRun, Client, Commit
+from services.jobs.outbox import Outbox
 from services.jobs.publishing import Publication, Publishing
 from services.jobs.reading import Reading
-from services.jobs.running import Running
-from services.jobs.scheduling import Dispatched, Scheduling
-from services.jobs.submission import Client, Submissions
+from services.jobs.retrying import Retrying
+from services.jobs.running import Order, Running
+from services.jobs.scheduling import Scheduling
+from services.jobs.submission import Submissions
 from services.jobs.unit import Units
 from services.runtime.postgres import Database, Record
 
@@ -28,12 +35,13 @@ COMMIT = Commit(
     patch=b"diff --git a/x b/x\n\xff\0binary",
     files=[{"path": "x", "change": "modified", "insertions": 3, "deletions": 1, "binary": False}],
 )
+OPTIONS = ("publish", "maxParallel", "maxAttempts", "deadlineSeconds", "queueDeadlineSeconds", "idleLimitSeconds")
 EVERY_TABLE = ("jobs", "runs", "leases", "messages", "checkpoints", "changesets", "events")
 
 
 def job_request(*repositories: str, **fields: Any) -> JobRequest:
     """``fields``: as JSON has them; what belongs to the options is found by its name."""
-    options = {name: fields.pop(name) for name in ("publish", "maxParallel", "maxAttempts") if name in fields}
+    options = {name: fields.pop(name) for name in OPTIONS if name in fields}
     document = {
         "prompt": "Change one thing",
         "repositories": [{"url": url} for url in repositories],
@@ -41,6 +49,13 @@ def job_request(*repositories: str, **fields: Any) -> JobRequest:
         **fields,
     }
     return JobRequest.model_validate(document)
+
+
+async def tell_capacity(database: Database, slots: int) -> None:
+    """Let one agent with so many places be alive, and no other."""
+    async with database.connection() as connection:
+        await connection.execute("DELETE FROM nodes")
+        await tell_seen(connection, Node("agent-1", "agent", capacity=slots))
 
 
 class Domain:
@@ -51,10 +66,15 @@ class Domain:
         self.rings = 0
         units = self.units = Units(database, ring=self._ring)
         self.submissions = Submissions(units)
+        self.admitting = Admitting(units, most_runs=10_000)
         self.scheduling = Scheduling(units)
         self.running = Running(units)
         self.publishing = Publishing(units)
         self.cancelling = Cancelling(units)
+        self.retrying = Retrying(units, self.submissions)
+        self.messaging = Messaging(units)
+        self.limits = LimitSetting(units)
+        self.outbox = Outbox(database)
         self.reading = Reading(database)
         self.log = EventLog(database)
         self.client = Client(UUID(int=0), "nobody yet")
@@ -75,7 +95,14 @@ class Domain:
         return submitted.job_id
 
     async def admit(self, slots: int = 100) -> list[Dispatched]:
-        return await self.scheduling.admit(Queue.CODE, slots=slots)
+        """Admit while fewer than ``slots`` runs hold a slot: as many places as one agent has."""
+        await tell_capacity(self.database, slots)
+        orders: list[Dispatched] = []
+        while True:
+            admitted = await self.admitting.admit()
+            orders += admitted.orders
+            if not admitted.look_again:
+                return orders
 
     async def dispatch_one(self, *repositories: str, **fields: Any) -> Dispatched:
         """Submit a job and admit; return its first run's order."""
@@ -83,7 +110,8 @@ class Domain:
         return next(order for order in await self.admit() if order.job_id == job_id)
 
     async def claim(self, order: Dispatched, *, agent: str = "agent-1") -> ClaimedRun | None:
-        return await self.running.claim(order.run_id, order.job_id, dispatch=order.dispatch, agent=agent)
+        claimed = await self.running.claim([Order(order.run_id, order.job_id, order.dispatch)], agent=agent)
+        return claimed.get(order.run_id)
 
     async def claimed(self, order: Dispatched) -> ClaimedRun:
         run = await self.claim(order)
@@ -95,6 +123,18 @@ class Domain:
         run = await self.claimed(await self.dispatch_one(*repositories, **fields))
         await self.running.prepared(run.hold, base_sha="b" * 40, base_branch="main", events=[])
         return run
+
+    async def talk(self, **fields: Any) -> ClaimedRun:
+        """A conversation that an agent holds."""
+        return await self.claimed(await self.dispatch_one(kind="task", **fields))
+
+    async def say(self, job_id: UUID, text: str, **fields: Any) -> rest.Message:
+        return await self.messaging.send(self.client, job_id, MessageRequest.model_validate({"text": text, **fields}))
+
+    async def retry(self, job_id: UUID, **fields: Any) -> UUID:
+        """Do an ended job again; return the new job's id."""
+        wanted = RetryRequest.model_validate(fields)
+        return (await self.retrying.retry(self.client, job_id, wanted, key=None, body=b"")).job_id
 
     async def resume(self, run_id: UUID) -> ClaimedRun:
         """Admit and claim a run that was queued again."""
@@ -116,6 +156,15 @@ class Domain:
         publication = await self.claim_changeset(*await self.hand_over())
         assert publication is not None
         return publication
+
+    async def lose(self) -> int:
+        """Sweep for expired leases, having been connected for long."""
+        return await self.scheduling.lose_expired(connected_for=timedelta(days=1))
+
+    async def set_limits(self, **limits: Any) -> None:
+        """``limits``: as JSON has them."""
+        operator = Client(self.client.id, self.client.name, is_operator=True)
+        await self.limits.replace(operator, Limits.model_validate(limits))
 
     async def expire(self, identifier: UUID) -> None:
         """Let the lease of a run or changeset have run out."""

@@ -7,7 +7,7 @@ import asyncpg
 import pytest
 
 from services.contracts.words import Queue
-from services.jobs import scheduling
+from services.jobs import admitting
 from services.jobs.reading import JobFilter
 from tests.integration.jobs.domain import REPOSITORY, Domain
 
@@ -74,6 +74,8 @@ async def test_a_run_waits_for_its_time(domain: Domain) -> None:
     assert await domain.admit() == []
 
     await domain.execute("UPDATE runs SET not_before = now() - interval '1 second' WHERE job_id = $1", job_id)
+    await domain.execute("UPDATE jobs SET ready_from = now() - interval '1 second' WHERE id = $1", job_id)
+    assert await domain.admitting.ripen() == 1
     assert len(await domain.admit()) == 1
 
 
@@ -84,7 +86,9 @@ async def test_a_busy_branch_holds_the_next_run_back(domain: Domain, publishing:
     await domain.execute("UPDATE runs SET branch = $1", run.branch)
 
     assert await domain.admit() == []
+    assert await domain.admitting.release_held() == 0
     await domain.execute("UPDATE runs SET branch = 'another' WHERE job_id = $1", waiting)
+    assert await domain.admitting.release_held() == 1
     assert [order.job_id for order in await domain.admit()] == [waiting]
 
 
@@ -97,11 +101,68 @@ async def test_the_database_itself_refuses_two_active_runs_on_a_branch(domain: D
 
 
 async def test_queues_have_slots_of_their_own(domain: Domain) -> None:
-    await domain.submit()
-    await domain.submit(kind="task")
+    await domain.set_limits(queues={"code": 1})
+    for _ in range(2):
+        await domain.submit()
+        await domain.submit(kind="task")
 
-    assert [order.queue for order in await domain.admit(slots=1)] == [Queue.CODE]
-    assert [order.queue for order in await domain.scheduling.admit(Queue.TASK, slots=1)] == [Queue.TASK]
+    assert sorted(order.queue for order in await domain.admit()) == [Queue.CODE, Queue.TASK, Queue.TASK]
+
+
+async def test_a_client_keeps_to_its_limit_and_the_others_to_the_default(domain: Domain) -> None:
+    busy, other = await domain.new_client("busy"), await domain.new_client("other")
+    for client in (busy, other):
+        await domain.submit(*(f"https://a/{n}" for n in range(5)), client=client)
+    await domain.set_limits(client={"default": 2, "byName": {"busy": 3}})
+
+    orders = await domain.admit()
+
+    clients = [(await domain.row("jobs", order.job_id))["client_id"] for order in orders]
+    assert (clients.count(busy.id), clients.count(other.id)) == (3, 2)
+
+
+async def test_a_repository_keeps_to_its_limit_and_goes_on_when_one_has_ended(domain: Domain) -> None:
+    await domain.set_limits(repository={"byName": {REPOSITORY: 1}})
+    jobs = [await domain.submit() for _ in range(3)]
+    elsewhere = await domain.submit("https://b/another.git")
+
+    first, *_ = orders = await domain.admit()
+    assert {order.job_id for order in orders} == {jobs[0], elsewhere}
+    assert await domain.admitting.release_held() == 0
+    await domain.finish(await domain.claimed(first))
+    assert await domain.admitting.release_held() == 1
+    assert [order.job_id for order in await domain.admit()] == [jobs[1]]
+
+
+async def test_the_fleets_limit_can_be_changed_while_it_runs(domain: Domain) -> None:
+    await domain.submit(*(f"https://a/{n}" for n in range(9)))
+    await domain.set_limits(fleet=2)
+    assert len(await domain.admit()) == 2
+    await domain.set_limits(fleet=1)
+    assert await domain.admit() == []
+    await domain.set_limits(fleet=5)
+    assert len(await domain.admit()) == 3
+
+
+async def test_jobs_of_a_client_take_turns(domain: Domain) -> None:
+    big = await domain.submit(*(f"https://a/{n}" for n in range(50)))
+    assert len(await domain.admit(slots=10)) == 10
+    small = [await domain.submit() for _ in range(3)]
+
+    orders = await domain.admit(slots=15)
+
+    assert [order.job_id for order in orders].count(big) == 2
+    assert set(small) < {order.job_id for order in orders}
+
+
+async def test_clients_share_whatever_they_have_queued(domain: Domain) -> None:
+    await domain.submit(*(f"https://a/{n}" for n in range(50)))
+    other = await domain.new_client("other")
+    theirs = [await domain.submit(f"https://b/{n}", client=other) for n in range(4)]
+
+    orders = await domain.admit(slots=8)
+
+    assert set(theirs) < {order.job_id for order in orders}
 
 
 async def test_schedulers_at_once_never_admit_too_many_or_one_twice(domain: Domain) -> None:
@@ -119,7 +180,7 @@ async def test_schedulers_at_once_never_admit_too_many_or_one_twice(domain: Doma
 async def test_while_one_scheduler_admits_no_other_does(domain: Domain) -> None:
     await domain.submit()
     async with domain.database.transaction() as connection:
-        await connection.execute("SELECT pg_advisory_xact_lock($1)", scheduling._ADMISSION_LOCK)
+        await connection.execute("SELECT pg_advisory_xact_lock($1)", admitting._ADMISSION_LOCK)
         assert await domain.admit() == []
 
     assert len(await domain.admit()) == 1

@@ -90,6 +90,8 @@ async def test_a_retried_attempt_is_spent_and_waits(domain: Domain) -> None:
     assert (row["state"], row["attempts_spent"], row["error"]) == ("queued", 1, "the model\N{SYMBOL FOR NULL}is away")
     assert await domain.admit() == []
     await domain.execute("UPDATE runs SET not_before = now()")
+    await domain.execute("UPDATE jobs SET ready_from = now()")
+    assert await domain.admitting.ripen() == 1
     assert (await domain.resume(run.hold.run_id)).attempts_spent == 1
 
 

@@ -110,10 +110,14 @@ async def test_every_event_decodes_as_its_payload(domain: Domain) -> None:
     jobs = [await whole_life(domain)]
     run = await domain.start()
     await domain.expire(run.hold.run_id)
-    await domain.scheduling.lose_expired()
+    await domain.lose()
     await domain.cancelling.request(domain.client, run.hold.job_id)
     await domain.cancelling.cancel_idle(await domain.cancelling.waiting())
     jobs.append(run.hold.job_id)
+    talk = await domain.talk()
+    assert await domain.messaging.park(talk.hold)
+    await domain.say(talk.hold.job_id, "go on")
+    jobs.append(talk.hold.job_id)
 
     events = [event for job_id in jobs for event in await domain.events(job_id)]
     seen = set()

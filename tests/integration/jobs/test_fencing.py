@@ -45,7 +45,7 @@ async def refused(domain: Domain, write: str, hold: Hold) -> None:
 async def test_a_lost_run_refuses_its_old_holder(domain: Domain, write: str) -> None:
     old = (await domain.start()).hold
     await domain.expire(old.run_id)
-    assert await domain.scheduling.lose_expired() == 1
+    assert await domain.lose() == 1
     await refused(domain, write, old)
 
     new = (await domain.resume(old.run_id)).hold

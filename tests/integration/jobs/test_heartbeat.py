@@ -83,7 +83,7 @@ async def test_what_is_dropped_runs_out_while_others_are_renewed(domain: Domain,
 
 async def test_its_node_is_there_while_it_beats(domain: Domain, heartbeat: Heartbeat) -> None:
     async def there() -> bool:
-        return await domain.scheduling.live_capacity() == 2
+        return bool(await domain.rows("SELECT FROM nodes WHERE kind = 'agent' AND capacity = 2"))
 
     await until_async(there)
     await heartbeat.stop()

@@ -12,10 +12,10 @@ from tests.integration.jobs.domain import Domain
 @pytest.mark.usefixtures("postgres_is_up_long")
 async def test_a_lost_run_is_queued_again_and_costs_no_attempt(domain: Domain) -> None:
     run = await domain.start()
-    assert await domain.scheduling.lose_expired() == 0
+    assert await domain.lose() == 0
 
     await domain.expire(run.hold.run_id)
-    assert await domain.scheduling.lose_expired() == 1
+    assert await domain.lose() == 1
 
     row = await domain.row("runs", run.hold.run_id)
     assert (row["state"], row["times_lost"], row["attempts_spent"], row["lease_token"]) == ("queued", 1, 0, None)
@@ -29,11 +29,11 @@ async def test_the_fifth_loss_fails_the_run(domain: Domain) -> None:
     run = await domain.start()
     for _ in range(4):
         await domain.expire(run.hold.run_id)
-        assert await domain.scheduling.lose_expired() == 1
+        assert await domain.lose() == 1
         run = await domain.resume(run.hold.run_id)
 
     await domain.expire(run.hold.run_id)
-    assert await domain.scheduling.lose_expired() == 1
+    assert await domain.lose() == 1
 
     row = await domain.row("runs", run.hold.run_id)
     job = await domain.row("jobs", run.hold.job_id)
@@ -48,7 +48,7 @@ async def test_a_run_lost_while_being_cancelled_is_cancelled(domain: Domain) -> 
     await domain.cancelling.request(domain.client, run.hold.job_id)
     await domain.expire(run.hold.run_id)
 
-    assert await domain.scheduling.lose_expired() == 1
+    assert await domain.lose() == 1
 
     job = await domain.row("jobs", run.hold.job_id)
     assert await domain.run_states(run.hold.job_id) == ["cancelled"]
@@ -61,7 +61,7 @@ async def test_sweeps_at_once_lose_a_run_once(domain: Domain) -> None:
     for run in runs:
         await domain.expire(run.hold.run_id)
 
-    lost = await asyncio.gather(*(domain.scheduling.lose_expired() for _ in range(5)))
+    lost = await asyncio.gather(*(domain.lose() for _ in range(5)))
 
     assert sum(lost) == len(runs)
     assert {row["times_lost"] for row in await domain.rows("SELECT times_lost FROM runs")} == {1}
@@ -73,7 +73,7 @@ async def test_nothing_expires_until_a_lease_after_postgres_started(
     run = await domain.start()
     await domain.expire(run.hold.run_id)
     monkeypatch.setattr(scheduling, "LEASE", timedelta(days=1))
-    assert await domain.scheduling.lose_expired() == 0
+    assert await domain.lose() == 0
 
     monkeypatch.setattr(scheduling, "LEASE", timedelta(milliseconds=1))
-    assert await domain.scheduling.lose_expired() == 1
+    assert await domain.lose() == 1

@@ -143,7 +143,7 @@ async def test_losing_runs_leaves_publications_alone_and_the_other_way_round(dom
     await domain.expire(publication.hold.changeset_id)
     await domain.expire(run.hold.run_id)
 
-    assert await domain.scheduling.lose_expired() == 1
+    assert await domain.lose() == 1
     assert (await domain.row("changesets", publication.hold.changeset_id))["state"] == "pushing"
     assert await domain.publishing.lose_expired() == 1
     assert (await domain.row("changesets", publication.hold.changeset_id))["state"] == "queued"

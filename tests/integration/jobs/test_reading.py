@@ -9,9 +9,8 @@ import pytest
 
 from services.contracts.words import ChangesetState, EventKind, JobKind, JobState
 from services.jobs.errors import BadCursorError, NotFoundError
-from services.jobs.models import Checkpoint, StoredMessage
+from services.jobs.models import Checkpoint, Client, StoredMessage
 from services.jobs.reading import ChangesetFilter, JobFilter, Reading
-from services.jobs.submission import Client
 from services.jobs.unit import Draft
 from tests.integration.jobs.domain import COMMIT, REPOSITORY, Domain
 

@@ -29,9 +29,10 @@ async def pulling(bus: Bus) -> AsyncIterator[list[bytes]]:
 
     async def pull() -> None:
         consumer = subjects.work_consumer(Queue.CODE)
-        async for message in bus.pull(subjects.WORK_STREAM, WORK, consumer, batch=ten):
-            pulled.append(message.data)
-            await message.ack()
+        async for messages in bus.pull(subjects.WORK_STREAM, WORK, consumer, batch=ten):
+            for message in messages:
+                pulled.append(message.data)
+                await message.ack()
 
     async with background(pull()):
         yield pulled

@@ -11,11 +11,11 @@ import pytest
 from quarterdeck.stack.embedded import EmbeddedServers
 from services.contracts import subjects
 from services.contracts.words import EventKind
-from services.jobs.eventlog import EventLog
+from services.jobs import outbox
+from services.jobs.outbox import Outbox
 from services.jobs.unit import Draft, Unit
 from services.runtime.jetstream import Bus, BusUnavailableError
 from services.runtime.postgres import Database
-from services.scheduler import publication
 from services.scheduler.publication import EventPublisher
 from tests.integration.jobs.domain import Domain
 from tests.integration.scheduler.conftest import Restart
@@ -26,7 +26,7 @@ Published = dict[str, list[int]]
 
 @pytest.fixture
 def publisher(database: Database, bus: Bus) -> EventPublisher:
-    return EventPublisher(database, EventLog(database), bus)
+    return EventPublisher(Outbox(database), bus)
 
 
 async def tell(domain: Domain, job_id: UUID, count: int) -> None:
@@ -75,14 +75,56 @@ async def test_a_message_is_what_the_log_has(domain: Domain, bus: Bus, publisher
     ]
 
 
+async def test_sequences_have_no_hole_and_follow_the_stream(
+    domain: Domain, bus: Bus, publisher: EventPublisher
+) -> None:
+    await publisher.run_once()
+    first = await assigned(domain) + 1
+    jobs = [await domain.submit() for _ in range(3)]
+    for job_id in jobs:
+        await publisher.run_once()
+        await tell(domain, job_id, 5)
+    await publisher.run_once()
+
+    end = (await bus.stream_position(subjects.EVENTS_STREAM)).last_sequence
+    sequences = []
+    async for message in bus.read(subjects.EVENTS_STREAM, subjects.ALL_EVENTS, after=0, until=end):
+        assert message.headers is not None
+        assert message.headers[subjects.CLIENT_HEADER] == str(domain.client.id)
+        sequences.append(int(message.headers[subjects.SEQUENCE_HEADER]))
+    assert sequences[-18:] == list(range(first, first + 18))
+    page = await domain.log.published_after(domain.client.id, first - 1)
+    assert [event.sequence for event in page.events] == sequences[-18:]
+    assert (page.through, page.is_last) == (sequences[-1], True)
+
+
+async def test_another_clients_events_are_passed_over(domain: Domain, publisher: EventPublisher) -> None:
+    other = await domain.new_client("other")
+    await domain.submit(client=other)
+    await publisher.run_once()
+    end = await assigned(domain)
+
+    page = await domain.log.published_after(domain.client.id, 0)
+
+    assert (page.events, page.through, page.is_last) == ([], end, True)
+
+
+async def assigned(domain: Domain) -> int:
+    (row,) = await domain.rows("SELECT assigned FROM event_cursor")
+    return int(row["assigned"])
+
+
 async def test_publishing_again_adds_nothing(domain: Domain, bus: Bus, publisher: EventPublisher) -> None:
-    """As after a crash between JetStream's word and the mark."""
+    """As after a crash between JetStream's word and the note of it, by the next process."""
     job_id = await domain.submit()
     await tell(domain, job_id, 5)
     await publisher.run_once()
-    await domain.execute("UPDATE events SET published_at = NULL")
+    before = await domain.rows("SELECT id, sequence FROM events ORDER BY number")
+    await domain.execute("UPDATE event_cursor SET published = published - 6")
 
-    await publisher.run_once()
+    await EventPublisher(domain.outbox, bus).run_once()
+
+    assert await domain.rows("SELECT id, sequence FROM events ORDER BY number") == before
 
     assert await published(bus) == {str(job_id): [1, 2, 3, 4, 5, 6]}
     assert await unpublished(domain) == 0
@@ -108,7 +150,7 @@ async def test_publishers_at_once_keep_the_order(domain: Domain, bus: Bus, publi
 async def test_while_one_scheduler_publishes_no_other_does(domain: Domain, publisher: EventPublisher) -> None:
     await domain.submit()
     async with domain.database.transaction() as connection:
-        await connection.execute("SELECT pg_advisory_xact_lock($1)", publication._PUBLISHER_LOCK)
+        await connection.execute("SELECT pg_advisory_xact_lock($1)", outbox._PUBLISHER_LOCK)
         await publisher.run_once()
         assert await unpublished(domain) == 1
 

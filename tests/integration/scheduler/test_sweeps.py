@@ -11,36 +11,39 @@ from services.contracts import subjects
 from services.contracts.v1.commands_pb2 import PublishOrder, RunControl, WorkOrder
 from services.contracts.words import Queue
 from services.jobs import scheduling
+from services.jobs.admitting import Admitting
 from services.runtime.jetstream import Bus, Message
 from services.scheduler import reconcile
 from services.scheduler.admission import Admission
-from services.scheduler.reconcile import Reconciler
+from services.scheduler.reconcile import Reconciler, UseCases
 from tests.integration.jobs.domain import Domain
 from tests.integration.waiting import until
 
 
 @pytest.fixture
 def admission(domain: Domain, bus: Bus) -> Admission:
-    return Admission(domain.scheduling, bus, max_runs=3)
+    return Admission(Admitting(domain.units, most_runs=3), bus)
 
 
 @pytest.fixture
 def reconciler(domain: Domain, bus: Bus) -> Reconciler:
-    return Reconciler(domain.scheduling, domain.cancelling, domain.publishing, bus)
+    cases = UseCases(domain.admitting, domain.scheduling, domain.cancelling, domain.publishing, domain.messaging)
+    return Reconciler(cases, bus, on_admissible=lambda: None)
 
 
 async def one_by_one() -> int:
     return 1
 
 
-def orders(bus: Bus, queue: Queue) -> AsyncIterator[Message]:
+def orders(bus: Bus, queue: Queue) -> AsyncIterator[list[Message]]:
     return bus.pull(subjects.WORK_STREAM, subjects.work(queue), subjects.work_consumer(queue), batch=one_by_one)
 
 
 async def next_order(bus: Bus, queue: Queue) -> Message:
     stream = orders(bus, queue)
     async with asyncio.timeout(30):
-        return await anext(stream)
+        (message,) = await anext(stream)
+        return message
 
 
 async def waiting_orders(bus: Bus) -> int:

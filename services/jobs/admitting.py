@@ -1,0 +1,236 @@
+"""Admission: which queued runs take the free slots, decided and written in one short transaction.
+
+Many schedulers may try; an advisory lock lets one at a time. Who goes first is decided in `fairness.py`; a job that
+has nothing to start now is left out of sight until it has (`jobs.ready_from`), so that a look costs the same however
+long the queue is.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from services.contracts.words import EventKind, Queue
+from services.jobs.fairness import Allocation, Candidate, Flow, Load, allocate
+from services.jobs.limits import Limits, limits_of
+from services.jobs.scheduling import LEASE
+from services.jobs.states import RunTransition, sources
+from services.jobs.unit import SQL, Draft, Unit, Units
+from services.runtime.postgres import Connection, Record, Statements
+
+_STATEMENTS = Statements(SQL / "admitting.sql")
+# Chosen once, at random; whoever holds this advisory lock is the one that admits.
+_ADMISSION_LOCK = 5_821_907_733
+_WITHOUT_LIMIT = 100
+MOST_AT_ONCE = 500
+"""Runs that one transaction dispatches at most; it holds their jobs' locks."""
+
+
+@dataclass(frozen=True)
+class Dispatched:
+    """A work order that is to be sent."""
+
+    run_id: UUID
+    job_id: UUID
+    queue: Queue
+    dispatch: int
+
+
+@dataclass(frozen=True)
+class Admitted:
+    """``look_again``: more may be admitted at once; without new slots being free, nothing would be."""
+
+    orders: Sequence[Dispatched] = ()
+    look_again: bool = False
+
+
+@dataclass(frozen=True)
+class _Situation:
+    limits: Limits
+    load: Load
+    capacity: int
+
+    @property
+    def free(self) -> int:
+        return self.limits.bounded(self.limits.fleet, self.capacity) - self.load.total
+
+
+class Admitting:
+    def __init__(self, units: Units, *, most_runs: int) -> None:
+        """``most_runs``: the fleet's limit where none is set in Postgres."""
+        self._units = units
+        self._most_runs = most_runs
+
+    async def admit(self) -> Admitted:
+        """Dispatch queued runs while slots are free. Raises ``StoreUnavailableError``."""
+        admitted = await self._units.database.in_transaction(self._admit)
+        if admitted.orders:
+            await self._units.ring()
+        return admitted
+
+    async def _admit(self, connection: Connection) -> Admitted:
+        situation = await self._situation(connection)
+        if situation is None or situation.free <= 0:
+            return Admitted()  # no slot, or another scheduler is at it and will be rung as we were
+        most = min(situation.free, MOST_AT_ONCE)
+        rows = await _STATEMENTS.rows(connection, "candidates", most=most)
+        if not rows:
+            return Admitted()
+        wanted = allocate(
+            [_candidate(row) for row in rows],
+            load=situation.load,
+            limits=situation.limits,
+            capacity=situation.load.total + most,
+            clocks=_clocks(rows),
+        )
+        unit = await Unit.lock(connection, list(wanted.runs))
+        admission = _Admission(unit, situation.limits, wanted)
+        orders = await admission.dispatch()
+        await unit.settle()
+        return Admitted(orders, look_again=admission.left_some or len(orders) == MOST_AT_ONCE)
+
+    async def _situation(self, connection: Connection) -> _Situation | None:
+        """None while another scheduler admits."""
+        row = await _STATEMENTS.row(connection, "situation", lock=_ADMISSION_LOCK, alive=LEASE)
+        assert row is not None
+        if not row["is_mine"]:
+            return None
+        by_queue: Counter[Queue] = Counter()
+        by_client: Counter[UUID] = Counter()
+        for held in row["load"] or ():
+            by_queue[Queue(held["queue"])] += held["runs"]
+            by_client[UUID(held["client_id"])] += held["runs"]
+        limits = limits_of(row["limits"] or [], fleet=self._most_runs)
+        return _Situation(limits, Load(by_queue, by_client), row["capacity"])
+
+    async def ripen(self) -> int:
+        """Bring jobs whose time has come before admission's eyes; return how many."""
+
+        async def work(connection: Connection) -> int:
+            return len(await _STATEMENTS.rows(connection, "ripen"))
+
+        return await self._units.database.in_transaction(work)
+
+    async def release_held(self) -> int:
+        """Let runs go on whose repository or branch has room again; return how many."""
+        async with self._units.database.connection() as connection:
+            limits = limits_of(await _STATEMENTS.rows(connection, "repository_limits"))
+            rows = await _STATEMENTS.rows(connection, "held_repositories")
+            roomy = [row for row in rows if _has_room(row, limits)]
+            found = await _STATEMENTS.rows(
+                connection,
+                "held_runs",
+                hashes=[row["hash"] for row in roomy],
+                rooms=[_room(row, limits) for row in roomy],
+            )
+
+        async def work(unit: Unit) -> int:
+            rows = await _STATEMENTS.rows(unit.connection, "release", ids=[row["id"] for row in found])
+            for row in rows:
+                unit.count(row["job_id"], queued=+1)
+            return len(rows)
+
+        return await self._units.run([row["job_id"] for row in found], work) if found else 0
+
+
+class _Admission:
+    """The runs of the allocated jobs, chosen one by one under the jobs' locks."""
+
+    def __init__(self, unit: Unit, limits: Limits, wanted: Allocation) -> None:
+        self._unit = unit
+        self._limits = limits
+        self._wanted = wanted
+        self.left_some = False
+        """Some slots were not filled by whom they were meant for."""
+
+    async def dispatch(self) -> list[Dispatched]:
+        counts = {job_id: self._within_max_parallel(job_id) for job_id in self._unit.jobs}
+        chosen = await _STATEMENTS.rows(
+            self._unit.connection, "choose", job_ids=list(counts), counts=list(counts.values())
+        )
+        going, held = self._parted(chosen)
+        rows = await _STATEMENTS.rows(
+            self._unit.connection,
+            "dispatch",
+            ids=going,
+            held=held,
+            sources=sources(RunTransition.ADMIT),
+            **_ticks(self._wanted.clocks),
+        )
+        await self._hide_what_has_nothing(rows, counts)
+        for row in rows:
+            self._unit.count(row["job_id"], active=+1)
+            self._unit.jobs[row["job_id"]].fair_tag = self._wanted.tags[row["job_id"]]
+            draft = Draft(EventKind.RUN_DISPATCHED, {"dispatch": row["dispatch"]})
+            self._unit.tell(row["job_id"], draft, run_id=row["id"], attempt=row["attempt"])
+        return [Dispatched(row["id"], row["job_id"], Queue(row["queue"]), row["dispatch"]) for row in rows]
+
+    def _within_max_parallel(self, job_id: UUID) -> int:
+        job = self._unit.jobs[job_id]
+        wanted = self._wanted.runs[job_id]
+        if job.cancel_requested:
+            return 0
+        return wanted if job.max_parallel is None else max(0, min(wanted, job.max_parallel - job.active))
+
+    def _parted(self, chosen: Sequence[Record]) -> tuple[list[UUID], list[UUID]]:
+        """Those that may go, and those that their repository or branch has no room for."""
+        going, held = [], []
+        loads: Counter[str] = Counter()
+        branches: set[tuple[str, str]] = set()
+        for row in chosen:
+            repository, branch = row["repository"], row["branch"]
+            limit = None if repository is None else self._limits.of_repository(repository)
+            is_full = limit is not None and row["repository_load"] + loads[repository] >= limit
+            if is_full or row["branch_is_busy"] or (repository, branch) in branches:
+                held.append(row["id"])
+                continue
+            going.append(row["id"])
+            if repository is not None:
+                loads[repository] += 1
+                branches.add((repository, branch))
+        return going, held
+
+    async def _hide_what_has_nothing(self, dispatched: Sequence[Record], counts: dict[UUID, int]) -> None:
+        """Jobs that could not give what was asked of them are not asked again before they can."""
+        started = Counter(row["job_id"] for row in dispatched)
+        short = [job_id for job_id, count in counts.items() if started[job_id] < count]
+        if short:
+            self.left_some = True
+            await _STATEMENTS.execute(self._unit.connection, "hide", ids=short)
+
+
+def _candidate(row: Record) -> Candidate:
+    return Candidate(
+        job_id=row["id"],
+        client_id=row["client_id"],
+        client=row["client"],
+        queue=Queue(row["queue"]),
+        priority=row["priority"],
+        tag=row["fair_tag"],
+        available=row["available"],
+    )
+
+
+def _clocks(rows: Sequence[Record]) -> dict[Flow, int]:
+    return {(Queue(row["queue"]), row["client_id"]): row["clock"] for row in rows}
+
+
+def _ticks(clocks: Mapping[Flow, int]) -> dict[str, list[object]]:
+    return {
+        "clock_queues": [queue.value for queue, _ in clocks],
+        "clock_clients": [client_id for _, client_id in clocks],
+        "clocks": list(clocks.values()),
+    }
+
+
+def _room(row: Record, limits: Limits) -> int:
+    """How many more runs may hold a slot on the repository; where that is without limit, a branch was busy."""
+    limit = limits.of_repository(row["repository"])
+    active: int = row["active"]
+    return _WITHOUT_LIMIT if limit is None else limit - active
+
+
+def _has_room(row: Record, limits: Limits) -> bool:
+    return _room(row, limits) > 0

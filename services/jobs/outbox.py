@@ -1,0 +1,44 @@
+"""The event log as its one publisher sees it: what NATS does not have yet, in one order over all jobs."""
+
+from __future__ import annotations
+
+from services.jobs.eventlog import LoggedEvent, event_of
+from services.jobs.unit import SQL
+from services.runtime.postgres import Connection, Database, Statements
+
+_STATEMENTS = Statements(SQL / "outbox.sql")
+# Chosen once, at random; whoever holds this advisory lock is the one that publishes.
+_PUBLISHER_LOCK = 2_094_617_558
+
+
+class Outbox:
+    """The one publisher's side: gives events their sequences, and remembers which of them NATS has.
+
+    A sequence is committed before its event is sent, so that an event that is sent again after a crash has the same.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def next(self, confirmed: int, *, most: int) -> list[LoggedEvent] | None:
+        """Remember that NATS has all up to ``confirmed``, and return what is to be sent next, in order.
+
+        None: another scheduler publishes just now.
+        """
+
+        async def work(connection: Connection) -> list[LoggedEvent] | None:
+            cursor = await _STATEMENTS.row(connection, "cursor", lock=_PUBLISHER_LOCK)
+            if cursor is None:
+                return None
+            assigned = cursor["assigned"]
+            published = min(max(confirmed, cursor["published"]), assigned)
+            if published < assigned:  # this process, or another, ended before it had sent them
+                rows = await _STATEMENTS.rows(connection, "assigned", after=published, through=assigned)
+            else:
+                rows = await _STATEMENTS.rows(connection, "assign", assigned=assigned, most=most)
+                assigned += len(rows)
+            if (assigned, published) != (cursor["assigned"], cursor["published"]):
+                await _STATEMENTS.execute(connection, "move_cursor", assigned=assigned, published=published)
+            return [event_of(row) for row in rows]
+
+        return await self._database.in_transaction(work)

@@ -1,0 +1,83 @@
+"""Doing a job again: what is final stays so, and a new job with `retry_of` takes its place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from services.contracts import rest
+from services.contracts.words import JobState, RunState
+from services.jobs.errors import NotFoundError, NotRetryableError
+from services.jobs.models import Client
+from services.jobs.submission import NewJob, NewRun, Submissions, Submitted, keyed
+from services.jobs.unit import SQL, Units
+from services.runtime.postgres import Record, Statements
+
+_STATEMENTS = Statements(SQL / "retrying.sql")
+_ENDED = (JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED)
+
+
+class Retrying:
+    def __init__(self, units: Units, submissions: Submissions) -> None:
+        self._database = units.database
+        self._submissions = submissions
+
+    async def retry(
+        self, client: Client, job_id: UUID, wanted: rest.RetryRequest, *, key: str | None, body: bytes
+    ) -> Submitted:
+        """Make a job like ``job_id`` of the same kind and options: whole, or only of the runs that did not complete.
+
+        A run's branch has a new name; the old one where the old run never stored a changeset, since then nothing of
+        it can be anywhere. ``key``: as for a submit. Raises ``NotFoundError``, ``NotRetryableError``.
+        """
+        async with self._database.connection() as connection:
+            job = await _STATEMENTS.row(connection, "job", id=job_id, client_id=client.id)
+            if job is None:
+                raise NotFoundError("job", job_id)
+            runs = await _STATEMENTS.rows(connection, "runs", job_id=job_id)
+        _refuse_unended(job)
+        chosen = [run for run in runs if wanted.only == "all" or run["state"] != RunState.COMPLETED]
+        if not chosen:
+            raise NotRetryableError("every run of the job has completed: there is nothing to do again")
+        new = NewJob(
+            client,
+            _request(job, chosen),
+            keyed(key, b"retry %b\n%b" % (job_id.bytes, body)),
+            [_run(run, resume=wanted.resume) for run in chosen],
+            retry_of=job_id,
+        )
+        return await self._submissions.accept(new)
+
+
+def _refuse_unended(job: Record) -> None:
+    if job["state"] not in _ENDED:
+        raise NotRetryableError(f"the job has not ended: it is {job['state']}; cancel it first, or wait")
+
+
+def _request(job: Record, runs: Sequence[Record]) -> rest.JobRequest:
+    """The job as it was asked for; `notBefore` is over."""
+    repositories = [{"url": run["repository"], "baseRef": run["base_ref"]} for run in runs if run["repository"]]
+    return rest.JobRequest.model_validate(
+        {
+            "prompt": job["prompt"],
+            "kind": job["kind"],
+            "name": job["name"],
+            "repositories": repositories,
+            "priority": job["priority"],
+            "options": job["options"],
+        }
+    )
+
+
+def _run(old: Record, *, resume: bool) -> NewRun:
+    branch = None if old["has_changeset"] else old["branch"]
+    if not resume:
+        return NewRun(old["repository"], old["base_ref"], branch)
+    return NewRun(
+        old["repository"],
+        old["base_ref"],
+        branch,
+        resumes=old["id"],
+        base_sha=old["base_sha"],
+        base_branch=old["base_branch"],
+    )

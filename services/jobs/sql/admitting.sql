@@ -1,0 +1,119 @@
+-- name: situation^
+-- Whether this transaction is the one that admits, what the agents can hold, and what they hold now.
+SELECT pg_try_advisory_xact_lock(:lock) AS is_mine,
+       (SELECT coalesce(sum(capacity), 0) FROM nodes WHERE kind = 'agent' AND seen_at > now() - :alive::interval)
+           AS capacity,
+       (SELECT jsonb_agg(jsonb_build_object('scope', scope, 'name', name, 'slots', slots)) FROM limits) AS limits,
+       (SELECT jsonb_agg(held) FROM (
+            SELECT queue, client_id, count(*) AS runs FROM runs WHERE state IN ('dispatched', 'running')
+            GROUP BY queue, client_id) held) AS load;
+
+-- name: candidates
+-- The first jobs of each flow (a queue of a client), in their order. Flows are found by skipping from one to the next.
+WITH RECURSIVE flows AS (
+    (SELECT coalesce(j.queue, j.kind) AS queue, j.client_id FROM jobs j
+     WHERE ready_from IS NULL AND cancel_requested_at IS NULL
+       AND runs_total > runs_active + runs_completed + runs_failed + runs_cancelled
+       AND (max_parallel IS NULL OR runs_active < max_parallel)
+     ORDER BY coalesce(j.queue, j.kind), j.client_id LIMIT 1)
+    UNION ALL
+    SELECT next.* FROM flows f CROSS JOIN LATERAL (
+        SELECT coalesce(j.queue, j.kind) AS queue, j.client_id FROM jobs j
+        WHERE ready_from IS NULL AND cancel_requested_at IS NULL
+          AND runs_total > runs_active + runs_completed + runs_failed + runs_cancelled
+          AND (max_parallel IS NULL OR runs_active < max_parallel)
+          AND (coalesce(j.queue, j.kind), j.client_id) > (f.queue, f.client_id)
+        ORDER BY coalesce(j.queue, j.kind), j.client_id LIMIT 1) next
+)
+SELECT j.id, f.queue, f.client_id, c.name AS client, j.priority, j.fair_tag, coalesce(k.clock, 0) AS clock,
+       least(j.runs_total - j.runs_active - j.runs_completed - j.runs_failed - j.runs_cancelled,
+             j.max_parallel - j.runs_active) AS available
+FROM flows f JOIN clients c ON c.id = f.client_id
+LEFT JOIN fair_clocks k ON k.client_id = f.client_id AND k.queue = f.queue
+CROSS JOIN LATERAL (
+    SELECT * FROM jobs j
+    WHERE ready_from IS NULL AND cancel_requested_at IS NULL
+      AND runs_total > runs_active + runs_completed + runs_failed + runs_cancelled
+      AND (max_parallel IS NULL OR runs_active < max_parallel)
+      AND coalesce(j.queue, j.kind) = f.queue AND j.client_id = f.client_id
+    ORDER BY coalesce(j.queue, j.kind), j.client_id, j.priority DESC, j.fair_tag, j.id LIMIT :most) j;
+
+-- name: choose
+-- So many runs of each of these jobs, by their place, with what may be in their way.
+SELECT r.id, r.job_id, r.repository, r.branch,
+       EXISTS (SELECT FROM runs o WHERE md5(o.repository) = md5(r.repository) AND o.branch = r.branch
+               AND o.state IN ('dispatched', 'running', 'waiting', 'publishing')) AS branch_is_busy,
+       CASE WHEN EXISTS (SELECT FROM limits WHERE scope = 'repository') THEN
+           (SELECT count(*) FROM runs o WHERE md5(o.repository) = md5(r.repository)
+            AND o.state IN ('dispatched', 'running', 'waiting', 'publishing') AND o.state IN ('dispatched', 'running'))
+       ELSE 0 END AS repository_load
+FROM unnest(:job_ids::uuid[], :counts::int[]) AS w (job_id, count)
+CROSS JOIN LATERAL (
+    SELECT * FROM runs r
+    WHERE r.job_id = w.job_id AND r.state = 'queued' AND r.cancel_requested_at IS NULL AND r.held_since IS NULL
+      AND (r.not_before IS NULL OR r.not_before <= now())
+    ORDER BY r.position LIMIT w.count) r;
+
+-- name: dispatch
+-- Queued runs become dispatched, others are held; their clients' clocks move on.
+WITH holding AS (
+    UPDATE runs SET held_since = now() WHERE id = ANY(:held::uuid[])
+), ticking AS (
+    INSERT INTO fair_clocks (client_id, queue, clock)
+    SELECT * FROM unnest(:clock_clients::uuid[], :clock_queues::text[], :clocks::bigint[])
+    ON CONFLICT (client_id, queue) DO UPDATE SET clock = greatest(fair_clocks.clock, excluded.clock)
+)
+UPDATE runs SET state = 'dispatched', dispatch = dispatch + 1, dispatched_at = now(), queue_deadline = NULL
+WHERE id = ANY(:ids::uuid[]) AND state = ANY(:sources::text[]) AND cancel_requested_at IS NULL
+RETURNING id, job_id, queue, dispatch, attempt;
+
+-- name: hide!
+-- Not looked at again before one of their runs is due; at the latest in half a minute, should anybody forget to say so.
+UPDATE jobs j SET ready_from = coalesce(
+    (SELECT min(r.not_before) FROM runs r
+     WHERE r.job_id = j.id AND r.state = 'queued' AND r.held_since IS NULL AND r.cancel_requested_at IS NULL),
+    now() + interval '30 seconds')
+WHERE j.id = ANY(:ids::uuid[]);
+
+-- name: ripen
+-- Jobs whose time has come, to be admitted from where their client's clock stands by now.
+UPDATE jobs SET ready_from = NULL
+WHERE id IN (SELECT id FROM jobs WHERE ready_from <= now() ORDER BY ready_from LIMIT 500 FOR NO KEY UPDATE SKIP LOCKED)
+RETURNING id;
+
+-- name: repository_limits
+SELECT scope, name, slots FROM limits WHERE scope = 'repository';
+
+-- name: held_repositories
+-- Each repository that holds runs back, found by skipping from one to the next, with its load.
+WITH RECURSIVE hashes AS (
+    (SELECT md5(repository) AS hash FROM runs WHERE state = 'queued' AND held_since IS NOT NULL
+     ORDER BY md5(repository) LIMIT 1)
+    UNION ALL
+    SELECT next.hash FROM hashes h CROSS JOIN LATERAL (
+        SELECT md5(repository) AS hash FROM runs
+        WHERE state = 'queued' AND held_since IS NOT NULL AND md5(repository) > h.hash
+        ORDER BY md5(repository) LIMIT 1) next
+)
+SELECT h.hash, first.repository,
+       (SELECT count(*) FROM runs o WHERE md5(o.repository) = h.hash
+        AND o.state IN ('dispatched', 'running', 'waiting', 'publishing') AND o.state IN ('dispatched', 'running'))
+           AS active
+FROM (SELECT hash FROM hashes LIMIT 500) h CROSS JOIN LATERAL (
+    SELECT repository FROM runs WHERE state = 'queued' AND held_since IS NOT NULL AND md5(repository) = h.hash LIMIT 1
+) first;
+
+-- name: held_runs
+-- So many held runs of each of these repositories whose branch is free.
+SELECT r.id, r.job_id
+FROM unnest(:hashes::text[], :rooms::int[]) AS w (hash, room) CROSS JOIN LATERAL (
+    SELECT h.id, h.job_id FROM runs h
+    WHERE h.state = 'queued' AND h.held_since IS NOT NULL AND md5(h.repository) = w.hash
+      AND NOT EXISTS (SELECT FROM runs o WHERE md5(o.repository) = w.hash AND o.branch = h.branch
+                      AND o.state IN ('dispatched', 'running', 'waiting', 'publishing'))
+    ORDER BY h.held_since LIMIT w.room) r;
+
+-- name: release
+UPDATE runs SET held_since = NULL
+WHERE id = ANY(:ids::uuid[]) AND state = 'queued' AND held_since IS NOT NULL
+RETURNING job_id;

@@ -1,0 +1,25 @@
+-- name: cursor^
+-- The place of publication, if this transaction is the one that publishes.
+SELECT c.assigned, c.published FROM event_cursor c WHERE pg_try_advisory_xact_lock(:lock);
+
+-- name: assigned
+-- What has a sequence and is perhaps not in NATS yet.
+SELECT e.job_id, e.number, e.id, e.run_id, e.attempt, e.kind, e.data, e.created_at, e.client_id, e.sequence
+FROM events e WHERE e.sequence > :after AND e.sequence <= :through ORDER BY e.sequence;
+
+-- name: assign
+-- Give the next events their sequences: in order within each job, since numbers are committed in order.
+WITH next AS (
+    SELECT e.job_id, e.number, row_number() OVER (ORDER BY e.job_id, e.number) AS place
+    FROM (SELECT job_id, number FROM events WHERE published_at IS NULL ORDER BY job_id, number LIMIT :most) e
+), given AS (
+    UPDATE events e
+    SET sequence = :assigned + n.place, published_at = now(),
+        client_id = coalesce(e.client_id, (SELECT j.client_id FROM jobs j WHERE j.id = e.job_id))
+    FROM next n WHERE e.job_id = n.job_id AND e.number = n.number
+    RETURNING e.job_id, e.number, e.id, e.run_id, e.attempt, e.kind, e.data, e.created_at, e.client_id, e.sequence
+)
+SELECT * FROM given ORDER BY sequence;
+
+-- name: move_cursor!
+UPDATE event_cursor SET assigned = :assigned, published = :published;

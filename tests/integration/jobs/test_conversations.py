@@ -1,0 +1,132 @@
+"""A task waits for its user without a slot, hears every message, and ends when it is told to or left alone."""
+
+import asyncio
+
+import pytest
+
+from services.contracts.rest import CompleteRequest
+from services.contracts.words import Outcome
+from services.jobs.errors import LeaseLostError, NotFoundError, NotWaitingError
+from services.jobs.models import Checkpoint, ClaimedRun, StoredMessage
+from tests.integration.jobs.domain import Domain
+
+# As if it had been said while nobody could wake the run.
+UNHEARD = "INSERT INTO inbox (run_id, number, kind, body) VALUES ($1, 1, 'message', 'hello')"
+COMPLETE = CompleteRequest.model_validate({})
+
+
+async def parked(domain: Domain, **fields: object) -> ClaimedRun:
+    run = await domain.talk(**fields)
+    assert await domain.messaging.park(run.hold)
+    return run
+
+
+async def test_a_run_that_waits_holds_no_slot_and_no_lease(domain: Domain) -> None:
+    run = await parked(domain)
+
+    row = await domain.row("runs", run.hold.run_id)
+    assert (row["state"], row["lease_token"], row["run_deadline"]) == ("waiting", None, None)
+    assert await domain.rows("SELECT FROM leases") == []
+    await domain.submit()
+    assert len(await domain.admit(slots=1)) == 1
+    with pytest.raises(LeaseLostError):
+        await domain.running.complete(run.hold, Outcome.ANSWERED, summary="")
+
+
+async def test_a_message_wakes_it_with_what_it_had(domain: Domain) -> None:
+    run = await domain.talk()
+    await domain.running.checkpoint(run.hold, Checkpoint([StoredMessage(1, "user", b"{}")]))
+    assert await domain.messaging.park(run.hold)
+
+    said = await domain.say(run.hold.job_id, "go on")
+    again = await domain.resume(run.hold.run_id)
+
+    assert (said.number, said.run_id) == (1, run.hold.run_id)
+    assert [message.number for message in again.messages] == [1]
+    (heard,) = await domain.messaging.unread(again.hold)
+    assert (heard.text, heard.interrupt, heard.completes) == ("go on", False, False)
+    await domain.running.checkpoint(again.hold, Checkpoint([StoredMessage(2, "user", b"{}")], read_through=1))
+    assert await domain.messaging.unread(again.hold) == []
+    assert await domain.messaging.park(again.hold)
+
+
+async def test_it_does_not_wait_while_something_is_unread(domain: Domain) -> None:
+    run = await domain.talk()
+    await domain.say(run.hold.job_id, "wait", interrupt=True)
+
+    assert not await domain.messaging.park(run.hold)
+    assert await domain.run_states(run.hold.job_id) == ["running"]
+
+
+async def test_a_message_and_the_wait_at_once_never_miss_each_other(domain: Domain) -> None:
+    for _ in range(6):
+        run = await domain.talk()
+        did_park, _ = await asyncio.gather(domain.messaging.park(run.hold), domain.say(run.hold.job_id, "hello"))
+        assert await domain.run_states(run.hold.job_id) == ["queued" if did_park else "running"]
+
+
+async def test_the_sweep_wakes_a_run_that_sleeps_over_a_message(domain: Domain) -> None:
+    run = await parked(domain)
+    await domain.execute(
+        "INSERT INTO inbox (run_id, number, kind, body) VALUES ($1, 1, 'message', 'x')", run.hold.run_id
+    )
+
+    assert await domain.messaging.wake() == 1
+    assert await domain.messaging.wake() == 0
+    assert await domain.run_states(run.hold.job_id) == ["queued"]
+    assert [order.run_id for order in await domain.admit()] == [run.hold.run_id]
+
+
+async def test_silence_past_the_limit_ends_it(domain: Domain) -> None:
+    run = await parked(domain, idleLimitSeconds=60)
+    assert await domain.messaging.end_idle() == 0
+    await domain.execute("UPDATE runs SET idle_deadline = idle_deadline - interval '61 seconds'")
+
+    assert await domain.messaging.end_idle() == 1
+
+    row = await domain.row("runs", run.hold.run_id)
+    assert (row["state"], row["outcome"]) == ("completed", "answered")
+    assert (await domain.row("jobs", run.hold.job_id))["state"] == "completed"
+    assert (await domain.kinds(run.hold.job_id))[-2:] == ["run.finished", "job.finished"]
+
+
+async def test_a_message_beats_the_idle_limit(domain: Domain) -> None:
+    run = await parked(domain)
+    await domain.execute("UPDATE runs SET idle_deadline = now() - interval '1 second'")
+    await domain.execute(
+        "INSERT INTO inbox (run_id, number, kind, body) VALUES ($1, 1, 'message', 'x')", run.hold.run_id
+    )
+
+    assert await domain.messaging.end_idle() == 0
+    assert await domain.messaging.wake() == 1
+
+
+async def test_its_user_ends_it(domain: Domain) -> None:
+    waiting, held = await parked(domain), await domain.talk()
+    for run in (waiting, held):
+        assert await domain.messaging.complete(domain.client, run.hold.job_id, COMPLETE) == [run.hold.run_id]
+
+    assert await domain.run_states(waiting.hold.job_id) == ["completed"]
+    assert await domain.run_states(held.hold.job_id) == ["running"]
+    assert [message.completes for message in await domain.messaging.unread(held.hold)] == [True]
+
+
+async def test_a_waiting_run_can_be_cancelled(domain: Domain) -> None:
+    run = await parked(domain)
+    await domain.cancelling.request(domain.client, run.hold.job_id)
+    await domain.cancelling.cancel_idle(await domain.cancelling.waiting())
+
+    assert await domain.run_states(run.hold.job_id) == ["cancelled"]
+    with pytest.raises(NotWaitingError):
+        await domain.say(run.hold.job_id, "too late")
+
+
+async def test_who_cannot_hear_is_not_spoken_to(domain: Domain) -> None:
+    code = await domain.start()
+    with pytest.raises(NotWaitingError, match="code job"):
+        await domain.say(code.hold.job_id, "hello")
+    with pytest.raises(NotFoundError):
+        await domain.messaging.complete(await domain.new_client("other"), code.hold.job_id, COMPLETE)
+    several = await domain.submit("https://a/1", "https://a/2", kind="task")
+    with pytest.raises(NotWaitingError, match="runId"):
+        await domain.say(several, "which?")

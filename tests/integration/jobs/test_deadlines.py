@@ -1,0 +1,65 @@
+"""A run ends when it was queued, or worked on, for longer than its job allows; other time does not count."""
+
+from datetime import timedelta
+
+from tests.integration.jobs.domain import Domain
+
+
+async def test_a_queue_stay_has_a_deadline_of_its_own(domain: Domain) -> None:
+    job_id = await domain.submit(queueDeadlineSeconds=60)
+    patient = await domain.submit()
+    assert await domain.scheduling.end_overdue() == 0
+    await domain.execute("UPDATE runs SET queue_deadline = queue_deadline - interval '61 seconds'")
+
+    assert await domain.scheduling.end_overdue() == 1
+
+    (row,) = await domain.rows("SELECT * FROM runs WHERE job_id = $1", job_id)
+    assert (row["state"], row["exit_reason"], row["error"]) == (
+        "failed",
+        "queue_timed_out",
+        "not started within 60 s",
+    )
+    assert (await domain.row("jobs", job_id))["state"] == "failed"
+    assert await domain.run_states(patient) == ["queued"]
+
+
+async def test_the_stay_begins_anew_when_a_run_comes_back(domain: Domain) -> None:
+    run = await domain.start(queueDeadlineSeconds=60)
+    assert (await domain.row("runs", run.hold.run_id))["queue_deadline"] is None
+    await domain.running.interrupted(run.hold)
+
+    (row,) = await domain.rows("SELECT queue_deadline > now() + interval '50 seconds' AS is_new FROM runs")
+    assert row["is_new"]
+
+
+async def test_a_job_for_later_stays_queued_from_then_on(domain: Domain) -> None:
+    await domain.submit(queueDeadlineSeconds=60, notBefore="2099-01-31T12:30:00Z")
+
+    (row,) = await domain.rows("SELECT queue_deadline = not_before + interval '60 seconds' AS is_later FROM runs")
+    assert row["is_later"]
+
+
+async def test_a_run_that_its_agent_does_not_end_is_ended(domain: Domain) -> None:
+    run = await domain.start(deadlineSeconds=100)
+    await domain.execute("UPDATE runs SET run_deadline = now() - interval '9 seconds'")
+    assert await domain.scheduling.end_overdue() == 0
+    await domain.execute("UPDATE runs SET run_deadline = now() - interval '11 seconds'")
+
+    assert await domain.scheduling.end_overdue() == 1
+
+    row = await domain.row("runs", run.hold.run_id)
+    assert (row["state"], row["exit_reason"], row["lease_token"]) == ("failed", "timed_out", None)
+    assert await domain.rows("SELECT FROM leases") == []
+    assert not await domain.running.holds(run.hold.run_id, attempt=1, token=run.hold.token)
+
+
+async def test_its_time_is_counted_over_all_attempts_and_not_in_between(domain: Domain) -> None:
+    run = await domain.start(deadlineSeconds=100)
+    assert 99 < run.seconds_left <= 100
+    await domain.execute("UPDATE runs SET run_deadline = run_deadline - interval '70 seconds'")
+    await domain.running.retry(run.hold, error="again", delay=timedelta())
+
+    (row,) = await domain.rows("SELECT run_deadline FROM runs")
+    assert row["run_deadline"] is None
+    again = await domain.resume(run.hold.run_id)
+    assert 25 < again.seconds_left <= 30

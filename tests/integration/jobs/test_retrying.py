@@ -1,0 +1,105 @@
+"""Doing a job again makes a new job; what it begins from is as asked."""
+
+from uuid import UUID
+
+import pytest
+
+from services.contracts.rest import RetryRequest
+from services.contracts.words import ExitReason, Outcome
+from services.jobs.errors import IdempotencyMismatchError, NotFoundError, NotRetryableError
+from services.jobs.models import Checkpoint, SavedTree, StoredMessage
+from tests.integration.jobs.domain import Domain
+
+WHOLE = RetryRequest.model_validate({})
+
+
+async def failed_job(domain: Domain) -> tuple[UUID, list[UUID]]:
+    """A job of three: one completed, one failed after a checkpoint, one failed at its publication."""
+    job_id = await domain.submit(
+        "https://a/0", "https://a/1", "https://a/2", name="a name", priority=7, maxAttempts=2, maxParallel=3
+    )
+    runs = [await domain.claimed(order) for order in await domain.admit()]
+    for run in runs:
+        await domain.running.prepared(run.hold, base_sha="b" * 40, base_branch="main", events=[])
+    await domain.running.complete(runs[0].hold, Outcome.NO_CHANGES, summary="")
+    tree = SavedTree(b"a patch", {"x": "1"})
+    await domain.running.checkpoint(runs[1].hold, Checkpoint([StoredMessage(1, "user", b"exact")], tree))
+    await domain.running.fail(runs[1].hold, ExitReason.MAX_TURNS, error="too many")
+    await domain.running.fail(runs[2].hold, ExitReason.BLOCKED, error="no")
+    return job_id, [run.hold.run_id for run in runs]
+
+
+async def test_a_whole_job_is_done_again_as_it_was_asked_for(domain: Domain) -> None:
+    old_id, _ = await failed_job(domain)
+    old = await domain.row("jobs", old_id)
+
+    new = await domain.row("jobs", await domain.retry(old["id"]))
+
+    assert (new["retry_of"], new["state"], new["runs_total"]) == (old["id"], "queued", 3)
+    for column in ("kind", "name", "prompt", "options", "priority", "max_parallel"):
+        assert new[column] == old[column]
+    assert (await domain.row("jobs", old["id"])) == old
+    assert len(await domain.admit()) == 3
+
+
+async def test_only_what_did_not_complete_is_done_again(domain: Domain) -> None:
+    old_id, runs = await failed_job(domain)
+
+    new_id = await domain.retry(old_id, only="failed")
+
+    rows = await domain.rows("SELECT * FROM runs WHERE job_id = $1 ORDER BY position", new_id)
+    assert [row["repository"] for row in rows] == ["https://a/1", "https://a/2"]
+    old = [await domain.row("runs", run_id) for run_id in runs[1:]]
+    assert [row["branch"] for row in rows] == [row["branch"] for row in old]
+    assert [row["base_sha"] for row in rows] == [None, None]
+
+
+async def test_it_goes_on_from_the_old_checkpoint(domain: Domain) -> None:
+    old_id, runs = await failed_job(domain)
+
+    await domain.retry(old_id, only="failed", resume=True)
+    first, second = [await domain.claimed(order) for order in await domain.admit()]
+
+    assert [(message.number, message.body) for message in first.messages] == [(1, b"exact")]
+    assert first.tree == SavedTree(b"a patch", {"x": "1"})
+    assert (first.base_sha, first.turns, first.attempts_spent) == ("b" * 40, 0, 0)
+    assert (list(second.messages), second.tree) == ([], None)
+    # Its own from then on: the old run's stays as it was.
+    await domain.running.checkpoint(first.hold, Checkpoint([StoredMessage(2, "assistant", b"new")]))
+    await domain.running.interrupted(first.hold)
+    again = await domain.resume(first.hold.run_id)
+    assert [message.body for message in again.messages] == [b"exact", b"new"]
+    assert len(await domain.rows("SELECT FROM messages WHERE run_id = $1", runs[1])) == 1
+
+
+async def test_a_branch_that_may_be_out_there_is_not_used_again(domain: Domain) -> None:
+    publication = await domain.push()
+    await domain.publishing.failed(publication.hold, reason=ExitReason.PUSH_REJECTED, error="no")
+
+    new_id = await domain.retry(publication.hold.job_id)
+
+    (row,) = await domain.rows("SELECT branch FROM runs WHERE job_id = $1", new_id)
+    assert row["branch"] != publication.branch
+
+
+async def test_what_has_not_ended_is_not_done_again(domain: Domain) -> None:
+    run = await domain.start()
+    with pytest.raises(NotRetryableError, match="has not ended"):
+        await domain.retry(run.hold.job_id)
+    await domain.finish(run)
+    with pytest.raises(NotRetryableError, match="nothing to do again"):
+        await domain.retry(run.hold.job_id, only="failed")
+    with pytest.raises(NotFoundError):
+        await domain.retrying.retry(await domain.new_client("other"), run.hold.job_id, WHOLE, key=None, body=b"")
+
+
+async def test_the_same_key_makes_one_job(domain: Domain) -> None:
+    old_id, _ = await failed_job(domain)
+    ask = (domain.client, old_id, WHOLE)
+
+    first = await domain.retrying.retry(*ask, key="k", body=b"{}")
+    second = await domain.retrying.retry(*ask, key="k", body=b"{}")
+
+    assert (second.job_id, second.replayed) == (first.job_id, True)
+    with pytest.raises(IdempotencyMismatchError):
+        await domain.retrying.retry(*ask, key="k", body=b'{"only": "failed"}')
