@@ -26,7 +26,6 @@ from services.contracts.words import (
     JobState,
     Outcome,
     Publish,
-    Queue,
     RunState,
 )
 
@@ -302,13 +301,17 @@ class NamedLimits(Both):
     by_name: Annotated[dict[str, Slots], Field(max_length=10_000)] = Field(default_factory=dict)
 
 
+class QueueLimits(Both):
+    code: Slots | None = None
+    task: Slots | None = None
+    review: Slots | None = None
+
+
 class Limits(Both):
     """How many runs may hold a slot at once. What is null or missing has no limit of its own."""
 
     fleet: Slots | None = Field(None, description="in all; the agents' capacity bounds it too")
-    queues: dict[Annotated[Queue, Field(strict=False)], Slots] = Field(
-        default_factory=dict, description="by `code`, `task`, `review`"
-    )
+    queues: QueueLimits = Field(default_factory=lambda: QueueLimits.model_validate({}))
     client: NamedLimits = Field(default_factory=lambda: NamedLimits.model_validate({}), description="by client's name")
     repository: NamedLimits = Field(
         default_factory=lambda: NamedLimits.model_validate({}), description="by URL, as jobs give it"

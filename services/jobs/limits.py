@@ -102,7 +102,7 @@ def _rows(wanted: rest.Limits) -> list[tuple[str, str, int]]:
         "client": {DEFAULT: wanted.client.default, **wanted.client.by_name},
         "repository": {DEFAULT: wanted.repository.default, **wanted.repository.by_name},
         "queued": {DEFAULT: wanted.queued_jobs.default, **wanted.queued_jobs.by_name},
-        "queue": {queue.value: slots for queue, slots in wanted.queues.items()},
+        "queue": dict(wanted.queues),
         "fleet": {DEFAULT: wanted.fleet},
     }
     return [
@@ -118,7 +118,7 @@ def _shown(limits: Limits, *, only: str | None) -> rest.Limits:
     repositories = rest.NamedLimits(default=limits.repositories.get(DEFAULT))
     return rest.Limits(
         fleet=limits.fleet,
-        queues=dict(limits.queues),
+        queues=rest.QueueLimits.model_validate({queue.value: slots for queue, slots in limits.queues.items()}),
         client=named(limits.clients),
         repository=named(limits.repositories) if only is None else repositories,
         queued_jobs=named(limits.queued),
