@@ -20,13 +20,13 @@ class MigrateSettings(BaseSettings):
     database_url: Annotated[DatabaseUrl, Field(validation_alias="DATABASE_URL")]
 
 
-def migrate(database_url: str) -> None:
-    """Apply what is missing, each migration at most once, under an advisory lock."""
+def migrate(database_url: str, *, to: str = "head") -> None:
+    """Apply what is missing up to the revision ``to``, each migration at most once, one migrator at a time."""
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
     parts = urlsplit(database_url)
     config.attributes["url"] = urlunsplit(parts._replace(scheme="postgresql+asyncpg"))
-    command.upgrade(config, "head")
+    command.upgrade(config, to)
 
 
 def main() -> None:
