@@ -7,7 +7,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from quarterdeck import Client
@@ -27,6 +27,7 @@ FILES = {f"src/part_{number}.py": f"colour_{number} = 'the colour'\n" for number
 class Stack:
     options: StackOptions
     client: Client
+    api_key: str = field(default="", repr=False)
 
     async def pid(self, name: str) -> int:
         """The process's id now; it may have been started again."""
@@ -76,7 +77,7 @@ async def running_stack(data_dir: Path, *, agents: int = 1) -> AsyncIterator[Sta
     info = await start_detached(options)
     try:
         async with Client(info.address, info.api_key) as client:
-            yield Stack(options, client)
+            yield Stack(options, client, info.api_key)
     finally:
         with suppress(StackNotRunningError):  # the test has stopped it
             await stop_detached(data_dir)
