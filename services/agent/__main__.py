@@ -42,7 +42,7 @@ async def serve(stop: asyncio.Event) -> None:
         model=settings.model,
         max_tokens=settings.max_tokens,
     )
-    running = Running(Units(database, ring=lambda: bus.ring(subjects.EVENTS_DOORBELL)))
+    running = Running(Units(database, ring=lambda rung: bus.ring(subjects.EVENTS_DOORBELL, rung.encode())))
     tools = Tools(settings, running, claude, vcs, bus, asyncio.Semaphore(_SEARCHES))
     worker = Worker(
         lambda run: Attempt(run, tools),

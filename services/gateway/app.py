@@ -23,7 +23,7 @@ from services.jobs.messaging import Messaging
 from services.jobs.reading import Reading
 from services.jobs.retrying import Retrying
 from services.jobs.submission import Submissions
-from services.jobs.unit import Units
+from services.jobs.unit import Rung, Units
 from services.runtime.jetstream import Bus
 from services.runtime.postgres import Database
 
@@ -31,8 +31,8 @@ from services.runtime.postgres import Database
 def assemble(database: Database, bus: Bus, *, api_key: str | None) -> Gateway:
     """``api_key``: the client `default`'s, to be stored at the start."""
 
-    async def ring() -> None:
-        await bus.ring(subjects.EVENTS_DOORBELL)
+    async def ring(rung: Rung) -> None:
+        await bus.ring(subjects.EVENTS_DOORBELL, rung.encode())
 
     units = Units(database, ring=ring)
     submissions = Submissions(units)

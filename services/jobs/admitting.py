@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 from services.contracts.words import EventKind, Queue
@@ -17,7 +18,7 @@ from services.jobs.fairness import Allocation, Candidate, Flow, Load, allocate
 from services.jobs.limits import Limits, limits_of
 from services.jobs.scheduling import LEASE
 from services.jobs.states import RunTransition, sources
-from services.jobs.unit import SQL, Draft, Unit, Units
+from services.jobs.unit import SQL, Draft, Rung, Unit, Units
 from services.runtime.postgres import Connection, Record, Statements
 
 _STATEMENTS = Statements(SQL / "admitting.sql")
@@ -46,17 +47,6 @@ class Admitted:
     look_again: bool = False
 
 
-@dataclass(frozen=True)
-class _Situation:
-    limits: Limits
-    load: Load
-    capacity: int
-
-    @property
-    def free(self) -> int:
-        return self.limits.bounded(self.limits.fleet, self.capacity) - self.load.total
-
-
 class Admitting:
     def __init__(self, units: Units, *, most_runs: int) -> None:
         """``most_runs``: the fleet's limit where none is set in Postgres."""
@@ -67,43 +57,29 @@ class Admitting:
         """Dispatch queued runs while slots are free. Raises ``StoreUnavailableError``."""
         admitted = await self._units.database.in_transaction(self._admit)
         if admitted.orders:
-            await self._units.ring()
+            await self._units.ring(Rung.EVENTS)
         return admitted
 
     async def _admit(self, connection: Connection) -> Admitted:
-        situation = await self._situation(connection)
-        if situation is None or situation.free <= 0:
-            return Admitted()  # no slot, or another scheduler is at it and will be rung as we were
-        most = min(situation.free, MOST_AT_ONCE)
-        rows = await _STATEMENTS.rows(connection, "candidates", most=most)
-        if not rows:
-            return Admitted()
+        seen = await _STATEMENTS.row(
+            connection, "look", lock=_ADMISSION_LOCK, alive=LEASE, fleet=self._most_runs, most=MOST_AT_ONCE
+        )
+        assert seen is not None
+        if not seen["candidates"]:
+            return Admitted()  # nothing to admit, no slot, or another scheduler is at it
+        limits = limits_of(seen["limits"] or [])
         wanted = allocate(
-            [_candidate(row) for row in rows],
-            load=situation.load,
-            limits=situation.limits,
-            capacity=situation.load.total + most,
-            clocks=_clocks(rows),
+            [_candidate(row) for row in seen["candidates"]],
+            load=_load(seen["load"] or []),
+            limits=limits,
+            free=seen["free"],
+            clocks=_clocks(seen["candidates"]),
         )
         unit = await Unit.lock(connection, list(wanted.runs))
-        admission = _Admission(unit, situation.limits, wanted)
+        admission = _Admission(unit, limits, wanted)
         orders = await admission.dispatch()
         await unit.settle()
         return Admitted(orders, look_again=admission.left_some or len(orders) == MOST_AT_ONCE)
-
-    async def _situation(self, connection: Connection) -> _Situation | None:
-        """None while another scheduler admits."""
-        row = await _STATEMENTS.row(connection, "situation", lock=_ADMISSION_LOCK, alive=LEASE)
-        assert row is not None
-        if not row["is_mine"]:
-            return None
-        by_queue: Counter[Queue] = Counter()
-        by_client: Counter[UUID] = Counter()
-        for held in row["load"] or ():
-            by_queue[Queue(held["queue"])] += held["runs"]
-            by_client[UUID(held["client_id"])] += held["runs"]
-        limits = limits_of(row["limits"] or [], fleet=self._most_runs)
-        return _Situation(limits, Load(by_queue, by_client), row["capacity"])
 
     async def ripen(self) -> int:
         """Bring jobs whose time has come before admission's eyes; return how many."""
@@ -201,10 +177,10 @@ class _Admission:
             await _STATEMENTS.execute(self._unit.connection, "hide", ids=short)
 
 
-def _candidate(row: Record) -> Candidate:
+def _candidate(row: Mapping[str, Any]) -> Candidate:
     return Candidate(
-        job_id=row["id"],
-        client_id=row["client_id"],
+        job_id=UUID(row["id"]),
+        client_id=UUID(row["client_id"]),
         client=row["client"],
         queue=Queue(row["queue"]),
         priority=row["priority"],
@@ -213,8 +189,17 @@ def _candidate(row: Record) -> Candidate:
     )
 
 
-def _clocks(rows: Sequence[Record]) -> dict[Flow, int]:
-    return {(Queue(row["queue"]), row["client_id"]): row["clock"] for row in rows}
+def _load(rows: Sequence[Mapping[str, Any]]) -> Load:
+    by_queue: Counter[Queue] = Counter()
+    by_client: Counter[UUID] = Counter()
+    for row in rows:
+        by_queue[Queue(row["queue"])] += row["runs"]
+        by_client[UUID(row["client_id"])] += row["runs"]
+    return Load(by_queue, by_client)
+
+
+def _clocks(rows: Sequence[Mapping[str, Any]]) -> dict[Flow, int]:
+    return {(Queue(row["queue"]), UUID(row["client_id"])): row["clock"] for row in rows}
 
 
 def _ticks(clocks: Mapping[Flow, int]) -> dict[str, list[object]]:

@@ -42,10 +42,6 @@ class Load:
     by_queue: Mapping[Queue, int]
     by_client: Mapping[UUID, int]
 
-    @property
-    def total(self) -> int:
-        return sum(self.by_queue.values())
-
 
 @dataclass(frozen=True)
 class Allocation:
@@ -59,19 +55,19 @@ class Allocation:
 
 
 def allocate(
-    candidates: Iterable[Candidate], *, load: Load, limits: Limits, capacity: int, clocks: Mapping[Flow, int]
+    candidates: Iterable[Candidate], *, free: int, load: Load, limits: Limits, clocks: Mapping[Flow, int]
 ) -> Allocation:
-    """Share out what ``capacity``, the living agents' places, and ``limits`` leave free.
+    """Share out ``free`` slots, within the ``limits`` of queues and clients.
 
-    A flow that is missing in ``clocks`` stands at 0.
+    ``load``: what is held now. A flow that is missing in ``clocks`` stands at 0.
     """
-    return _Sharing(load, limits, capacity, clocks).share(candidates)
+    return _Sharing(load, limits, free, clocks).share(candidates)
 
 
 class _Sharing:
-    def __init__(self, load: Load, limits: Limits, capacity: int, clocks: Mapping[Flow, int]) -> None:
+    def __init__(self, load: Load, limits: Limits, free: int, clocks: Mapping[Flow, int]) -> None:
         self._limits = limits
-        self._free = limits.bounded(limits.fleet, capacity) - load.total
+        self._free = free
         self._by_queue = Counter(dict(load.by_queue))
         self._by_client = Counter(dict(load.by_client))
         self._clocks = clocks

@@ -38,18 +38,14 @@ class Limits:
     def queued_of(self, client: str) -> int | None:
         return self.queued.get(client, self.queued.get(DEFAULT))
 
-    @staticmethod
-    def bounded(limit: int | None, most: int) -> int:
-        return most if limit is None else min(limit, most)
 
-
-def limits_of(rows: Sequence[Record | Mapping[str, Any]], *, fleet: int | None = None) -> Limits:
-    """From the table's rows: scope, name, slots. ``fleet``: where the table has none for it."""
+def limits_of(rows: Sequence[Record | Mapping[str, Any]]) -> Limits:
+    """From the table's rows: scope, name, slots."""
     scopes: dict[str, dict[str, int]] = {scope: {} for scope in ("fleet", "queue", "client", "repository", "queued")}
     for row in rows:
         scopes[row["scope"]][row["name"]] = row["slots"]
     return Limits(
-        fleet=scopes["fleet"].get(DEFAULT, fleet),
+        fleet=scopes["fleet"].get(DEFAULT),
         queues={Queue(name): slots for name, slots in scopes["queue"].items()},
         clients=scopes["client"],
         repositories=scopes["repository"],

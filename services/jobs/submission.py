@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -19,7 +18,7 @@ from services.contracts.words import JobState, Queue
 from services.jobs.errors import IdempotencyMismatchError, TooManyQueuedError
 from services.jobs.limits import limits_of
 from services.jobs.models import Client
-from services.jobs.unit import SQL, Units
+from services.jobs.unit import SQL, Rung, Units
 from services.runtime.batching import Batcher
 from services.runtime.postgres import TRANSIENT, Connection, Statements
 
@@ -116,7 +115,7 @@ class Submissions:
 
         answers = await self._units.database.in_transaction(work)
         if any(isinstance(answer, Submitted) and not answer.replayed for answer in answers):
-            await self._units.ring()
+            await self._units.ring(Rung.EVENTS)  # the command that follows makes the scheduler admit
         return answers
 
 
@@ -130,12 +129,17 @@ class _Acceptance:
 
     async def answers(self) -> list[Submitted | Exception]:
         await self._claim_keys()
-        await self._refuse_too_many()
         if new := [job for job in self._jobs if job.id not in self._answers]:
-            created = await _STATEMENTS.value(self._connection, "insert_jobs", **_columns(new))
-            for job in new:
-                self._answers[job.id] = Submitted(job.id, replayed=False, job=_as_made(job, created))
+            await self._insert(new)
         return [self._answers[job.id] for job in self._jobs]
+
+    async def _insert(self, jobs: Sequence[NewJob]) -> None:
+        inserted = await _STATEMENTS.row(self._connection, "insert_jobs", **_columns(jobs))
+        assert inserted is not None
+        if inserted["is_limited"]:
+            await self._check_limits(jobs)
+        for job in jobs:
+            self._answers[job.id] = Submitted(job.id, replayed=False, job=_as_made(job, inserted["created_at"]))
 
     async def _claim_keys(self) -> None:
         """Find out which jobs their Idempotency-Keys have made already."""
@@ -163,28 +167,20 @@ class _Acceptance:
             elif holder["job_id"] != job.id:
                 self._answers[job.id] = Submitted(holder["job_id"], replayed=True)
 
-    async def _refuse_too_many(self) -> None:
-        """Check in this transaction how many jobs of each client are queued; nobody else adds any meanwhile."""
+    async def _check_limits(self, jobs: Sequence[NewJob]) -> None:
+        """Check in this transaction how many jobs of each client are queued now, with ``jobs``; nobody else adds any.
+
+        Raises ``TooManyQueuedError``: none of ``jobs`` is stored then, nor stands a key for it. The batch is done
+        again one by one, so that each client hears of its own alone.
+        """
         limits = limits_of(await _STATEMENTS.rows(self._connection, "queued_limits"))
-        if not limits.queued:
-            return
-        wanted = Counter(job.client for job in self._jobs if job.id not in self._answers)
-        for client in sorted(wanted, key=lambda client: client.id):
+        for client in sorted({job.client for job in jobs}, key=lambda client: client.id):
             most = limits.queued_of(client.name)
             if most is not None:
                 await _STATEMENTS.execute(self._connection, "queue_turn", client_id=str(client.id))
-                queued = await _STATEMENTS.value(self._connection, "queued_jobs", client_id=client.id, most=most)
-                self._refuse_beyond(client, most, room=most - queued)
-
-    def _refuse_beyond(self, client: Client, most: int, *, room: int) -> None:
-        for job in self._jobs:
-            if job.client == client and job.id not in self._answers:
-                room -= 1
-                if room < 0:
-                    if job.key is not None:
-                        # Its key must not stand for a job that there is not: the others go on without it.
-                        raise TooManyQueuedError(most)
-                    self._answers[job.id] = TooManyQueuedError(most)
+                queued = await _STATEMENTS.value(self._connection, "queued_jobs", client_id=client.id, most=most + 1)
+                if queued > most:
+                    raise TooManyQueuedError(most)
 
 
 def _columns(jobs: Sequence[NewJob]) -> dict[str, list[Any]]:

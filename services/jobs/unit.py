@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID
@@ -58,6 +59,7 @@ class Unit:
         self.connection = connection
         self.jobs = {job.id: job for job in jobs}
         self._events: list[tuple[LockedJob, int, UUID | None, int, Draft]] = []
+        self._frees = False
 
     @classmethod
     async def lock(cls, connection: Connection, job_ids: Sequence[UUID]) -> Unit:
@@ -66,8 +68,11 @@ class Unit:
         return cls(connection, [_locked(row) for row in rows])
 
     @property
-    def has_events(self) -> bool:
-        return bool(self._events)
+    def rung(self) -> Rung | None:
+        """What is to be told once this is committed."""
+        if self._frees:
+            return Rung.SLOTS
+        return Rung.EVENTS if self._events else None
 
     def tell(self, job_id: UUID, draft: Draft, *, run_id: UUID | None = None, attempt: int = 0) -> None:
         """Append ``draft`` to the job's event log."""
@@ -90,6 +95,7 @@ class Unit:
         job = self.jobs[job_id]
         job.active += active
         job.look_again = job.look_again or queued > 0
+        self._frees = self._frees or active < 0 or queued > 0
         tally = job.tally
         job.tally = replace(
             tally,
@@ -131,33 +137,42 @@ class Unit:
         }
 
 
+class Rung(StrEnum):
+    """What a commit has left to do for others."""
+
+    EVENTS = "events"
+    """Events to be published."""
+    SLOTS = "slots"
+    """The same, and perhaps something to be admitted: a slot is free, or a run was queued again."""
+
+
 class Units:
     """Runs units of work, and rings once events were committed."""
 
-    def __init__(self, database: Database, *, ring: Callable[[], Awaitable[None]]) -> None:
-        """``ring``: tells the publisher of events to look; may do nothing, since it also looks by itself."""
+    def __init__(self, database: Database, *, ring: Callable[[Rung], Awaitable[None]]) -> None:
+        """``ring``: tells the scheduler to look; may do nothing, since it also looks by itself."""
         self.database = database
         self._ring = ring
 
     async def run(self, job_ids: Sequence[UUID], work: Callable[[Unit], Awaitable[Result]]) -> Result:
         """Lock ``job_ids``, run ``work``, settle, commit. ``work`` may be run again from its start."""
-        told = False
+        rung: Rung | None = None
 
         async def once(connection: Connection) -> Result:
-            nonlocal told
+            nonlocal rung
             unit = await Unit.lock(connection, job_ids)
             result = await work(unit)
             await unit.settle()
-            told = unit.has_events
+            rung = unit.rung
             return result
 
         result = await self.database.in_transaction(once)
-        if told:
-            await self._ring()
+        if rung is not None:
+            await self._ring(rung)
         return result
 
-    async def ring(self) -> None:
-        await self._ring()
+    async def ring(self, rung: Rung) -> None:
+        await self._ring(rung)
 
 
 def _locked(row: Record) -> LockedJob:

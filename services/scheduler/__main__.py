@@ -14,7 +14,7 @@ from services.jobs.messaging import Messaging
 from services.jobs.outbox import Outbox
 from services.jobs.publishing import Publishing
 from services.jobs.scheduling import Scheduling
-from services.jobs.unit import Units
+from services.jobs.unit import Rung, Units
 from services.runtime import jetstream, lifecycle, postgres
 from services.runtime.health import serve_health
 from services.runtime.jetstream import Bus, Message
@@ -30,6 +30,7 @@ from services.scheduler.settings import SchedulerSettings
 log = logger("scheduler")
 
 SWEEP_EVERY = timedelta(seconds=0.5)
+EVENTS_LINGER = timedelta(milliseconds=5)
 _TRANSIENT = (*postgres.TRANSIENT, *jetstream.TRANSIENT)
 
 
@@ -41,25 +42,33 @@ class Scheduler:
         self._admission_bell = Doorbell()
         self._events_bell = Doorbell()
         self._cancel_bell = Doorbell()
-        units = Units(database, ring=self._ring_events)
+        units = Units(database, ring=self._ring)
         admitting = Admitting(units, most_runs=settings.max_runs)
         self._admission = Admission(admitting, bus)
         self._publisher = EventPublisher(Outbox(database), bus)
         cases = UseCases(admitting, Scheduling(units), Cancelling(units), Publishing(units), Messaging(units))
         self._reconciler = Reconciler(cases, bus, on_admissible=self._admission_bell.ring)
 
-    async def _ring_events(self) -> None:
+    async def _ring(self, rung: Rung) -> None:
         self._events_bell.ring()
+        if rung is Rung.SLOTS:
+            self._admission_bell.ring()
 
     def tasks(self) -> list[asyncio.Task[Any]]:
         return [
             asyncio.create_task(self._hear_commands(), name="commands"),
             asyncio.create_task(self._hear_events(), name="event doorbell"),
             _loop("admission", self._admission.run_once, self._admission_bell),
-            _loop("events", self._publisher.run_once, self._events_bell),
+            _loop("events", self._publish_events, self._events_bell),
             _loop("reconcile", self._reconciler.run_once, Doorbell()),
             _loop("cancels", self._reconciler.carry_out_cancels, self._cancel_bell, timedelta(seconds=5)),
         ]
+
+    async def _publish_events(self) -> None:
+        # What a run's beginning tells comes in quick succession: a moment's patience publishes it together, and
+        # leaves the processor to the beginning itself.
+        await asyncio.sleep(EVENTS_LINGER.total_seconds())
+        await self._publisher.run_once()
 
     async def _hear_commands(self) -> None:
         stream = self._bus.pull(subjects.COMMANDS_STREAM, subjects.ALL_COMMANDS, "scheduler", batch=_commands_at_once)
@@ -75,9 +84,8 @@ class Scheduler:
         # The subscription lives as long as the connection; this task as long as the process.
         await asyncio.Event().wait()
 
-    async def _on_events(self, _: Message) -> None:
-        self._events_bell.ring()
-        self._admission_bell.ring()  # something ended, perhaps: a slot may be free
+    async def _on_events(self, message: Message) -> None:
+        await self._ring(Rung.SLOTS if message.data == Rung.SLOTS.encode() else Rung.EVENTS)
 
 
 async def _commands_at_once() -> int:

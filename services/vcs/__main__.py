@@ -51,7 +51,7 @@ class Vcs:
         mirrors = Mirrors(root, git)
         self.worktrees = Worktrees(root, mirrors, git)
         commits = Commits(git, mirrors, self.worktrees)
-        units = Units(database, ring=lambda: bus.ring(subjects.EVENTS_DOORBELL))
+        units = Units(database, ring=lambda rung: bus.ring(subjects.EVENTS_DOORBELL, rung.encode()))
         self._running = Running(units)
         self.janitor = Janitor(self.worktrees, self._running)
         node = Node(new_node_name(settings.node_name), "vcs", address=settings.vcs_listen)

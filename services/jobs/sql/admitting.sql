@@ -1,20 +1,20 @@
--- name: situation^
--- Whether this transaction is the one that admits, what the agents can hold, and what they hold now.
-SELECT pg_try_advisory_xact_lock(:lock) AS is_mine,
-       (SELECT coalesce(sum(capacity), 0) FROM nodes WHERE kind = 'agent' AND seen_at > now() - :alive::interval)
-           AS capacity,
-       (SELECT jsonb_agg(jsonb_build_object('scope', scope, 'name', name, 'slots', slots)) FROM limits) AS limits,
-       (SELECT jsonb_agg(held) FROM (
-            SELECT queue, client_id, count(*) AS runs FROM runs WHERE state IN ('dispatched', 'running')
-            GROUP BY queue, client_id) held) AS load;
-
--- name: candidates
--- The first jobs of each flow (a queue of a client), in their order. Flows are found by skipping from one to the next.
-WITH RECURSIVE flows AS (
+-- name: look^
+-- Whether this transaction is the one that admits; what the agents can hold, and hold now; and where that leaves room,
+-- the first jobs of each flow (a queue of a client), in their order. Flows are found by skipping from one to the next.
+WITH RECURSIVE room AS MATERIALIZED (
+    SELECT pg_try_advisory_xact_lock(:lock) AS is_mine,
+           (SELECT coalesce(sum(capacity), 0) FROM nodes
+            WHERE kind = 'agent' AND seen_at > now() - :alive::interval) AS capacity,
+           coalesce((SELECT slots FROM limits WHERE scope = 'fleet'), :fleet) AS fleet,
+           (SELECT count(*) FROM runs WHERE state IN ('dispatched', 'running')) AS held
+), free AS MATERIALIZED (
+    SELECT greatest(0, least(capacity, fleet, held + :most) - held) AS slots FROM room WHERE is_mine
+), flows AS (
     (SELECT coalesce(j.queue, j.kind) AS queue, j.client_id FROM jobs j
      WHERE ready_from IS NULL AND cancel_requested_at IS NULL
        AND runs_total > runs_active + runs_completed + runs_failed + runs_cancelled
        AND (max_parallel IS NULL OR runs_active < max_parallel)
+       AND (SELECT slots FROM free) > 0
      ORDER BY coalesce(j.queue, j.kind), j.client_id LIMIT 1)
     UNION ALL
     SELECT next.* FROM flows f CROSS JOIN LATERAL (
@@ -24,19 +24,27 @@ WITH RECURSIVE flows AS (
           AND (max_parallel IS NULL OR runs_active < max_parallel)
           AND (coalesce(j.queue, j.kind), j.client_id) > (f.queue, f.client_id)
         ORDER BY coalesce(j.queue, j.kind), j.client_id LIMIT 1) next
+), candidates AS (
+    SELECT j.id, f.queue, f.client_id, c.name AS client, j.priority, j.fair_tag, coalesce(k.clock, 0) AS clock,
+           least(j.runs_total - j.runs_active - j.runs_completed - j.runs_failed - j.runs_cancelled,
+                 j.max_parallel - j.runs_active) AS available
+    FROM flows f JOIN clients c ON c.id = f.client_id
+    LEFT JOIN fair_clocks k ON k.client_id = f.client_id AND k.queue = f.queue
+    CROSS JOIN LATERAL (
+        SELECT * FROM jobs j
+        WHERE ready_from IS NULL AND cancel_requested_at IS NULL
+          AND runs_total > runs_active + runs_completed + runs_failed + runs_cancelled
+          AND (max_parallel IS NULL OR runs_active < max_parallel)
+          AND coalesce(j.queue, j.kind) = f.queue AND j.client_id = f.client_id
+        ORDER BY coalesce(j.queue, j.kind), j.client_id, j.priority DESC, j.fair_tag, j.id
+        LIMIT (SELECT slots FROM free)) j
 )
-SELECT j.id, f.queue, f.client_id, c.name AS client, j.priority, j.fair_tag, coalesce(k.clock, 0) AS clock,
-       least(j.runs_total - j.runs_active - j.runs_completed - j.runs_failed - j.runs_cancelled,
-             j.max_parallel - j.runs_active) AS available
-FROM flows f JOIN clients c ON c.id = f.client_id
-LEFT JOIN fair_clocks k ON k.client_id = f.client_id AND k.queue = f.queue
-CROSS JOIN LATERAL (
-    SELECT * FROM jobs j
-    WHERE ready_from IS NULL AND cancel_requested_at IS NULL
-      AND runs_total > runs_active + runs_completed + runs_failed + runs_cancelled
-      AND (max_parallel IS NULL OR runs_active < max_parallel)
-      AND coalesce(j.queue, j.kind) = f.queue AND j.client_id = f.client_id
-    ORDER BY coalesce(j.queue, j.kind), j.client_id, j.priority DESC, j.fair_tag, j.id LIMIT :most) j;
+SELECT (SELECT slots FROM free) AS free,
+       (SELECT jsonb_agg(c) FROM candidates c) AS candidates,
+       (SELECT jsonb_agg(jsonb_build_object('scope', scope, 'name', name, 'slots', slots)) FROM limits) AS limits,
+       (SELECT jsonb_agg(held) FROM (
+            SELECT queue, client_id, count(*) AS runs FROM runs WHERE state IN ('dispatched', 'running')
+            GROUP BY queue, client_id) held) AS load;
 
 -- name: choose
 -- So many runs of each of these jobs, by their place, with what may be in their way.

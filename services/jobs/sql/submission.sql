@@ -37,8 +37,9 @@ SELECT count(*) FROM (
     SELECT FROM jobs WHERE client_id = :client_id AND state = 'queued' LIMIT :most
 ) AS counted;
 
--- name: insert_jobs$
--- Jobs with their runs and first events. A job's turn begins where its client's clock stands.
+-- name: insert_jobs^
+-- Jobs with their runs and first events; those that are there already, of a try whose commit was unknown, are left.
+-- A job's turn begins where its client's clock stands.
 WITH new_jobs AS (
     INSERT INTO jobs (id, client_id, kind, name, prompt, options, priority, not_before, ready_from, queue, max_parallel,
                       retry_of, runs_total, last_event_number, fair_tag)
@@ -49,6 +50,7 @@ WITH new_jobs AS (
                 :priorities::int[], :not_befores::timestamptz[], :queues::text[], :max_parallels::int[],
                 :retries_of::uuid[], :totals::int[])
          AS j (id, client_id, kind, name, prompt, options, priority, not_before, queue, max_parallel, retry_of, total)
+    ON CONFLICT (id) DO NOTHING
     RETURNING id, client_id, priority, max_parallel, not_before, queue, options
 ), new_runs AS (
     INSERT INTO runs (id, job_id, client_id, position, queue, repository, base_ref, branch, priority, max_parallel,
@@ -65,6 +67,9 @@ WITH new_jobs AS (
 ), told AS (
     INSERT INTO events (job_id, client_id, number, id, attempt, kind, data, created_at)
     SELECT e.job_id, e.client_id, 1, e.id, 0, 'job.submitted', e.data, now()
-    FROM unnest(:ids::uuid[], :client_ids::uuid[], :event_ids::uuid[], :events::jsonb[]) AS e (job_id, client_id, id, data)
+    FROM unnest(:ids::uuid[], :client_ids::uuid[], :event_ids::uuid[], :events::jsonb[])
+         AS e (job_id, client_id, id, data)
+    JOIN new_jobs n ON n.id = e.job_id
 )
-SELECT now();
+SELECT coalesce((SELECT max(created_at) FROM jobs WHERE id = ANY(:ids::uuid[])), now()) AS created_at,
+       EXISTS (SELECT FROM limits WHERE scope = 'queued') AS is_limited;

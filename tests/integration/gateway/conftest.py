@@ -19,7 +19,7 @@ from services.gateway.settings import GatewaySettings
 from services.jobs.eventlog import encode_event
 from services.jobs.outbox import Outbox
 from services.jobs.submission import Submissions
-from services.jobs.unit import Draft, Unit, Units
+from services.jobs.unit import Draft, Rung, Unit, Units
 from services.runtime.jetstream import Bus, Outgoing
 from services.runtime.postgres import Database
 from services.scheduler.publication import EventPublisher
@@ -117,7 +117,7 @@ async def other_client(gateway: httpx.AsyncClient, database: Database) -> AsyncI
         yield client
 
 
-async def _silent() -> None:
+async def _silent(_: Rung) -> None:
     return
 
 

@@ -22,7 +22,7 @@ from services.jobs.retrying import Retrying
 from services.jobs.running import Order, Running
 from services.jobs.scheduling import Scheduling
 from services.jobs.submission import Submissions
-from services.jobs.unit import Units
+from services.jobs.unit import Rung, Units
 from services.runtime.postgres import Database, Record
 
 REPOSITORY = "https://forge.example/a/one.git"
@@ -79,7 +79,7 @@ class Domain:
         self.log = EventLog(database)
         self.client = Client(UUID(int=0), "nobody yet")
 
-    async def _ring(self) -> None:
+    async def _ring(self, _: Rung) -> None:
         self.rings += 1
 
     async def new_client(self, name: str) -> Client:

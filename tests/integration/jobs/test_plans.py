@@ -78,8 +78,7 @@ ANALYZE;
 """
 SOME_JOBS = "SELECT array_agg(id) FROM (SELECT id FROM jobs WHERE state = 'queued' LIMIT 20) j"
 WANTED: dict[str, tuple[str, dict[str, Any]]] = {
-    "situation": ("admitting", {"lock": 1, "alive": SOON}),
-    "candidates": ("admitting", {"most": 50}),
+    "look": ("admitting", {"lock": 1, "alive": SOON, "fleet": 100, "most": 50}),
     "choose": ("admitting", {"job_ids": SOME_JOBS, "counts": [3] * 20}),
     "hide": ("admitting", {"ids": SOME_JOBS}),
     "ripen": ("admitting", {}),
@@ -108,7 +107,7 @@ WANTED: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 SINGLE_VALUES = {"first_kept"}
-SINGLE_ROWS = {"situation"}
+SINGLE_ROWS = {"look"}
 COMMANDS = {"hide"}
 
 

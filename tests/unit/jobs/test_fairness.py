@@ -29,44 +29,41 @@ def job(
 
 def share(
     *jobs: Candidate,
-    capacity: int,
+    free: int,
     load: Load = IDLE,
     limits: Limits | None = None,
     clocks: dict[Flow, int] | None = None,
 ) -> dict[int, int]:
     """How many runs each job gets, by its number."""
-    given = allocate(jobs, load=load, limits=limits or Limits(), capacity=capacity, clocks=clocks or {})
+    given = allocate(jobs, load=load, limits=limits or Limits(), free=free, clocks=clocks or {})
     return {job_id.int: runs for job_id, runs in given.runs.items()}
 
 
 def test_nobody_gets_anything_where_nothing_is_free() -> None:
-    full = Load({Queue.TASK: 4}, {BOB: 4})
-
-    assert share(job(1), capacity=4, load=full) == {}
-    assert share(job(1), capacity=9, load=full, limits=Limits(fleet=3)) == {}
+    assert share(job(1), free=0) == {}
 
 
 def test_the_highest_priority_goes_first_whosever_it_is() -> None:
-    assert share(job(1, available=9), job(2, client=BOB, priority=1, available=3), capacity=4) == {2: 3, 1: 1}
+    assert share(job(1, available=9), job(2, client=BOB, priority=1, available=3), free=4) == {2: 3, 1: 1}
 
 
 def test_of_equals_the_oldest_goes_first() -> None:
-    assert share(job(2), job(1), capacity=1) == {1: 1}
+    assert share(job(2), job(1), free=1) == {1: 1}
 
 
 def test_a_big_job_takes_turns_with_small_ones() -> None:
-    assert share(job(1, available=1_000), job(2), job(3), capacity=5) == {1: 3, 2: 1, 3: 1}
+    assert share(job(1, available=1_000), job(2), job(3), free=5) == {1: 3, 2: 1, 3: 1}
 
 
 def test_a_job_that_comes_later_begins_at_the_clock_and_not_before_it() -> None:
     """Else one that was not ready for long would have all slots until it has caught up."""
     clocks = {(Queue.CODE, ANNA): 500}
 
-    assert share(job(1, available=99, tag=500), job(2, available=99, tag=3), capacity=10, clocks=clocks) == {1: 5, 2: 5}
+    assert share(job(1, available=99, tag=500), job(2, available=99, tag=3), free=10, clocks=clocks) == {1: 5, 2: 5}
 
 
 def test_the_clock_and_the_tags_move_on() -> None:
-    given = allocate([job(1, available=9, tag=7), job(2, tag=8)], load=IDLE, limits=Limits(), capacity=4, clocks={})
+    given = allocate([job(1, available=9, tag=7), job(2, tag=8)], load=IDLE, limits=Limits(), free=4, clocks={})
 
     assert given.tags == {UUID(int=1): 10, UUID(int=2): 9}
     assert given.clocks == {(Queue.CODE, ANNA): 9}
@@ -75,7 +72,7 @@ def test_the_clock_and_the_tags_move_on() -> None:
 def test_clients_are_brought_to_the_same_number() -> None:
     load = Load({Queue.CODE: 4}, {ANNA: 4})
 
-    assert share(job(1, available=50), job(2, client=BOB, available=50), capacity=12, load=load) == {1: 2, 2: 6}
+    assert share(job(1, available=50), job(2, client=BOB, available=50), free=8, load=load) == {1: 2, 2: 6}
 
 
 @pytest.mark.parametrize(
@@ -86,13 +83,13 @@ def test_what_is_at_its_limit_holds_nobody_up(limits: Limits) -> None:
     if limits.clients.get("", 9) < 3:
         limits = Limits(clients={**limits.clients, "client 2000": 9})
 
-    assert share(job(1, available=9), others, capacity=100, limits=limits) == {1: 2, 2: 3}
+    assert share(job(1, available=9), others, free=100, limits=limits) == {1: 2, 2: 3}
 
 
 def test_a_client_is_one_in_all_its_queues() -> None:
     tasks = job(2, queue=Queue.TASK, available=9)
 
-    assert sum(share(job(1, available=9), tasks, capacity=100, limits=Limits(clients={"": 5})).values()) == 5
+    assert sum(share(job(1, available=9), tasks, free=100, limits=Limits(clients={"": 5})).values()) == 5
 
 
 JOBS = st.lists(
@@ -112,10 +109,10 @@ JOBS = st.lists(
 
 @given(JOBS, st.integers(0, 60), st.integers(0, 20), st.integers(0, 20))
 def test_all_that_may_be_given_is_given_and_never_more(
-    jobs: list[Candidate], capacity: int, of_a_client: int, of_a_queue: int
+    jobs: list[Candidate], free: int, of_a_client: int, of_a_queue: int
 ) -> None:
     limits = Limits(clients={"": of_a_client}, queues={Queue.CODE: of_a_queue})
-    given = allocate(jobs, load=IDLE, limits=limits, capacity=capacity, clocks={})
+    given = allocate(jobs, load=IDLE, limits=limits, free=free, clocks={})
 
     by_id = {one.job_id: one for one in jobs}
     clients: Counter[UUID] = Counter()
@@ -124,10 +121,10 @@ def test_all_that_may_be_given_is_given_and_never_more(
         assert 1 <= runs <= by_id[job_id].available
         clients[by_id[job_id].client_id] += runs
         queues[by_id[job_id].queue] += runs
-    assert sum(given.runs.values()) <= capacity
+    assert sum(given.runs.values()) <= free
     assert all(count <= of_a_client for count in clients.values())
     assert queues[Queue.CODE] <= of_a_queue
-    if sum(given.runs.values()) < capacity:
+    if sum(given.runs.values()) < free:
         for one in jobs:
             if given.runs.get(one.job_id, 0) < one.available:
                 is_full = one.queue is Queue.CODE and queues[Queue.CODE] == of_a_queue
