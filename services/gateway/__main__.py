@@ -14,11 +14,12 @@ from aiohttp import web
 
 from services.gateway.app import application, assemble
 from services.gateway.context import Gateway
+from services.gateway.rpc.server import CannotListenError, RpcServer
 from services.gateway.settings import GatewaySettings
 from services.runtime.jetstream import Bus
 from services.runtime.lifecycle import repeat, run, stop_tasks, until_stopped
 from services.runtime.postgres import TRANSIENT, Database
-from services.runtime.settings import load
+from services.runtime.settings import load, refuse
 from services.runtime.telemetry import configure_logs, logger
 
 log = logger("gateway")
@@ -44,7 +45,9 @@ async def serve(settings: GatewaySettings, stop: asyncio.Event) -> None:
 @asynccontextmanager
 async def _connected(settings: GatewaySettings) -> AsyncIterator[Gateway]:
     """NATS is closed before Postgres."""
-    database = Database(settings.database_url.get_secret_value(), size=settings.database_pool, name="gateway")
+    database = Database(
+        settings.database_url.get_secret_value(), size=settings.database_pool, name="gateway", plans_once=False
+    )
     bus = Bus(settings.nats_url.get_secret_value(), name="gateway")
     key = settings.api_key
     try:
@@ -74,13 +77,20 @@ async def _listening(settings: GatewaySettings, gateway: Gateway) -> AsyncIterat
         auto_decompress=False,
         shutdown_timeout=settings.drain_seconds,
     )
+    rpc = RpcServer(gateway, most_request_bytes=settings.max_body_bytes)
     await runner.setup()
     try:
         await web.TCPSite(runner, settings.host, settings.port).start()
         log.info("listening", address=f"http://{settings.host}:{runner.addresses[0][1]}")
+        if settings.grpc_listen is not None:
+            await rpc.start(settings.grpc_listen)
         yield
+    except CannotListenError as error:
+        refuse("QUARTERDECK_GRPC_LISTEN", str(error))
     finally:
-        await runner.cleanup()
+        async with asyncio.TaskGroup() as stopping:
+            stopping.create_task(runner.cleanup())
+            stopping.create_task(rpc.stop(drain_seconds=settings.drain_seconds))
 
 
 def main() -> None:

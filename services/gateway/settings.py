@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, SecretStr
 
 from services.gateway.credentials import is_plausible_key
-from services.runtime.settings import ServiceSettings
+from services.runtime.settings import Address, ServiceSettings
 
 
 def _refuse_odd_key(key: SecretStr) -> SecretStr:
@@ -23,3 +23,5 @@ class GatewaySettings(ServiceSettings):
     api_key: Annotated[SecretStr, AfterValidator(_refuse_odd_key)] | None = None
     """The key of the client `default`, stored at the start; none: only keys that are stored already are taken."""
     max_body_bytes: Annotated[int, Field(ge=1_024, le=64 * 1024**2)] = 4 * 1024**2
+    grpc_listen: Address | None = None
+    """Where `quarterdeck.v1.Jobs` is served over gRPC; none: nowhere."""

@@ -101,7 +101,7 @@ class EventLog:
         The search is bounded: a page may be empty and still have come further.
         """
         async with self._database.connection() as connection:
-            last: int = await _STATEMENTS.value(connection, "last_published")
+            last: int = await _STATEMENTS.value(connection, "last_assigned")
             through = min(last, sequence + _SEARCHED)
             rows = await _STATEMENTS.rows(
                 connection, "published_range", client_id=client_id, after=sequence, through=through, most=most

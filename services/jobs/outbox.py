@@ -32,9 +32,11 @@ class Outbox:
                 return None
             assigned = cursor["assigned"]
             published = min(max(confirmed, cursor["published"]), assigned)
+            rows = []
             if published < assigned:  # this process, or another, ended before it had sent them
                 rows = await _STATEMENTS.rows(connection, "assigned", after=published, through=assigned)
-            else:
+            if not rows:
+                published = assigned
                 rows = await _STATEMENTS.rows(connection, "assign", assigned=assigned, most=most)
                 assigned += len(rows)
             if (assigned, published) != (cursor["assigned"], cursor["published"]):

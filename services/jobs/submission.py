@@ -115,7 +115,7 @@ class Submissions:
 
         answers = await self._units.database.in_transaction(work)
         if any(isinstance(answer, Submitted) and not answer.replayed for answer in answers):
-            await self._units.ring(Rung.EVENTS)  # the command that follows makes the scheduler admit
+            await self._units.ring(Rung.SLOTS)
         return answers
 
 

@@ -28,7 +28,11 @@ SERVER_SETTINGS = {
     "transaction_timeout": "2000",
     "idle_in_transaction_session_timeout": "2000",
     "timezone": "UTC",
+    # No statement here runs for long enough to be worth compiling.
+    "jit": "off",
 }
+# Planning a statement of ours takes longer than running it. Not for statements whose best plan hangs on what is asked.
+GENERIC_PLANS = {"plan_cache_mode": "force_generic_plan"}
 
 
 class StoreUnavailableError(Exception):
@@ -76,11 +80,13 @@ async def _leave_as_it_is(_: asyncpg.Connection[Record]) -> None:
 class Database:
     """A pool of connections, opened lazily, so that a service starts and recovers while Postgres is away."""
 
-    def __init__(self, url: str, *, size: int, name: str) -> None:
-        """``size``: most connections. ``name``: shown in `pg_stat_activity`."""
+    def __init__(self, url: str, *, size: int, name: str, plans_once: bool = True) -> None:
+        """``size``: most connections. ``name``: shown in `pg_stat_activity`. ``plans_once``: each statement is planned
+        once a connection, whatever its parameters are.
+        """
         self._url = url
+        self._settings = {**SERVER_SETTINGS, **(GENERIC_PLANS if plans_once else {}), "application_name": name}
         self._size = size
-        self._name = name
         self._pool: asyncpg.Pool[Record] | None = None
         self._opening = asyncio.Lock()
 
@@ -95,7 +101,7 @@ class Database:
                     command_timeout=STATEMENT_SECONDS,
                     init=_set_up,
                     reset=_leave_as_it_is,
-                    server_settings={**SERVER_SETTINGS, "application_name": self._name},
+                    server_settings=self._settings,
                 )
             return self._pool
 

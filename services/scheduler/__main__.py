@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
@@ -30,7 +31,8 @@ from services.scheduler.settings import SchedulerSettings
 log = logger("scheduler")
 
 SWEEP_EVERY = timedelta(seconds=0.5)
-EVENTS_LINGER = timedelta(milliseconds=5)
+EVENTS_LINGER = timedelta(milliseconds=15)
+_JUST_NOW = timedelta(milliseconds=50)
 _TRANSIENT = (*postgres.TRANSIENT, *jetstream.TRANSIENT)
 
 
@@ -42,6 +44,7 @@ class Scheduler:
         self._admission_bell = Doorbell()
         self._events_bell = Doorbell()
         self._cancel_bell = Doorbell()
+        self._looked_at = 0.0
         units = Units(database, ring=self._ring)
         admitting = Admitting(units, most_runs=settings.max_runs)
         self._admission = Admission(admitting, bus)
@@ -58,11 +61,15 @@ class Scheduler:
         return [
             asyncio.create_task(self._hear_commands(), name="commands"),
             asyncio.create_task(self._hear_events(), name="event doorbell"),
-            _loop("admission", self._admission.run_once, self._admission_bell),
+            _loop("admission", self._admit, self._admission_bell),
             _loop("events", self._publish_events, self._events_bell),
             _loop("reconcile", self._reconciler.run_once, Doorbell()),
             _loop("cancels", self._reconciler.carry_out_cancels, self._cancel_bell, timedelta(seconds=5)),
         ]
+
+    async def _admit(self) -> None:
+        self._looked_at = time.monotonic()
+        await self._admission.run_once()
 
     async def _publish_events(self) -> None:
         # What a run's beginning tells comes in quick succession: a moment's patience publishes it together, and
@@ -75,7 +82,10 @@ class Scheduler:
         async for messages in stream:
             for message in messages:
                 # Which job it is about does not matter: the loops look at all there is to do.
-                (self._cancel_bell if message.subject == subjects.COMMAND_CANCEL else self._admission_bell).ring()
+                if message.subject == subjects.COMMAND_CANCEL:
+                    self._cancel_bell.ring()
+                elif time.monotonic() - self._looked_at > _JUST_NOW.total_seconds():
+                    self._admission_bell.ring()  # else the bell of whoever sent this was heard already
                 await message.ack()
 
     async def _hear_events(self) -> None:

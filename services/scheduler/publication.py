@@ -19,7 +19,7 @@ class EventPublisher:
     async def run_once(self) -> None:
         """Publish all that waits; raises ``StoreUnavailableError``, ``BusUnavailableError``.
 
-        Each round tells Postgres what NATS has of the round before: a crash in between sends it again, under the
+        What NATS has of one round is told to Postgres with the next: a crash in between sends it again, under the
         same ids and in the same order.
         """
         while self._bus.is_connected:
@@ -28,6 +28,8 @@ class EventPublisher:
                 return
             await self._bus.publish_in_order([_outgoing(event) for event in events])
             self._confirmed = events[-1].sequence or self._confirmed
+            if len(events) < _BATCH:
+                return
 
 
 def _outgoing(event: LoggedEvent) -> Outgoing:

@@ -8,7 +8,6 @@ import uuid
 from contextlib import AsyncExitStack
 from functools import partial
 
-import asyncpg
 import nats
 import orjson
 import uvloop
@@ -18,31 +17,34 @@ from uuid_utils.compat import uuid7
 
 from services.contracts import subjects
 from services.contracts.v1.commands_pb2 import JobCommand
+from tests.bench.pools import Pool, new_pool
 
 _POOL = 10
-_INSERT_JOB = """INSERT INTO jobs (id, client_id, kind, prompt, options, not_before, runs_total, last_event_number)
-    SELECT $1, c.id, 'code', $2, $3::jsonb, $4::text::timestamptz, 1, 1 FROM clients c LIMIT 1"""
-_INSERT_RUN = """INSERT INTO runs (id, job_id, client_id, position, queue, repository, branch, priority, not_before)
-    SELECT $1, $2, c.id, 0, 'code', $3, $4, 0, $5::text::timestamptz FROM clients c LIMIT 1"""
-_INSERT_EVENT = """INSERT INTO events (job_id, number, id, attempt, kind, data, created_at)
-    VALUES ($1, 1, $2, 0, 'job.submitted', '{"kind": "code", "runs": 1}', now())"""
+_INSERT = """
+WITH job AS (
+    INSERT INTO jobs (id, client_id, kind, prompt, options, runs_total, last_event_number)
+    SELECT $1, c.id, $2, $3, $4::jsonb, 1, 1 FROM clients c LIMIT 1
+    RETURNING id, client_id, kind
+), run AS (
+    INSERT INTO runs (id, job_id, client_id, position, queue, branch, priority)
+    SELECT $5, job.id, job.client_id, 0, job.kind, $6, 0 FROM job
+)
+INSERT INTO events (job_id, number, id, attempt, kind, data, created_at)
+SELECT job.id, 1, $7, 0, 'job.submitted', '{"kind": "task", "runs": 1}', now() FROM job"""
 
 
 class Handler:
-    def __init__(self, pool: asyncpg.Pool[asyncpg.Record], context: JetStreamContext) -> None:
+    def __init__(self, pool: Pool, context: JetStreamContext) -> None:
         self._pool = pool
         self._context = context
         self._sending: set[asyncio.Task[object]] = set()
 
     async def submit(self, request: web.Request) -> web.Response:
         wanted = orjson.loads(await request.read())
-        job_id = uuid7()
-        async with self._pool.acquire() as connection, connection.transaction():
-            options = orjson.dumps(wanted.get("options", {})).decode()
-            await connection.execute(_INSERT_JOB, job_id, wanted["prompt"], options, wanted["notBefore"])
-            run_id, repository = uuid7(), wanted["repositories"][0]["url"]
-            await connection.execute(_INSERT_RUN, run_id, job_id, repository, f"bare/{run_id}", wanted["notBefore"])
-            await connection.execute(_INSERT_EVENT, job_id, uuid7())
+        job_id, run_id, kind = uuid7(), uuid7(), wanted["kind"]
+        options = orjson.dumps(wanted.get("options", {})).decode()
+        values = (job_id, kind, wanted["prompt"], options, run_id, f"bare/{run_id}", uuid7())
+        await self._pool.execute(_INSERT, *values)
         self._send(job_id)
         return web.Response(body=orjson.dumps({"id": str(job_id)}), status=201, content_type="application/json")
 
@@ -63,7 +65,7 @@ async def _health(_: web.Request) -> web.Response:
 async def serve(port: int) -> None:
     """Serve until the process is ended."""
     async with AsyncExitStack() as opened:
-        pool = await opened.enter_async_context(asyncpg.create_pool(os.environ["DATABASE_URL"], max_size=_POOL))
+        pool = await opened.enter_async_context(new_pool(os.environ["DATABASE_URL"], _POOL))
         client = await nats.connect(os.environ["NATS_URL"])
         opened.push_async_callback(client.close)
         app = web.Application()

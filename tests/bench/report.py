@@ -38,9 +38,26 @@ def print_report(console: Console, facts: Facts, results: Sequence[Result], fail
         table.add_row(name, "failed", words, "", "", "", "[red]no[/red]")
     console.print(table)
     for result in results:
-        details = ", ".join(f"{name} {_number(value)}" for name, value in result.details.items())
-        console.print(f"[bold]{result.name}[/bold] ({result.unit}): {details}", highlight=False)
+        if result.details:
+            details = ", ".join(f"{name} {_number(value)}" for name, value in result.details.items())
+            console.print(f"[bold]{result.name}[/bold] ({result.unit}): {details}", highlight=False)
+    if any(result.cpu for result in results):
+        console.print(_cpu_table(results))
     console.print(", ".join(f"{name} {value}" for name, value in facts.items()), style="dim", highlight=False)
+
+
+def _cpu_table(results: Sequence[Result]) -> Table:
+    table = Table(title="Processor milliseconds per 1,000 jobs", title_justify="left")
+    processes = list(dict.fromkeys(name for result in results for used in result.cpu.values() for name in used))
+    table.add_column("measure")
+    table.add_column("whose jobs")
+    for name in (*processes, "all"):
+        table.add_column(name, justify="right")
+    for result in results:
+        for whose, used in result.cpu.items():
+            figures = [_number(used[name]) if name in used else "" for name in processes]
+            table.add_row(result.name, whose, *figures, _number(sum(used.values())))
+    return table
 
 
 def _row(result: Result) -> tuple[str, ...]:

@@ -62,8 +62,9 @@ SELECT e.job_id, e.number, e.id, e.run_id, e.attempt, e.kind, e.data, e.created_
 FROM events e
 WHERE e.sequence > :after AND e.sequence <= :through AND e.client_id = :client_id ORDER BY e.sequence LIMIT :most;
 
--- name: last_published$
-SELECT published FROM event_cursor;
+-- name: last_assigned$
+-- NATS may not have the last ones yet; that they will be published in this order is certain.
+SELECT assigned FROM event_cursor;
 
 -- name: first_kept$
 -- The lowest sequence that is still here; null: none is.

@@ -1,0 +1,73 @@
+"""The agent without the work: the real node, heartbeat, orders, claims and completions, but each run is answered at
+once. No vcs, no model, no Git. A process; see `tests.bench.roles`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from dataclasses import dataclass
+
+from services.agent.worker import RUN_QUEUES, Worker
+from services.contracts import subjects
+from services.contracts.words import Outcome
+from services.jobs.heartbeat import Heartbeat
+from services.jobs.leases import Node, new_node_name
+from services.jobs.models import ClaimedRun
+from services.jobs.running import Running
+from services.jobs.unit import Units
+from services.runtime.jetstream import Bus
+from services.runtime.postgres import Database
+from tests.bench.roles import PickUp, play
+
+CAPACITY = 256
+"""As many as the fleet may have where no limit is set."""
+POOL = 8
+"""What a service has by default."""
+
+
+@dataclass(frozen=True)
+class NoWork:
+    """A run's prompt is when it was submitted."""
+
+    run: ClaimedRun
+    running: Running
+    pick_up: PickUp
+
+    async def work(self) -> None:
+        self.pick_up(self.run.prompt)
+        await self.running.complete(self.run.hold, Outcome.ANSWERED, summary="Nothing was done, as asked.")
+
+    async def release(self) -> None:
+        """It left nothing."""
+
+
+async def work(pick_up: PickUp) -> None:
+    node = Node(new_node_name("noop"), "agent", capacity=CAPACITY)
+    database = Database(os.environ["DATABASE_URL"], size=POOL, name=node.name)
+    bus = Bus(os.environ["NATS_URL"], name=node.name)
+    heartbeat = Heartbeat(os.environ["DATABASE_URL"], node)
+    running = Running(Units(database, ring=lambda rung: bus.ring(subjects.EVENTS_DOORBELL, rung.encode())))
+    worker = Worker(
+        lambda run: NoWork(run, running, pick_up),
+        running=running,
+        bus=bus,
+        heartbeat=heartbeat,
+        name=node.name,
+        capacity=CAPACITY,
+    )
+    try:
+        await bus.start()
+        heartbeat.start()
+        async with asyncio.TaskGroup() as group:
+            for queue in RUN_QUEUES:
+                group.create_task(worker.take_orders(queue))
+            group.create_task(worker.hear_controls())
+    finally:
+        await heartbeat.stop()
+        await bus.close()
+        await database.close()
+
+
+if __name__ == "__main__":
+    play(working=work)
