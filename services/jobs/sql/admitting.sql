@@ -1,14 +1,18 @@
 -- name: look^
 -- Whether this transaction is the one that admits; what the agents can hold, and hold now; and where that leaves room,
--- the first jobs of each flow (a queue of a client), in their order. Flows are found by skipping from one to the next.
-WITH RECURSIVE room AS MATERIALIZED (
+-- the first jobs of each flow (a queue of a client), in their order. Flows are found by skipping from one to the next;
+-- of one that has no room nothing is read.
+WITH RECURSIVE loads AS MATERIALIZED (
+    SELECT queue, client_id, count(*) AS runs FROM runs WHERE state IN ('dispatched', 'running')
+    GROUP BY queue, client_id
+), fleet AS MATERIALIZED (
     SELECT pg_try_advisory_xact_lock(:lock) AS is_mine,
-           (SELECT coalesce(sum(capacity), 0) FROM nodes
-            WHERE kind = 'agent' AND seen_at > now() - :alive::interval) AS capacity,
-           coalesce((SELECT slots FROM limits WHERE scope = 'fleet'), :fleet) AS fleet,
-           (SELECT count(*) FROM runs WHERE state IN ('dispatched', 'running')) AS held
+           least((SELECT coalesce(sum(capacity), 0) FROM nodes
+                  WHERE kind = 'agent' AND seen_at > now() - :alive::interval),
+                 coalesce((SELECT slots FROM limits WHERE scope = 'fleet'), :fleet)) AS slots,
+           (SELECT coalesce(sum(runs), 0) FROM loads) AS held
 ), free AS MATERIALIZED (
-    SELECT greatest(0, least(capacity, fleet, held + :most) - held) AS slots FROM room WHERE is_mine
+    SELECT greatest(0, least(slots - held, :most))::int AS slots FROM fleet WHERE is_mine
 ), flows AS (
     (SELECT coalesce(j.queue, j.kind) AS queue, j.client_id FROM jobs j
      WHERE ready_from IS NULL AND cancel_requested_at IS NULL
@@ -24,11 +28,20 @@ WITH RECURSIVE room AS MATERIALIZED (
           AND (max_parallel IS NULL OR runs_active < max_parallel)
           AND (coalesce(j.queue, j.kind), j.client_id) > (f.queue, f.client_id)
         ORDER BY coalesce(j.queue, j.kind), j.client_id LIMIT 1) next
+), rooms AS (
+    SELECT f.queue, f.client_id, c.name AS client,
+           least((SELECT slots FROM free),
+                 (SELECT l.slots FROM limits l WHERE l.scope = 'queue' AND l.name = f.queue)
+                 - (SELECT coalesce(sum(runs), 0) FROM loads WHERE loads.queue = f.queue),
+                 (SELECT l.slots FROM limits l WHERE l.scope = 'client' AND l.name IN ('', c.name)
+                  ORDER BY l.name DESC LIMIT 1)
+                 - (SELECT coalesce(sum(runs), 0) FROM loads WHERE loads.client_id = f.client_id)) AS slots
+    FROM flows f JOIN clients c ON c.id = f.client_id
 ), candidates AS (
-    SELECT j.id, f.queue, f.client_id, c.name AS client, j.priority, j.fair_tag, coalesce(k.clock, 0) AS clock,
+    SELECT j.id, f.queue, f.client_id, f.client, j.priority, j.fair_tag, coalesce(k.clock, 0) AS clock,
            least(j.runs_total - j.runs_active - j.runs_completed - j.runs_failed - j.runs_cancelled,
                  j.max_parallel - j.runs_active) AS available
-    FROM flows f JOIN clients c ON c.id = f.client_id
+    FROM rooms f
     LEFT JOIN fair_clocks k ON k.client_id = f.client_id AND k.queue = f.queue
     CROSS JOIN LATERAL (
         SELECT * FROM jobs j
@@ -37,14 +50,12 @@ WITH RECURSIVE room AS MATERIALIZED (
           AND (max_parallel IS NULL OR runs_active < max_parallel)
           AND coalesce(j.queue, j.kind) = f.queue AND j.client_id = f.client_id
         ORDER BY coalesce(j.queue, j.kind), j.client_id, j.priority DESC, j.fair_tag, j.id
-        LIMIT (SELECT slots FROM free)) j
+        LIMIT greatest(0, f.slots)) j
 )
 SELECT (SELECT slots FROM free) AS free,
        (SELECT jsonb_agg(c) FROM candidates c) AS candidates,
        (SELECT jsonb_agg(jsonb_build_object('scope', scope, 'name', name, 'slots', slots)) FROM limits) AS limits,
-       (SELECT jsonb_agg(held) FROM (
-            SELECT queue, client_id, count(*) AS runs FROM runs WHERE state IN ('dispatched', 'running')
-            GROUP BY queue, client_id) held) AS load;
+       (SELECT jsonb_agg(l) FROM loads l) AS load;
 
 -- name: choose
 -- So many runs of each of these jobs, by their place, with what may be in their way.

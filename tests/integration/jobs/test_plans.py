@@ -38,7 +38,8 @@ FROM made;
 UPDATE jobs SET runs_total = 1 WHERE state = 'queued' AND id IN (SELECT id FROM made WHERE n > 5100);
 UPDATE jobs SET ready_from = now() + random() * interval '1 day'
 WHERE state = 'queued' AND id IN (SELECT id FROM made WHERE n % 3 = 0);
-INSERT INTO limits (scope, name, slots) VALUES ('repository', '', 3);
+INSERT INTO limits (scope, name, slots) VALUES ('repository', '', 3), ('client', 'client 1', 0);
+INSERT INTO nodes (name, kind, capacity) VALUES ('agent', 'agent', 350);
 
 INSERT INTO runs (id, job_id, client_id, position, queue, repository, branch, priority, max_parallel, state, outcome,
                   finished_at)
@@ -114,12 +115,13 @@ COMMANDS = {"hide"}
 class Explaining:
     """Stands in for a connection: keeps the plan of what it is asked instead of running it."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, *, options: str = "FORMAT JSON") -> None:
         self._connection = connection
+        self._options = options
         self.plan: dict[str, Any] = {}
 
     async def fetch(self, sql: str, *arguments: Any) -> list[Any]:
-        (found,) = orjson.loads(await self._connection.fetchval(f"EXPLAIN (FORMAT JSON) {sql}", *arguments))
+        (found,) = orjson.loads(await self._connection.fetchval(f"EXPLAIN ({self._options}) {sql}", *arguments))
         self.plan = found["Plan"]
         return []
 
@@ -170,3 +172,30 @@ async def test_no_growing_table_is_read_whole(full_database: str, wanted: str, m
         await connection.close()
 
     assert list(scans(explaining.plan)) == [], orjson.dumps(explaining.plan, option=orjson.OPT_INDENT_2).decode()
+
+
+def rows_read(plan: dict[str, Any], table: str) -> float:
+    """How many rows the plan, which was carried out, has read from ``table``; those that a filter dropped, too."""
+    own = 0.0
+    if plan.get("Relation Name") == table:
+        own = (plan["Actual Rows"] + plan.get("Rows Removed by Filter", 0)) * plan["Actual Loops"]
+    return own + sum(rows_read(part, table) for part in plan.get("Plans", []))
+
+
+async def test_a_look_reads_no_more_than_the_free_slots_of_each_client(full_database: str) -> None:
+    """Of 5,100 jobs that might be admitted, and none of a client that has no room."""
+    connection = await asyncpg.connect(full_database)
+    try:
+        await connection.execute("UPDATE nodes SET seen_at = now(), capacity = 310")
+        explaining = Explaining(connection, options="ANALYZE, FORMAT JSON")
+        parameters = {"lock": 2, "alive": SOON, "fleet": 1_000, "most": 500}
+        look: Callable[..., Awaitable[Any]] = Statements(SQL / "admitting.sql").row
+        await look(explaining, "look", **parameters)
+        held = "SELECT count(*) FROM runs WHERE state IN ('dispatched', 'running')"
+        free = 310 - await connection.fetchval(held)
+    finally:
+        await connection.close()
+
+    assert free == 10
+    flows = 20
+    assert free * (flows - 1) <= rows_read(explaining.plan, "jobs") <= free * (flows - 1) + 2 * flows
