@@ -45,9 +45,7 @@ async def serve(settings: GatewaySettings, stop: asyncio.Event) -> None:
 @asynccontextmanager
 async def _connected(settings: GatewaySettings) -> AsyncIterator[Gateway]:
     """NATS is closed before Postgres."""
-    database = Database(
-        settings.database_url.get_secret_value(), size=settings.database_pool, name="gateway", plans_once=False
-    )
+    database = Database(settings.database_url.get_secret_value(), size=settings.database_pool, name="gateway")
     bus = Bus(settings.nats_url.get_secret_value(), name="gateway")
     key = settings.api_key
     try:

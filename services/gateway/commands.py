@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from uuid import UUID, uuid4
 
 from services.contracts.subjects import COMMAND_CANCEL, COMMAND_MESSAGE, COMMAND_SUBMIT
@@ -13,6 +14,7 @@ from services.runtime.telemetry import logger
 log = logger("gateway.commands")
 
 DRAIN_SECONDS = 1.0
+LINGER_SECONDS = 0.02
 MOST_WAITING = 1_000
 """While NATS hangs, further ones are left to the scheduler's sweep."""
 
@@ -22,10 +24,15 @@ class Commands:
         self._bus = bus
         self._waiting: dict[str, Outgoing] = {}
         self._sending: asyncio.Task[None] | None = None
+        self._urgent = asyncio.Event()
 
     def submitted(self, job_id: UUID) -> None:
-        """Send without waiting. One message for all the jobs of a moment: it makes the scheduler look at them all."""
-        self._send(COMMAND_SUBMIT, JobCommand(job_id=str(job_id)), str(job_id), instead_of=COMMAND_SUBMIT)
+        """Send soon. One message for all the jobs of a moment, since it makes the scheduler look at them all.
+
+        It is the one that lasts: the bell that the scheduler acts upon at once is rung where the job is stored.
+        """
+        command = JobCommand(job_id=str(job_id))
+        self._send(COMMAND_SUBMIT, command, str(job_id), instead_of=COMMAND_SUBMIT, is_urgent=False)
 
     def cancel_requested(self, job_id: UUID, run_id: UUID | None = None) -> None:
         """Send without waiting. ``run_id``: only this run of the job."""
@@ -40,17 +47,28 @@ class Commands:
         """Send without waiting: more may be admitted now."""
         self._send(COMMAND_SUBMIT, JobCommand(), f"limits:{uuid4()}")
 
-    def _send(self, subject: str, command: JobCommand, message_id: str, *, instead_of: str | None = None) -> None:
+    def _send(
+        self,
+        subject: str,
+        command: JobCommand,
+        message_id: str,
+        *,
+        instead_of: str | None = None,
+        is_urgent: bool = True,
+    ) -> None:
         """``instead_of``: the name of a message that this one makes superfluous while it is not sent yet."""
         if len(self._waiting) >= MOST_WAITING:
             return
         self._waiting[instead_of or message_id] = Outgoing(subject, command.SerializeToString(), message_id)
+        if is_urgent:
+            self._urgent.set()
         if self._sending is None:
             self._sending = asyncio.create_task(self._publish_waiting(), name="commands")
 
     async def _publish_waiting(self) -> None:
         try:
             while self._waiting:
+                await self._linger()
                 messages, self._waiting = list(self._waiting.values()), {}
                 try:
                     await self._bus.publish_in_order(messages)
@@ -59,7 +77,14 @@ class Commands:
         finally:
             self._sending = None
 
+    async def _linger(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LINGER_SECONDS):
+                await self._urgent.wait()
+        self._urgent.clear()
+
     async def drain(self) -> None:
-        """Wait up to 1 s for what is under way."""
+        """Send what waits, for up to 1 s."""
+        self._urgent.set()
         if self._sending is not None:
             await asyncio.wait([self._sending], timeout=DRAIN_SECONDS)

@@ -67,16 +67,15 @@ class Admitting:
         assert seen is not None
         if not seen["candidates"]:
             return Admitted()  # nothing to admit, no slot, or another scheduler is at it
-        limits = limits_of(seen["limits"] or [])
         wanted = allocate(
             [_candidate(row) for row in seen["candidates"]],
             load=_load(seen["load"] or []),
-            limits=limits,
+            limits=limits_of(seen["limits"] or []),
             free=seen["free"],
             clocks=_clocks(seen["candidates"]),
         )
         unit = await Unit.lock(connection, list(wanted.runs))
-        admission = _Admission(unit, limits, wanted)
+        admission = _Admission(unit, wanted)
         orders = await admission.dispatch()
         await unit.settle()
         return Admitted(orders, look_again=admission.left_some or len(orders) == MOST_AT_ONCE)
@@ -112,26 +111,23 @@ class Admitting:
 
 
 class _Admission:
-    """The runs of the allocated jobs, chosen one by one under the jobs' locks."""
+    """The runs of the allocated jobs, chosen under the jobs' locks."""
 
-    def __init__(self, unit: Unit, limits: Limits, wanted: Allocation) -> None:
+    def __init__(self, unit: Unit, wanted: Allocation) -> None:
         self._unit = unit
-        self._limits = limits
         self._wanted = wanted
         self.left_some = False
         """Some slots were not filled by whom they were meant for."""
 
     async def dispatch(self) -> list[Dispatched]:
-        counts = {job_id: self._within_max_parallel(job_id) for job_id in self._unit.jobs}
-        chosen = await _STATEMENTS.rows(
-            self._unit.connection, "choose", job_ids=list(counts), counts=list(counts.values())
-        )
-        going, held = self._parted(chosen)
+        counts = {
+            job_id: self._within_max_parallel(job_id) for job_id in self._wanted.runs if job_id in self._unit.jobs
+        }
         rows = await _STATEMENTS.rows(
             self._unit.connection,
             "dispatch",
-            ids=going,
-            held=held,
+            job_ids=list(counts),
+            counts=list(counts.values()),
             sources=sources(RunTransition.ADMIT),
             **_ticks(self._wanted.clocks),
         )
@@ -149,24 +145,6 @@ class _Admission:
         if job.cancel_requested:
             return 0
         return wanted if job.max_parallel is None else max(0, min(wanted, job.max_parallel - job.active))
-
-    def _parted(self, chosen: Sequence[Record]) -> tuple[list[UUID], list[UUID]]:
-        """Those that may go, and those that their repository or branch has no room for."""
-        going, held = [], []
-        loads: Counter[str] = Counter()
-        branches: set[tuple[str, str]] = set()
-        for row in chosen:
-            repository, branch = row["repository"], row["branch"]
-            limit = None if repository is None else self._limits.of_repository(repository)
-            is_full = limit is not None and row["repository_load"] + loads[repository] >= limit
-            if is_full or row["branch_is_busy"] or (repository, branch) in branches:
-                held.append(row["id"])
-                continue
-            going.append(row["id"])
-            if repository is not None:
-                loads[repository] += 1
-                branches.add((repository, branch))
-        return going, held
 
     async def _hide_what_has_nothing(self, dispatched: Sequence[Record], counts: dict[UUID, int]) -> None:
         """Jobs that could not give what was asked of them are not asked again before they can."""

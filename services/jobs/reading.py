@@ -57,7 +57,7 @@ class Reading:
 
     async def jobs(self, client: Client, wanted: JobFilter, *, limit: int, cursor: str | None) -> rest.JobPage:
         """Newest first; ``limit``: 1 to 200. Raises ``BadCursorError``."""
-        async with self._database.connection() as connection:
+        async with self._database.planned_anew() as connection:
             rows = await _STATEMENTS.rows(
                 connection,
                 "jobs_page",
@@ -111,7 +111,7 @@ class Reading:
         before: UUID | None = None,
         only: UUID | None = None,
     ) -> list[Record]:
-        async with self._database.connection() as connection:
+        async with self._database.planned_anew() as connection:
             return await _STATEMENTS.rows(
                 connection,
                 "changesets_page",

@@ -20,7 +20,7 @@ from services.jobs.limits import limits_of
 from services.jobs.models import Client
 from services.jobs.unit import SQL, Rung, Units
 from services.runtime.batching import Batcher
-from services.runtime.postgres import TRANSIENT, Connection, Statements
+from services.runtime.postgres import TRANSIENT, Connection, Record, Statements
 
 _STATEMENTS = Statements(SQL / "submission.sql")
 _SLUG_CHARACTERS = 40
@@ -110,13 +110,24 @@ class Submissions:
         return await self._accept(job)
 
     async def _accept_all(self, jobs: Sequence[NewJob]) -> Sequence[Submitted | Exception]:
-        async def work(connection: Connection) -> list[Submitted | Exception]:
-            return await _Acceptance(connection, jobs).answers()
-
-        answers = await self._units.database.in_transaction(work)
+        answers = await self._accept_at_once(jobs) if all(job.key is None for job in jobs) else None
+        if answers is None:
+            answers = await self._units.database.in_transaction(
+                lambda connection: _Acceptance(connection, jobs).answers()
+            )
         if any(isinstance(answer, Submitted) and not answer.replayed for answer in answers):
             await self._units.ring(Rung.SLOTS)
         return answers
+
+    async def _accept_at_once(self, jobs: Sequence[NewJob]) -> list[Submitted | Exception] | None:
+        """Store ``jobs`` with a statement that is a transaction by itself; None where a limit has to be looked at."""
+
+        async def work(connection: Connection) -> Record | None:
+            return await _STATEMENTS.row(connection, "insert_jobs", unless_limited=True, **_columns(jobs))
+
+        inserted = await self._units.database.in_statement(work)
+        assert inserted is not None
+        return None if inserted["is_limited"] else [_accepted(job, inserted) for job in jobs]
 
 
 class _Acceptance:
@@ -134,12 +145,12 @@ class _Acceptance:
         return [self._answers[job.id] for job in self._jobs]
 
     async def _insert(self, jobs: Sequence[NewJob]) -> None:
-        inserted = await _STATEMENTS.row(self._connection, "insert_jobs", **_columns(jobs))
+        inserted = await _STATEMENTS.row(self._connection, "insert_jobs", unless_limited=False, **_columns(jobs))
         assert inserted is not None
         if inserted["is_limited"]:
             await self._check_limits(jobs)
         for job in jobs:
-            self._answers[job.id] = Submitted(job.id, replayed=False, job=_as_made(job, inserted["created_at"]))
+            self._answers[job.id] = _accepted(job, inserted)
 
     async def _claim_keys(self) -> None:
         """Find out which jobs their Idempotency-Keys have made already."""
@@ -212,6 +223,10 @@ def _columns(jobs: Sequence[NewJob]) -> dict[str, list[Any]]:
         "base_shas": [run.base_sha for _, _, run, _ in runs],
         "base_branches": [run.base_branch for _, _, run, _ in runs],
     }
+
+
+def _accepted(job: NewJob, inserted: Record) -> Submitted:
+    return Submitted(job.id, replayed=False, job=_as_made(job, inserted["created_at"]))
 
 
 def _as_made(job: NewJob, created: datetime) -> rest.Job:

@@ -30,9 +30,9 @@ SERVER_SETTINGS = {
     "timezone": "UTC",
     # No statement here runs for long enough to be worth compiling.
     "jit": "off",
+    # Planning one takes longer than running it: once a connection is enough. See ``planned_anew`` for the exceptions.
+    "plan_cache_mode": "force_generic_plan",
 }
-# Planning a statement of ours takes longer than running it. Not for statements whose best plan hangs on what is asked.
-GENERIC_PLANS = {"plan_cache_mode": "force_generic_plan"}
 
 
 class StoreUnavailableError(Exception):
@@ -80,12 +80,10 @@ async def _leave_as_it_is(_: asyncpg.Connection[Record]) -> None:
 class Database:
     """A pool of connections, opened lazily, so that a service starts and recovers while Postgres is away."""
 
-    def __init__(self, url: str, *, size: int, name: str, plans_once: bool = True) -> None:
-        """``size``: most connections. ``name``: shown in `pg_stat_activity`. ``plans_once``: each statement is planned
-        once a connection, whatever its parameters are.
-        """
+    def __init__(self, url: str, *, size: int, name: str) -> None:
+        """``size``: most connections. ``name``: shown in `pg_stat_activity`."""
         self._url = url
-        self._settings = {**SERVER_SETTINGS, **(GENERIC_PLANS if plans_once else {}), "application_name": name}
+        self._name = name
         self._size = size
         self._pool: asyncpg.Pool[Record] | None = None
         self._opening = asyncio.Lock()
@@ -101,7 +99,7 @@ class Database:
                     command_timeout=STATEMENT_SECONDS,
                     init=_set_up,
                     reset=_leave_as_it_is,
-                    server_settings=self._settings,
+                    server_settings={**SERVER_SETTINGS, "application_name": self._name},
                 )
             return self._pool
 
@@ -129,6 +127,13 @@ class Database:
             raise StoreUnavailableError(words) from error
 
     @asynccontextmanager
+    async def planned_anew(self) -> AsyncIterator[Connection]:
+        """Lend a connection for statements whose best plan hangs on what is asked, as with filters that may be null."""
+        async with self.transaction() as connection:
+            await connection.execute("SET LOCAL plan_cache_mode = force_custom_plan")
+            yield connection
+
+    @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
         """One transaction, committed at the end of the block; read committed; 10 s at most in all."""
         try:
@@ -147,6 +152,17 @@ class Database:
         ``work`` must be safe to run twice: a broken connection leaves unknown whether its commit happened.
         Gives up after 4 s with ``StoreUnavailableError``.
         """
+        return await self._retried(self._once, work)
+
+    async def in_statement(self, work: Callable[[Connection], Awaitable[Result]]) -> Result:
+        """The same for a ``work`` of a single statement, which is a transaction by itself."""
+        return await self._retried(self._alone, work)
+
+    async def _retried(
+        self,
+        attempt: Callable[[Callable[[Connection], Awaitable[Result]]], Awaitable[Result]],
+        work: Callable[[Connection], Awaitable[Result]],
+    ) -> Result:
         retrying = AsyncRetrying(
             retry=retry_if_exception_type((StoreUnavailableError, *_UNDONE)),
             wait=wait_random_exponential(multiplier=0.02, max=0.5),
@@ -154,13 +170,20 @@ class Database:
             reraise=True,
         )
         try:
-            return await retrying(self._once, work)
+            return await retrying(attempt, work)
         except _UNDONE as error:
             raise StoreUnavailableError(_words(error)) from error
 
     async def _once(self, work: Callable[[Connection], Awaitable[Result]]) -> Result:
         async with self.transaction() as connection:
             return await work(connection)
+
+    async def _alone(self, work: Callable[[Connection], Awaitable[Result]]) -> Result:
+        try:
+            async with asyncio.timeout(TRANSACTION_SECONDS), self.connection() as connection:
+                return await work(connection)
+        except TimeoutError as error:
+            raise StoreUnavailableError(f"a statement took over {TRANSACTION_SECONDS:g} s") from error
 
     async def check(self) -> str:
         """For `/health`."""

@@ -57,34 +57,40 @@ SELECT (SELECT slots FROM free) AS free,
        (SELECT jsonb_agg(jsonb_build_object('scope', scope, 'name', name, 'slots', slots)) FROM limits) AS limits,
        (SELECT jsonb_agg(l) FROM loads l) AS load;
 
--- name: choose
--- So many runs of each of these jobs, by their place, with what may be in their way.
-SELECT r.id, r.job_id, r.repository, r.branch,
-       EXISTS (SELECT FROM runs o WHERE md5(o.repository) = md5(r.repository) AND o.branch = r.branch
-               AND o.state IN ('dispatched', 'running', 'waiting', 'publishing')) AS branch_is_busy,
-       CASE WHEN EXISTS (SELECT FROM limits WHERE scope = 'repository') THEN
-           (SELECT count(*) FROM runs o WHERE md5(o.repository) = md5(r.repository)
-            AND o.state IN ('dispatched', 'running', 'waiting', 'publishing') AND o.state IN ('dispatched', 'running'))
-       ELSE 0 END AS repository_load
-FROM unnest(:job_ids::uuid[], :counts::int[]) AS w (job_id, count)
-CROSS JOIN LATERAL (
-    SELECT * FROM runs r
-    WHERE r.job_id = w.job_id AND r.state = 'queued' AND r.cancel_requested_at IS NULL AND r.held_since IS NULL
-      AND (r.not_before IS NULL OR r.not_before <= now())
-    ORDER BY r.position LIMIT w.count) r;
-
 -- name: dispatch
--- Queued runs become dispatched, others are held; their clients' clocks move on.
-WITH holding AS (
-    UPDATE runs SET held_since = now() WHERE id = ANY(:held::uuid[])
+-- So many runs of each of these jobs, by their place, become dispatched; held are those that their branch or repository
+-- has no room for. Their clients' clocks move on.
+WITH chosen AS MATERIALIZED (
+    SELECT r.id, r.repository, r.branch, row_number() OVER (PARTITION BY r.repository ORDER BY w.place, r.position) AS turn,
+           row_number() OVER (PARTITION BY r.repository, r.branch ORDER BY w.place, r.position) AS turn_of_branch
+    FROM unnest(:job_ids::uuid[], :counts::int[]) WITH ORDINALITY AS w (job_id, count, place)
+    CROSS JOIN LATERAL (
+        SELECT * FROM runs r
+        WHERE r.job_id = w.job_id AND r.state = ANY(:sources::text[]) AND r.state = 'queued'
+          AND r.cancel_requested_at IS NULL AND r.held_since IS NULL
+          AND (r.not_before IS NULL OR r.not_before <= now())
+        ORDER BY r.position LIMIT w.count) r
+), judged AS MATERIALIZED (
+    SELECT c.id, c.repository IS NOT NULL AND (
+               c.turn_of_branch > 1
+               OR EXISTS (SELECT FROM runs o WHERE md5(o.repository) = md5(c.repository) AND o.branch = c.branch
+                          AND o.state IN ('dispatched', 'running', 'waiting', 'publishing'))
+               OR c.turn + (SELECT count(*) FROM runs o WHERE md5(o.repository) = md5(c.repository)
+                            AND o.state IN ('dispatched', 'running', 'waiting', 'publishing')
+                            AND o.state IN ('dispatched', 'running')) > l.slots) IS TRUE AS is_held
+    FROM chosen c LEFT JOIN LATERAL (
+        SELECT slots FROM limits WHERE scope = 'repository' AND name IN ('', c.repository)
+        ORDER BY name DESC LIMIT 1) l ON true
+), holding AS (
+    UPDATE runs r SET held_since = now() FROM judged j WHERE r.id = j.id AND j.is_held
 ), ticking AS (
     INSERT INTO fair_clocks (client_id, queue, clock)
     SELECT * FROM unnest(:clock_clients::uuid[], :clock_queues::text[], :clocks::bigint[])
     ON CONFLICT (client_id, queue) DO UPDATE SET clock = greatest(fair_clocks.clock, excluded.clock)
 )
-UPDATE runs SET state = 'dispatched', dispatch = dispatch + 1, dispatched_at = now(), queue_deadline = NULL
-WHERE id = ANY(:ids::uuid[]) AND state = ANY(:sources::text[]) AND cancel_requested_at IS NULL
-RETURNING id, job_id, queue, dispatch, attempt;
+UPDATE runs r SET state = 'dispatched', dispatch = dispatch + 1, dispatched_at = now(), queue_deadline = NULL
+FROM judged j WHERE r.id = j.id AND NOT j.is_held
+RETURNING r.id, r.job_id, r.queue, r.dispatch, r.attempt;
 
 -- name: hide!
 -- Not looked at again before one of their runs is due; at the latest in half a minute, should anybody forget to say so.

@@ -50,6 +50,7 @@ WITH new_jobs AS (
                 :priorities::int[], :not_befores::timestamptz[], :queues::text[], :max_parallels::int[],
                 :retries_of::uuid[], :totals::int[])
          AS j (id, client_id, kind, name, prompt, options, priority, not_before, queue, max_parallel, retry_of, total)
+    WHERE NOT (:unless_limited::bool AND EXISTS (SELECT FROM limits WHERE scope = 'queued'))
     ON CONFLICT (id) DO NOTHING
     RETURNING id, client_id, priority, max_parallel, not_before, queue, options
 ), new_runs AS (

@@ -80,7 +80,13 @@ ANALYZE;
 SOME_JOBS = "SELECT array_agg(id) FROM (SELECT id FROM jobs WHERE state = 'queued' LIMIT 20) j"
 WANTED: dict[str, tuple[str, dict[str, Any]]] = {
     "look": ("admitting", {"lock": 1, "alive": SOON, "fleet": 100, "most": 50}),
-    "choose": ("admitting", {"job_ids": SOME_JOBS, "counts": [3] * 20}),
+    "dispatch": (
+        "admitting",
+        {
+            **{"job_ids": SOME_JOBS, "counts": [3] * 20, "sources": ["queued"]},
+            **{"clock_clients": [CLIENT], "clock_queues": ["code"], "clocks": [7]},
+        },
+    ),
     "hide": ("admitting", {"ids": SOME_JOBS}),
     "ripen": ("admitting", {}),
     "held_repositories": ("admitting", {}),
