@@ -28,7 +28,7 @@ from services.agent.prompts import prompt
 from services.agent.settings import AgentSettings
 from services.agent.tools import Toolbox, Workspace
 from services.agent.transcript import Transcript
-from services.agent.vcs_client import VcsClient, VcsFailedError
+from services.agent.vcs_client import VcsAwayError, VcsClient, VcsFailedError
 from services.contracts import subjects
 from services.contracts.v1.commands_pb2 import PublishOrder
 from services.contracts.v1.vcs_pb2 import CommitMetadata
@@ -45,6 +45,8 @@ log = logger("agent.attempt")
 
 _BACKOFF_SECONDS = 5.0
 _LONGEST_BACKOFF_SECONDS = 300.0
+_AWAY_SECONDS = 2.0
+"""Until a run is tried again whose node has no vcs just now; another node may take it before."""
 _SUBJECT_CHARACTERS = 72
 
 
@@ -103,6 +105,8 @@ class Attempt:
         """
         try:
             await self._work_in_time()
+        except VcsAwayError as error:
+            await self._running.postpone(self._hold, error=str(error), delay=_moment())
         except (RunFailedError, VcsFailedError) as error:
             await self._fail_or_retry(error.reason, str(error), retryable=error.retryable)
         except ModelRejectedError as error:
@@ -279,6 +283,10 @@ def _first_message(run: ClaimedRun) -> StoredMessage:
 def _title(run: ClaimedRun) -> str:
     first_line = (run.name or run.prompt).strip().splitlines()[0]
     return first_line if len(first_line) <= _SUBJECT_CHARACTERS else first_line[: _SUBJECT_CHARACTERS - 1] + "…"
+
+
+def _moment() -> timedelta:
+    return timedelta(seconds=random.uniform(0.5, 1.5) * _AWAY_SECONDS)  # noqa: S311  jitter, not a secret
 
 
 def _back_off(attempts_spent: int) -> timedelta:

@@ -9,6 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import grpc
 import grpc.aio
 
 from services.contracts.v1 import vcs_pb2, vcs_pb2_grpc
@@ -19,6 +20,7 @@ from services.runtime.grpc import bearer, make_channel
 
 _ERROR_DETAIL = "quarterdeck-error-bin"
 _LEASE_LOST = "lease_lost"
+_AWAY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
 
 PREPARE_DEADLINE = timedelta(minutes=40)
 COMMIT_DEADLINE = timedelta(minutes=10)
@@ -32,6 +34,13 @@ class VcsFailedError(Exception):
         super().__init__(words)
         self.reason = reason
         self.retryable = retryable
+
+
+class VcsAwayError(VcsFailedError):
+    """No vcs answers at the address, or it was restarted under the call: nothing is wrong with the run."""
+
+    def __init__(self, words: str) -> None:
+        super().__init__(ExitReason.INTERNAL, f"the vcs of this node is away: {words}", retryable=True)
 
 
 @dataclass(frozen=True)
@@ -136,7 +145,8 @@ def _error(error: grpc.aio.AioRpcError) -> VcsFailedError | LeaseLostError:
     words = error.details() or error.code().name
     if detail.exit_reason == _LEASE_LOST:
         return LeaseLostError(words)
-    # Without a detail of ours the call itself failed: the vcs is away, or was restarted.
+    if not detail.exit_reason and error.code() in _AWAY:
+        return VcsAwayError(words)
     retryable = detail.retryable or not detail.exit_reason
     reason = ExitReason(detail.exit_reason) if detail.exit_reason in set(ExitReason) else ExitReason.INTERNAL
     return VcsFailedError(reason, words, retryable=retryable)
