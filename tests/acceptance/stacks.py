@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,12 +69,19 @@ class Stack:
 
 
 @asynccontextmanager
-async def running_stack(data_dir: Path, *, agents: int = 1) -> AsyncIterator[Stack]:
-    """A stack of its own with the offline model; stopped at the end."""
+async def running_stack(
+    data_dir: Path, *, agents: int = 1, variables: Mapping[str, str] | None = None
+) -> AsyncIterator[Stack]:
+    """A stack of its own with the offline model; stopped at the end. ``variables``: set while it starts."""
+    os.environ.update(variables or {})
     options = StackOptions(
         data_dir=data_dir, agents=agents, database_url=None, nats_url=None, anthropic_api_key=None, claude_model=None
     )
-    info = await start_detached(options)
+    try:
+        info = await start_detached(options)
+    finally:
+        for name in variables or ():
+            del os.environ[name]
     try:
         async with Client(info.address, info.api_key) as client:
             yield Stack(options, client, info.api_key)

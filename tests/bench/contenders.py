@@ -70,13 +70,13 @@ class Contender:
         """So many jobs as fast as they are taken from ``CLIENTS`` clients."""
         return await self._submitted("submit", f"--jobs={jobs}", f"--clients={CLIENTS}")
 
-    async def pace(self, jobs: int, *, rate: float) -> Report:
+    async def pace(self, jobs: int, *, rate: float, within_seconds: float = _SUBMIT_SECONDS) -> Report:
         """So many jobs, ``rate`` a second."""
-        return await self._submitted("pace", f"--jobs={jobs}", f"--rate={rate}")
+        return await self._submitted("pace", f"--jobs={jobs}", f"--rate={rate}", within_seconds=within_seconds)
 
-    async def _submitted(self, *words: str) -> Report:
+    async def _submitted(self, *words: str, within_seconds: float = _SUBMIT_SECONDS) -> Report:
         spec, path = self._spec(self.kind.submitter, *words)
-        await run_to_end(spec, seconds=_SUBMIT_SECONDS)
+        await run_to_end(spec, seconds=within_seconds)
         report = Report.read(path)
         self.cpu["submitter"] += report.cpu_seconds
         return report

@@ -30,6 +30,7 @@ class LeanStack:
     nats_url: str
     processes: dict[str, int]
     database_url_of: Callable[[str], str]
+    servers: EmbeddedServers
 
     async def new_database(self, name: str) -> str:
         """Make a database on the same server; return its URL."""
@@ -63,6 +64,7 @@ async def lean_stack(bench: Bench, name: str) -> AsyncIterator[LeanStack]:
             nats_url=servers.nats_url,
             processes={key: child.pid for key, child in children.items()},
             database_url_of=servers.postgres.database_url,
+            servers=servers,
         )
 
 
