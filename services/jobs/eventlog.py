@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 from uuid import UUID
 
@@ -79,6 +80,7 @@ def encode_event(
     return orjson.dumps(event)
 
 
+@cache
 def payload_name(kind: EventKind) -> str:
     """The JSON name of the payload: `run.cancel_requested` → `runCancelRequested`."""
     first, *rest = kind.value.replace(".", "_").split("_")

@@ -23,7 +23,7 @@ log = logger("scheduler.reconcile")
 
 ORDER_OVERDUE = timedelta(seconds=10)
 """A work order that nobody claimed for so long is taken to be lost."""
-_FORGET_EVERY_SECONDS = 3600.0
+_FORGET_EVERY_SECONDS = 60.0
 
 
 @dataclass(frozen=True)

@@ -97,7 +97,10 @@ UPDATE runs SET state = 'failed', exit_reason = :exit_reason, error = :error, fi
 WHERE id = :id;
 
 -- name: forget_nodes!
-DELETE FROM nodes WHERE seen_at < now() - interval '1 hour';
+DELETE FROM nodes
+WHERE name IN (SELECT name FROM nodes WHERE seen_at < now() - interval '1 hour' LIMIT 1000);
 
 -- name: forget_keys!
-DELETE FROM idempotency_keys WHERE created_at < now() - interval '24 hours';
+DELETE FROM idempotency_keys
+WHERE (client_id, key) IN (SELECT client_id, key FROM idempotency_keys
+                           WHERE created_at < now() - interval '24 hours' ORDER BY created_at LIMIT 5000);
