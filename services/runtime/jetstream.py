@@ -258,8 +258,9 @@ class Bus:
                 async with aclosing(self._batches(stream, _tail_config(subject, after), _tail_batch)) as batches:
                     async for messages in batches:
                         for message in messages:
-                            after = message.metadata.sequence.stream
-                            yield Tailed(message.subject, message.data, after, incarnation, message.headers)
+                            tailed = _tailed(message, incarnation)
+                            after = tailed.sequence
+                            yield tailed
             except _FAILURES as error:
                 log.debug("tail will be made again", stream=stream, error=_words(error))
                 await asyncio.sleep(RETRY_SECONDS)
@@ -282,22 +283,26 @@ class Bus:
         try:
             info = await context.stream_info(stream)
             waiting = (await context.add_consumer(stream, config)).num_pending or 0
-            if not waiting:
-                return
-            async with aclosing(self._batches(stream, config, _tail_batch)) as batches:
-                async for messages in batches:
-                    for message in messages:
-                        sequence = message.metadata.sequence.stream
-                        if sequence > until:
-                            return
-                        yield Tailed(
-                            message.subject, message.data, sequence, incarnation_of(info.created), message.headers
-                        )
-                    waiting -= len(messages)
-                    if waiting <= 0:
+            if waiting:
+                async for message in self._read(stream, config, waiting):
+                    if message.metadata.sequence.stream > until:
                         return
+                    yield _tailed(message, incarnation_of(info.created))
         except _FAILURES as error:
             raise BusUnavailableError(f"read {stream}: {_words(error)}") from error
+        finally:
+            with suppress(*_FAILURES):  # it would go by itself in half a minute
+                await context.delete_consumer(stream, str(config.name))
+
+    async def _read(self, stream: str, config: ConsumerConfig, waiting: int) -> AsyncIterator[Msg]:
+        """What waited on a consumer when it was made."""
+        async with aclosing(self._batches(stream, config, _tail_batch)) as batches:
+            async for messages in batches:
+                for message in messages:
+                    yield message
+                waiting -= len(messages)
+                if waiting <= 0:
+                    return
 
     async def check(self) -> str:
         """For `/health`."""
@@ -325,6 +330,10 @@ class StreamPosition:
 def incarnation_of(created: object) -> str:
     """Name a stream by when it was made: one that was wiped and made again counts from 1 under another name."""
     return f"{int(created.timestamp() * 1000):x}" if hasattr(created, "timestamp") else str(created)
+
+
+def _tailed(message: Msg, incarnation: str) -> Tailed:
+    return Tailed(message.subject, message.data, message.metadata.sequence.stream, incarnation, message.headers)
 
 
 async def _tail_batch() -> int:
