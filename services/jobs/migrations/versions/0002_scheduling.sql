@@ -64,3 +64,8 @@ CREATE TABLE event_cursor (
     published bigint NOT NULL DEFAULT 0
 );
 INSERT INTO event_cursor DEFAULT VALUES;
+
+-- Events and runs are only ever written under the lock of their job's row (services/jobs/unit.py), which has the client:
+-- to look both up again for each row took a sixth of PostgreSQL's time for a job.
+ALTER TABLE events DROP CONSTRAINT IF EXISTS events_job_id_fkey;
+ALTER TABLE runs DROP CONSTRAINT IF EXISTS runs_client_id_fkey;
