@@ -161,6 +161,8 @@ class Worker:
         hold = run.hold
         attempt = self._begin(run)
         live = _Live(run, asyncio.create_task(attempt.work(), name=f"run {hold.run_id}"))
+        if (older := self._live.get(hold.run_id)) is not None:
+            older.end(Stop.LOST)  # this process had lost the run before it claimed it again
         self._live[hold.run_id] = live
         self._heartbeat.hold(hold.run_id, hold.token, claimed_at=claimed_at, on_end=_ender(live))
         if self._draining:
@@ -169,7 +171,7 @@ class Worker:
             await asyncio.wait([live.task])
             if live.stop is Stop.CANCELLED:
                 await attempt.release()  # a cancelled run's work is gone before that is told
-            await self._conclude_or_cancel(live)
+            await self._conclude_or_cancel(live, attempt)
         except (LeaseLostError, StoreUnavailableError) as error:
             log.warning("attempt given up", run=str(hold.run_id), attempt=hold.attempt, error=str(error))
         finally:
@@ -183,12 +185,13 @@ class Worker:
             self._heartbeat.drop(run_id)
             del self._live[run_id]
 
-    async def _conclude_or_cancel(self, live: _Live) -> None:
+    async def _conclude_or_cancel(self, live: _Live, attempt: Work) -> None:
         try:
             await self._conclude(live)
         except LeaseLostError:
             # Refused although the lease stands: a cancel was accepted that has not been heard of here. If the lease
             # is gone this is refused, too.
+            await attempt.release()
             await self._running.cancelled(live.run.hold)
 
     async def _conclude(self, live: _Live) -> None:

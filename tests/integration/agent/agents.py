@@ -1,0 +1,125 @@
+"""Agents in this process, wired as the service's own but for what a test replaces, and what it replaces them with."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import Any, Literal
+
+from services.agent.attempt import Attempt, Tools
+from services.agent.model import Claude, Patience
+from services.agent.settings import AgentSettings
+from services.agent.vcs_client import VcsClient, Worktree
+from services.agent.worker import RUN_QUEUES, Worker
+from services.contracts.v1.vcs_pb2 import CommitMetadata
+from services.jobs.heartbeat import Heartbeat
+from services.jobs.leases import Node, new_node_name
+from services.jobs.models import ClaimedRun, Commit, Hold
+from services.jobs.running import Running
+from services.runtime import lifecycle
+from services.runtime.jetstream import Bus
+from tests.integration.agent.fleet import DEADLINE_SECONDS, VCS_TOKEN, Fleet
+
+LONG_SECONDS = 2 * DEADLINE_SECONDS
+HASTE = Patience(tries=2, shortest_seconds=0.001, longest_seconds=0.002)
+
+
+class QuietHeartbeat(Heartbeat):
+    """Renews nothing and tells nothing, as that of a stopped process."""
+
+    def start(self) -> None:
+        return
+
+    async def stop(self) -> None:
+        return
+
+
+class HeldVcs(VcsClient):
+    """Keeps the agent waiting at one place until it is let go."""
+
+    def __init__(self, fleet: Fleet, at: Literal["behind prepare", "before commit", "behind commit"]) -> None:
+        super().__init__(fleet.vcs_address, VCS_TOKEN)
+        self._at = at
+        self._reached = asyncio.Event()
+        self.go_on = asyncio.Event()
+
+    async def until_reached(self) -> None:
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            await self._reached.wait()
+
+    async def prepare(self, run: ClaimedRun) -> Worktree:
+        worktree = await super().prepare(run)
+        await self._hold("behind prepare")
+        return worktree
+
+    async def commit(self, hold: Hold, metadata: CommitMetadata, run: ClaimedRun) -> Commit | None:
+        await self._hold("before commit")
+        commit = await super().commit(hold, metadata, run)
+        await self._hold("behind commit")
+        return commit
+
+    async def _hold(self, place: str) -> None:
+        if place == self._at:
+            self._reached.set()
+            await self.go_on.wait()
+
+
+class Agent:
+    """One agent, wired as its process is but for what a test replaces."""
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        *,
+        heartbeat: type[Heartbeat] = Heartbeat,
+        running: Running | None = None,
+        bus: Bus | None = None,
+        vcs: VcsClient | None = None,
+        capacity: int = 8,
+    ) -> None:
+        environment = {"DATABASE_URL": fleet.database_url, "NATS_URL": fleet.nats_url, "ANTHROPIC_API_KEY": "a key"}
+        settings = AgentSettings.model_validate({**environment, "vcs_token": VCS_TOKEN})
+        node = Node(new_node_name("agent"), "agent", capacity=capacity)
+        self.name = node.name
+        self._heartbeat = heartbeat(fleet.database_url, node)
+        self._vcs = vcs or VcsClient(fleet.vcs_address, VCS_TOKEN)
+        self._claude = Claude(
+            api_key="a key", base_url=fleet.model.url, model="claude-scripted", max_tokens=1_000, patience=HASTE
+        )
+        running = running or Running(fleet.domain.units)
+        tools = Tools(settings, running, self._claude, self._vcs, fleet.bus, asyncio.Semaphore(2))
+        self._worker = Worker(
+            lambda run: Attempt(run, tools),
+            running=running,
+            bus=bus or fleet.bus,
+            heartbeat=self._heartbeat,
+            name=node.name,
+            capacity=capacity,
+        )
+        self._taking: list[asyncio.Task[Any]] = []
+        self._hearing: list[asyncio.Task[Any]] = []
+
+    def start(self) -> None:
+        self._heartbeat.start()
+        self._taking = [asyncio.create_task(self._worker.take_orders(queue)) for queue in RUN_QUEUES]
+        self._hearing = [asyncio.create_task(self._worker.hear_controls())]
+
+    async def take_no_more(self) -> None:
+        await lifecycle.stop_tasks(self._taking, timeout=timedelta(seconds=DEADLINE_SECONDS))
+        self._taking = []
+
+    async def drain(self, seconds: float) -> None:
+        """Let what is under way end, and hand it back after half of ``seconds``."""
+        await self.take_no_more()
+        await self._worker.drain(timedelta(seconds=seconds))
+
+    async def stop(self) -> None:
+        await self.drain(0.2)
+        await lifecycle.stop_tasks(self._hearing, timeout=timedelta(seconds=DEADLINE_SECONDS))
+        await self._heartbeat.stop()
+        await self._vcs.close()
+        await self._claude.close()
+
+
+StartAgent = Callable[..., Awaitable[Agent]]

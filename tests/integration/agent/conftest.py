@@ -1,0 +1,98 @@
+"""An agent in this process over real servers: Postgres, NATS, a vcs over gRPC, and a model that a test scripts."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from quarterdeck.stack.ports import free_ports
+from services.jobs import scheduling
+from services.runtime.jetstream import Bus
+from services.runtime.postgres import Database
+from services.vcs.__main__ import Vcs
+from services.vcs.settings import VcsSettings
+from tests.integration.agent.agents import Agent, StartAgent
+from tests.integration.agent.fleet import DEADLINE_SECONDS, VCS_TOKEN, Fleet, make_repository
+from tests.integration.agent.messages_server import MessagesServer
+from tests.integration.jobs.domain import Domain
+
+
+@pytest.fixture
+async def model() -> AsyncIterator[MessagesServer]:
+    async with MessagesServer() as server:
+        yield server
+
+
+@pytest.fixture
+async def domain(database_url: str) -> AsyncIterator[Domain]:
+    database = Database(database_url, size=6, name="test")
+    domain = Domain(database)
+    domain.client = await domain.new_client("tester")
+    yield domain
+    await database.close()
+
+
+@pytest.fixture
+async def bus(nats_url: str) -> AsyncIterator[Bus]:
+    bus = Bus(nats_url, name="test")
+    await bus.start(wait=timedelta(seconds=DEADLINE_SECONDS))
+    yield bus
+    await bus.close()
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """A bare repository with one commit: f.txt, which says a."""
+    return make_repository(tmp_path, "origin")
+
+
+@pytest.fixture
+async def vcs_address(database_url: str, nats_url: str, bus: Bus, domain: Domain, tmp_path: Path) -> AsyncIterator[str]:
+    """A vcs that serves worktrees and publishes nothing by itself."""
+    (port,) = free_ports(1)
+    address = f"127.0.0.1:{port}"
+    names = {"DATABASE_URL": database_url, "NATS_URL": nats_url, "vcs_token": VCS_TOKEN, "vcs_listen": address}
+    settings = VcsSettings.model_validate({**names, "vcs_root": tmp_path / "vcs", "allow_local_repositories": True})
+    settings.vcs_root.mkdir()
+    server = await Vcs(settings, domain.database, bus).start_server()
+    yield address
+    await server.stop(None)
+
+
+@pytest.fixture
+def fleet(
+    database_url: str,
+    nats_url: str,
+    domain: Domain,
+    bus: Bus,
+    model: MessagesServer,
+    vcs_address: str,
+    repository: Path,
+    tmp_path: Path,
+) -> Fleet:
+    return Fleet(database_url, nats_url, domain, bus, model, vcs_address, tmp_path / "vcs", repository)
+
+
+@pytest.fixture
+async def start_agent(fleet: Fleet) -> AsyncIterator[StartAgent]:
+    """Start agents, with the arguments of ``Agent``; they stop with the test."""
+    async with AsyncExitStack() as stack:
+
+        async def start(**replaced: Any) -> Agent:
+            agent = Agent(fleet, **replaced)
+            agent.start()
+            stack.push_async_callback(agent.stop)
+            return agent
+
+        yield start
+
+
+@pytest.fixture
+def postgres_is_up_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing expires until a lease after Postgres has started: let that be over."""
+    monkeypatch.setattr(scheduling, "LEASE", timedelta(milliseconds=1))

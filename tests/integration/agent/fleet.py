@@ -1,0 +1,182 @@
+"""The servers that an agent works over, and what the gateway and the scheduler would do to them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from quarterdeck.demo.git import commit_all, git
+from services.contracts import subjects
+from services.contracts.v1.commands_pb2 import RunControl, WorkOrder
+from services.contracts.words import RunState
+from services.jobs.admitting import Dispatched
+from services.jobs.leases import Node, tell_seen
+from services.runtime.jetstream import Bus, Outgoing
+from services.runtime.postgres import Record
+from tests.integration.agent.messages_server import MessagesServer
+from tests.integration.jobs.domain import Domain
+
+DEADLINE_SECONDS = 60
+POLL_SECONDS = 0.02
+VCS_TOKEN = "a vcs token"
+PLACES = Node("places for every run", "agent", capacity=100)
+
+
+def make_repository(folder: Path, name: str) -> Path:
+    files = folder / f"files of {name}"
+    files.mkdir()
+    (files / "f.txt").write_text("a\n")
+    bare = folder / f"{name}.git"
+    commit_all(files, bare, "Begin")
+    return bare
+
+
+@dataclass(frozen=True)
+class Fleet:
+    database_url: str
+    nats_url: str
+    domain: Domain
+    bus: Bus
+    model: MessagesServer
+    vcs_address: str
+    vcs_root: Path
+    repository: Path
+
+    async def submit(self, *, kind: str = "code", repositories: list[Path] | None = None, **options: Any) -> UUID:
+        """Submit a job, of one run on the one repository unless others are named; its id."""
+        urls = [self.repository] if repositories is None else repositories
+        return await self.domain.submit(
+            kind=kind, prompt="Change a to b", repositories=[{"url": str(url)} for url in urls], options=options
+        )
+
+    async def order(self, job_id: UUID) -> list[Dispatched]:
+        """Admit the queued runs of a job and send their work orders."""
+        async with self.domain.database.connection() as connection:
+            await tell_seen(connection, PLACES)
+        orders: list[Dispatched] = []
+        admitted = await self.domain.admitting.admit()
+        while admitted.orders:
+            orders += admitted.orders
+            admitted = await self.domain.admitting.admit()
+        assert {order.job_id for order in orders} == {job_id}
+        for order in orders:
+            await self.send(order)
+        return orders
+
+    async def dispatch(self, **fields: Any) -> UUID:
+        """Submit a job of one run and order the work; the run's id."""
+        (order,) = await self.order(await self.submit(**fields))
+        return order.run_id
+
+    async def again(self, run_id: UUID) -> None:
+        """Order the work of a run that was queued again, without the wait before it."""
+        job_id = await self.job_of(run_id)
+        await self.domain.execute("UPDATE runs SET not_before = NULL WHERE id = $1", run_id)
+        await self.domain.execute("UPDATE jobs SET ready_from = NULL WHERE id = $1", job_id)
+        await self.order(job_id)
+
+    async def send(self, run: Dispatched) -> None:
+        order = WorkOrder(run_id=str(run.run_id), job_id=str(run.job_id), dispatch=run.dispatch)
+        message_id = subjects.work_order_id(str(run.run_id), run.dispatch)
+        await self.bus.publish(Outgoing(subjects.work(run.queue), order.SerializeToString(), message_id))
+
+    async def cancel(self, run_id: UUID, *, tell: bool) -> None:
+        await self.domain.cancelling.request_run(self.domain.client, run_id)
+        if tell:
+            await self.tell_cancel(run_id)
+
+    async def tell_cancel(self, run_id: UUID) -> None:
+        control = RunControl(run_id=str(run_id), kind=RunControl.KIND_CANCEL)
+        await self.bus.ring(subjects.control(str(run_id)), control.SerializeToString())
+
+    async def lose(self, run_id: UUID) -> None:
+        """Take the run from its agent, as the sweep does once its lease has run out. Needs ``postgres_is_up_long``."""
+
+        async def lost() -> bool:
+            await self.domain.expire(run_id)
+            return await self.domain.lose() == 1  # else the heartbeat came in between
+
+        await self.until(lost)
+
+    async def run(self, run_id: UUID) -> Record:
+        return await self.domain.row("runs", run_id)
+
+    async def job_of(self, run_id: UUID) -> UUID:
+        job_id: UUID = (await self.run(run_id))["job_id"]
+        return job_id
+
+    async def until_run(self, run_id: UUID, *states: RunState) -> Record:
+        """The run once it is in one of ``states``."""
+
+        async def is_there() -> bool:
+            return (await self.run(run_id))["state"] in states
+
+        await self.until(is_there)
+        return await self.run(run_id)
+
+    async def until(self, condition: Callable[[], Awaitable[bool]]) -> None:
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while not await condition():  # noqa: ASYNC110  what happens in the servers sets no event here
+                await asyncio.sleep(POLL_SECONDS)
+
+    async def until_released(self, run_id: UUID) -> None:
+        async def released() -> bool:
+            return not self.worktrees(run_id)
+
+        await self.until(released)
+
+    async def until_no_orders(self) -> None:
+        """Wait until every work order was acknowledged."""
+
+        async def is_empty() -> bool:
+            position = await self.bus.stream_position(subjects.WORK_STREAM)
+            return position.first_sequence > position.last_sequence
+
+        await self.until(is_empty)
+
+    async def orders_sent(self) -> int:
+        """How many work orders there ever were; those of publications are among them."""
+        return (await self.bus.stream_position(subjects.WORK_STREAM)).last_sequence
+
+    async def changesets(self, run_id: UUID) -> list[Record]:
+        return await self.domain.rows("SELECT * FROM changesets WHERE run_id = $1", run_id)
+
+    async def changeset(self, run_id: UUID) -> Record:
+        (row,) = await self.changesets(run_id)
+        return row
+
+    async def transcript(self, run_id: UUID) -> list[bytes]:
+        rows = await self.domain.rows("SELECT body FROM messages WHERE run_id = $1 ORDER BY number", run_id)
+        return [row["body"] for row in rows]
+
+    async def kinds(self, run_id: UUID) -> list[str]:
+        return await self.domain.kinds(await self.job_of(run_id))
+
+    def worktrees(self, run_id: UUID) -> list[str]:
+        """Of which attempts a worktree is there."""
+        folder = self.vcs_root / "worktrees" / str(run_id)
+        return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+
+    def branches(self) -> list[str]:
+        """Of the repository that the runs work for."""
+        return git("branch", "--format=%(refname:short)", folder=self.repository).decode().split()
+
+    def model_replies(self) -> bool:
+        """Whether the model is in the middle of a reply that somebody still hears."""
+        return self.model.waits.is_set() and not (self.model.gone.is_set() or self.model.go_on.is_set())
+
+    @property
+    def agent_environment(self) -> dict[str, str]:
+        """What `python -m services.agent` is told about these servers."""
+        return {
+            "DATABASE_URL": self.database_url,
+            "NATS_URL": self.nats_url,
+            "QUARTERDECK_VCS_ADDRESS": self.vcs_address,
+            "QUARTERDECK_VCS_TOKEN": VCS_TOKEN,
+            "ANTHROPIC_API_KEY": "a key",
+            "ANTHROPIC_BASE_URL": self.model.url,
+        }
