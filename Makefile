@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 PACKAGES := services quarterdeck
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fmt lint types test demo up bench proto docs lock clean
+.PHONY: help setup fmt lint types test demo up bench chaos proto docs lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,7 @@ lint: $(READY) ## Style, layers, dependencies, generated code
 	$(BIN)/deptry .
 	$(BIN)/python proto/generate.py --check
 	$(BIN)/python docs/generate_states.py --check
+	$(BIN)/python docs/generate_asyncapi.py --check
 
 types: $(READY) ## Strict static types
 	$(BIN)/mypy
@@ -49,11 +50,15 @@ up: $(READY) ## Start the local stack in the foreground
 bench: $(READY) ## Measure, print a table, write build/bench.json
 	$(BIN)/python -m tests.bench
 
+chaos: $(READY) ## Kill, freeze and restart everything under load, check what must hold (CHAOS="--seed 1 --kills 200")
+	$(BIN)/python -m tests.chaos $(CHAOS)
+
 proto: $(READY) ## Generate services/contracts from proto/
 	$(BIN)/python proto/generate.py
 
 docs: $(READY) ## Make the pages of docs/ that come from the code
 	$(BIN)/python docs/generate_states.py
+	$(BIN)/python docs/generate_asyncapi.py
 
 lock: $(READY) ## Resolve the dependencies anew into requirements/*.txt
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --extra embedded pyproject.toml -o requirements/runtime.txt

@@ -74,6 +74,7 @@ def _about(info: StackInfo) -> dict[str, object]:
         else info.model or "the default",
         "database": _without_password(info.database_url),
         "NATS": _without_password(info.nats_url),
+        **({"NATS, read-only": info.subscriber_nats_url} if info.subscriber_nats_url else {}),
         "vcs": info.vcs_address,
         "data folder": info.data_dir,
         "processes": ", ".join(f"{name} ({pid})" for name, pid in info.processes.items()),

@@ -47,6 +47,10 @@ class EmbeddedServers:
     def nats_url(self) -> str:
         return self.nats.url
 
+    @property
+    def subscriber_nats_url(self) -> str:
+        return self.nats.subscriber_url
+
     async def __aenter__(self) -> Self:
         try:
             await together(*(self.start(name) for name in self._servers))

@@ -10,7 +10,8 @@ from quarterdeck.stack.files import write_private
 @dataclass(frozen=True, kw_only=True)
 class StackInfo:
     """``address``: the gateway, as a URL. ``model``: the name asked for, None for the agent's default.
-    ``model_url``: where the offline model listens. ``processes``: pids by name. ``started_at``: ISO 8601, UTC.
+    ``model_url``: where the offline model listens. ``subscriber_nats_url``: NATS with credentials that only read the
+    events, None where the server is not ours. ``processes``: pids by name. ``started_at``: ISO 8601, UTC.
     """
 
     address: str
@@ -20,6 +21,7 @@ class StackInfo:
     model_url: str | None
     database_url: str = field(repr=False)
     nats_url: str = field(repr=False)
+    subscriber_nats_url: str | None = field(default=None, repr=False)
     vcs_address: str
     data_dir: str
     pid: int

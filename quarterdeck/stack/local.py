@@ -50,6 +50,7 @@ class LocalStack:
         self._progress = on_progress
         self._supervisor = Supervisor(on_notice=on_notice, on_change=self._record)
         self._info: StackInfo | None = None
+        self._subscriber_nats_url: str | None = None
 
     @property
     def info(self) -> StackInfo:
@@ -141,6 +142,7 @@ class LocalStack:
         server = NatsServer(self._folder.path, port=port)
         await server.prepare()
         await self._supervisor.start(server.spec())
+        self._subscriber_nats_url = server.subscriber_url
         return server.url
 
     async def _start_services(self, specs: ServiceSpecs) -> StackInfo:
@@ -200,6 +202,7 @@ class LocalStack:
             model_url=model_url,
             database_url=specs.database_url,
             nats_url=specs.nats_url,
+            subscriber_nats_url=self._subscriber_nats_url,
             vcs_address=vcs_address,
             data_dir=str(self._folder.path),
             pid=getpid(),

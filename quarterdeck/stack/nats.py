@@ -14,6 +14,7 @@ import psutil
 from quarterdeck.stack.environment import base_environment
 from quarterdeck.stack.errors import StackStartError
 from quarterdeck.stack.files import kept_secret, private_folder, write_private
+from quarterdeck.stack.nats_accounts import SUBSCRIBER, accounts, move_store
 from quarterdeck.stack.orphans import end_processes, find_processes
 from quarterdeck.stack.probes import listening
 from quarterdeck.stack.processes import ProcessSpec
@@ -33,17 +34,25 @@ class NatsServer:
         self.folder = folder
         self.port = port
         self._config = folder / "nats.json"
+        self._store = folder / "nats"
         self._password = kept_secret(folder / "secrets" / "nats_password")
+        self._subscriber_password = kept_secret(folder / "secrets" / "nats_subscriber_password")
 
     @property
     def url(self) -> str:
-        """With the credentials in it."""
+        """The services'; with the credentials in it."""
         return f"nats://{USER}:{self._password}@{HOST}:{self.port}"
+
+    @property
+    def subscriber_url(self) -> str:
+        """With credentials that may read the events and do nothing else."""
+        return f"nats://{SUBSCRIBER}:{self._subscriber_password}@{HOST}:{self.port}"
 
     async def prepare(self) -> None:
         """End what an earlier stack left running on this store; write the configuration."""
         private_folder(self.folder)
         await asyncio.to_thread(self._end_orphans)
+        move_store(self._store)
         write_private(self._config, json.dumps(self._configuration(), indent=2) + "\n")
 
     def spec(self) -> ProcessSpec:
@@ -64,8 +73,8 @@ class NatsServer:
             "server_name": "quarterdeck",
             "listen": f"{HOST}:{self.port}",
             "max_payload": MAX_PAYLOAD_BYTES,
-            "authorization": {"user": USER, "password": self._password},
-            "jetstream": {"store_dir": str(self.folder / "nats"), "sync_interval": SYNC_INTERVAL},
+            "accounts": accounts(user=USER, password=self._password, subscriber_password=self._subscriber_password),
+            "jetstream": {"store_dir": str(self._store), "sync_interval": SYNC_INTERVAL},
         }
 
     async def _probe(self) -> str | None:

@@ -126,7 +126,7 @@ class Worker:
     async def _on_control(self, message: Message) -> None:
         run_id = message.subject.rpartition(".")[2]
         live = next((found for key, found in self._live.items() if str(key) == run_id), None)
-        if live is not None and RunControl.FromString(message.data).kind == RunControl.KIND_CANCEL:
+        if live is not None and _control(message).kind == RunControl.KIND_CANCEL:
             live.end(Stop.CANCELLED)
 
     async def drain(self, timeout: timedelta) -> None:
@@ -217,6 +217,15 @@ def _order(message: Message) -> Order | None:
     except (DecodeError, ValueError):
         log.exception("not a work order, thrown away", subject=message.subject)
         return None
+
+
+def _control(message: Message) -> RunControl:
+    """What ``message`` tells; nothing where it is no control."""
+    try:
+        return RunControl.FromString(message.data)
+    except DecodeError:
+        log.warning("not a control, thrown away", subject=message.subject)
+        return RunControl()
 
 
 async def _tell(telling: Awaitable[None]) -> None:

@@ -18,7 +18,7 @@ from nats.aio.client import Client as NatsClient
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
-from nats.js.errors import APIError
+from nats.js.errors import APIError, NoStreamResponseError, NotFoundError
 from nats.js.errors import Error as JetStreamError
 
 from services.runtime.pulling import PullConsumer
@@ -131,6 +131,11 @@ class Bus:
             return False
         return True
 
+    async def _mend(self, error: BaseException) -> None:
+        """Make a stream again that somebody deleted while we were connected."""
+        if isinstance(error, NotFoundError | NoStreamResponseError) and self._client.is_connected:
+            await self._set_up_streams()
+
     async def close(self) -> None:
         """Flush and close within 2 s."""
         if self._connecting is not None:
@@ -160,6 +165,7 @@ class Bus:
                 waiting = [await context.publish_async(m.subject, m.data, headers=m.all_headers) for m in messages]
                 await asyncio.gather(*waiting)
         except _FAILURES as error:
+            await self._mend(error)
             raise BusUnavailableError(f"publish: {_words(error)}") from error
 
     async def publish_in_order(self, messages: Sequence[Outgoing]) -> None:
@@ -176,6 +182,7 @@ class Bus:
                     await self._client.publish(message.subject, message.data, headers=message.all_headers)
                 await context.publish(last.subject, last.data, headers=last.all_headers)
         except _FAILURES as error:
+            await self._mend(error)
             raise BusUnavailableError(f"publish: {_words(error)}") from error
         if connection != self._connections:
             raise BusUnavailableError("publish: the connection was replaced in between")
@@ -221,6 +228,7 @@ class Bus:
             except _FAILURES as error:
                 log.debug("consumer will be made again", durable=durable, error=_words(error))
                 await asyncio.sleep(RETRY_SECONDS)
+                await self._mend(error)
 
     async def _batches(
         self, stream: str, config: ConsumerConfig, wanted: Callable[[], Awaitable[int]]
@@ -264,6 +272,7 @@ class Bus:
             except _FAILURES as error:
                 log.debug("tail will be made again", stream=stream, error=_words(error))
                 await asyncio.sleep(RETRY_SECONDS)
+                await self._mend(error)
 
     async def stream_position(self, stream: str) -> StreamPosition:
         """Where ``stream`` stands; raises ``BusUnavailableError``."""

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from typing import Any
 
+import nats
 import pytest
 
 from quarterdeck.stack.embedded import EmbeddedServers
@@ -138,3 +139,19 @@ async def test_without_a_server_publishing_says_so_and_starting_does_not_fail(
         await until(lambda: late.is_connected)
     finally:
         await late.close()
+
+
+async def test_a_stream_that_somebody_deleted_is_made_again(bus: Bus, nats_server: EmbeddedServers) -> None:
+    async with pulling(bus) as pulled:
+        await bus.publish(Outgoing(WORK, b"before", "1"))
+        await until(lambda: b"before" in pulled)
+        client = await nats.connect(nats_server.nats_url)
+        for stream in (subjects.WORK_STREAM, subjects.EVENTS_STREAM):
+            await client.jetstream().delete_stream(stream)
+        await client.close()
+
+        with pytest.raises(BusUnavailableError):
+            await bus.publish_in_order([Outgoing(LOG, b"lost", "2")])
+        await bus.publish_in_order([Outgoing(LOG, b"kept", "3")])
+        await bus.publish(Outgoing(WORK, b"after", "4"))
+        await until(lambda: b"after" in pulled)

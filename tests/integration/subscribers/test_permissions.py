@@ -1,0 +1,219 @@
+"""What the user `subscriber` may do, on the embedded server and on that of deploy/: read the events, no more."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+import nats
+import pytest
+from nats.aio.client import Client
+from nats.js import JetStreamContext
+from nats.js.api import AckPolicy, ConsumerConfig
+from nats.js.errors import BadRequestError
+
+from quarterdeck.stack.embedded import EmbeddedServers
+from quarterdeck.stack.nats_accounts import DOMAIN, INBOX_PREFIX, SERVICES
+from services.contracts import subjects
+from tests.integration.subscribers.conftest import Server
+from tests.integration.waiting import until
+
+SECONDS = 20
+API = f"$JS.{DOMAIN}.API"
+SUBJECT = "qd.evt.job.run.log"
+NEXT = "CONSUMER.MSG.NEXT.EVENTS.mine"
+WORK = subjects.WORK_STREAM
+NOTHING_NEW = b'{"batch": 1, "no_wait": true}'
+
+NOT_TO_BE_SENT = [
+    "qd.evt.job.run.log",
+    "qd.cmd.job.submit",
+    "qd.work.code",
+    "qd.ctl.events",
+    "qd.ctl.run",
+    "$JS.ACK.WORK.code-workers.1.1.1.1.1",
+    "$JS.API.STREAM.DELETE.EVENTS",
+    "$JS.API.CONSUMER.CREATE.EVENTS.other.qd.evt.>",
+    *(
+        f"{API}.{request}"
+        for request in (
+            "STREAM.CREATE.OTHER",
+            "STREAM.UPDATE.EVENTS",
+            "STREAM.PURGE.EVENTS",
+            "STREAM.DELETE.EVENTS",
+            "STREAM.MSG.DELETE.EVENTS",
+            "STREAM.INFO.WORK",
+            "STREAM.NAMES",
+            "STREAM.LIST",
+            "CONSUMER.CREATE.WORK.other.qd.work.code",
+            "CONSUMER.CREATE.COMMANDS.other",
+            "CONSUMER.DURABLE.CREATE.WORK.other",
+            "CONSUMER.DELETE.WORK.code-workers",
+            "CONSUMER.MSG.NEXT.WORK.code-workers",
+            "CONSUMER.NAMES.EVENTS",
+            "CONSUMER.LIST.EVENTS",
+            "CONSUMER.PAUSE.EVENTS.mine",
+        )
+    ),
+]
+NOT_TO_BE_HEARD = [">", "_INBOX.>", "$JS.>", "$JS.EVENT.ADVISORY.>", "qd.>", "qd.work.*", "qd.ctl.>", "qd.cmd.>"]
+
+
+@dataclass
+class Connected:
+    client: Client
+    refusals: list[str] = field(default_factory=list)
+    """What the server said of what was not allowed, in small letters."""
+
+    @property
+    def jetstream(self) -> JetStreamContext:
+        return self.client.jetstream(domain=DOMAIN, timeout=SECONDS)
+
+
+@pytest.fixture
+async def services(server: Server) -> AsyncIterator[Client]:
+    client = await nats.connect(server.url, allow_reconnect=False)
+    yield client
+    await client.close()
+
+
+@pytest.fixture
+async def subscriber(server: Server) -> AsyncIterator[Connected]:
+    refusals: list[str] = []
+
+    async def note(error: Exception) -> None:
+        refusals.append(str(error).lower())
+
+    client = await nats.connect(
+        server.subscriber_url, inbox_prefix=INBOX_PREFIX.encode(), allow_reconnect=False, error_cb=note
+    )
+    yield Connected(client, refusals)
+    await client.close()
+
+
+def consumer(name: str, *, deliver_subject: str | None = None) -> ConsumerConfig:
+    return ConsumerConfig(
+        name=name,
+        durable_name=name,
+        filter_subject=subjects.ALL_EVENTS,
+        ack_policy=AckPolicy.EXPLICIT,
+        deliver_subject=deliver_subject,
+    )
+
+
+async def kept(services: Client) -> dict[str, int]:
+    """How many messages each stream has."""
+    context = services.jetstream(timeout=SECONDS)
+    return {info.config.name or "": info.state.messages for info in await context.streams_info()}
+
+
+async def test_events_are_heard_live(services: Client, subscriber: Connected) -> None:
+    live = await subscriber.client.subscribe(subjects.ALL_EVENTS)
+    await subscriber.client.flush()
+    await services.jetstream().publish(SUBJECT, b"{}")
+    assert (await live.next_msg(SECONDS)).subject == SUBJECT
+
+
+async def test_a_consumer_is_made_looked_at_used_and_deleted(services: Client, subscriber: Connected) -> None:
+    jetstream = subscriber.jetstream
+    for text in (b"1", b"2"):
+        await services.jetstream().publish(SUBJECT, text, headers={"Qd-Sequence": text.decode()})
+    assert (await jetstream.stream_info("EVENTS")).state.messages == 2
+    await jetstream.add_consumer("EVENTS", consumer("mine"))
+    pulled = await jetstream.pull_subscribe_bind("mine", "EVENTS")
+
+    messages = await pulled.fetch(2, timeout=SECONDS)
+    for message in messages:
+        await message.ack_sync(timeout=SECONDS)
+
+    assert [message.data for message in messages] == [b"1", b"2"]
+    assert [(message.headers or {})["Qd-Sequence"] for message in messages] == ["1", "2"]
+    info = await jetstream.consumer_info("EVENTS", "mine")
+    assert (info.num_pending, info.num_ack_pending) == (0, 0)
+    await jetstream.add_consumer("EVENTS", consumer("mine"))  # as each start of a subscriber does
+    assert await jetstream.delete_consumer("EVENTS", "mine")
+    assert subscriber.refusals == []
+
+
+@pytest.mark.parametrize("subject", NOT_TO_BE_SENT)
+async def test_all_else_is_refused(services: Client, subscriber: Connected, subject: str) -> None:
+    before = await kept(services)
+    with pytest.raises(nats.errors.TimeoutError):
+        await subscriber.client.request(subject, b"", timeout=0.2)
+    await until(lambda: bool(subscriber.refusals))
+    assert f'permissions violation for publish to "{subject.lower()}"' in subscriber.refusals[0]
+    assert await kept(services) == before
+
+
+@pytest.mark.parametrize("subject", NOT_TO_BE_HEARD)
+async def test_nobody_elses_messages_are_heard(subscriber: Connected, subject: str) -> None:
+    await subscriber.client.subscribe(subject)
+    await until(lambda: bool(subscriber.refusals))
+    assert f'permissions violation for subscription to "{subject.lower()}"' in subscriber.refusals[0]
+
+
+async def send_answers_to(client: Client, api: str, target: str) -> None:
+    """Have a consumer's empty answer sent to ``target``; return once that has been done."""
+    answer = await client.subscribe(f"{INBOX_PREFIX}.answer")
+    for reply in (target, f"{INBOX_PREFIX}.answer"):
+        await client.publish(f"{api}.{NEXT}", NOTHING_NEW, reply=reply)
+    # The consumer answers in order, and both answers go the same way.
+    assert (await answer.next_msg(SECONDS)).data == b""
+    await client.flush(SECONDS)
+
+
+@pytest.mark.parametrize("request_of", ["STREAM.PURGE", "STREAM.DELETE"])
+async def test_an_answer_sent_elsewhere_stays_within_the_account(
+    services: Client, subscriber: Connected, request_of: str
+) -> None:
+    """Within one account it would be obeyed, which is why subscribers have another."""
+    await services.jetstream().publish("qd.work.code", b"an order")
+    await subscriber.jetstream.add_consumer("EVENTS", consumer("mine"))
+
+    for api in ("$JS.API", API):
+        await send_answers_to(subscriber.client, API, f"{api}.{request_of}.{WORK}")
+    assert (await kept(services))[WORK] == 1
+
+    await send_answers_to(services, "$JS.API", f"$JS.API.{request_of}.{WORK}")
+
+    async def obeyed() -> bool:
+        return (await kept(services)).get(WORK, 0) == 0
+
+    async with asyncio.timeout(SECONDS):
+        while not await obeyed():  # noqa: ASYNC110  the server sets no event of ours
+            await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("target", ["qd.work.code", "qd.cmd.job.submit", f"$JS.API.STREAM.DELETE.{WORK}"])
+async def test_events_cannot_be_pushed_into_other_streams(services: Client, subscriber: Connected, target: str) -> None:
+    await services.jetstream().publish(SUBJECT, b"{}")
+    before = await kept(services)
+    await subscriber.jetstream.add_consumer("EVENTS", consumer("pushed", deliver_subject=target))
+
+    await subscriber.jetstream.add_consumer("EVENTS", consumer("mine"))
+    pulled = await subscriber.jetstream.pull_subscribe_bind("mine", "EVENTS")
+    assert len(await pulled.fetch(1, timeout=SECONDS)) == 1
+
+    assert await kept(services) == before
+    assert (await subscriber.jetstream.consumer_info("EVENTS", "pushed")).delivered.consumer_seq == 0
+
+
+async def test_events_cannot_be_pushed_into_their_own_stream(subscriber: Connected) -> None:
+    with pytest.raises(BadRequestError, match="cycle"):
+        await subscriber.jetstream.add_consumer("EVENTS", consumer("pushed", deliver_subject="qd.evt.forged.run.log"))
+
+
+async def test_what_a_server_without_accounts_had_stored_is_taken_over(nats_server: EmbeddedServers) -> None:
+    client = await nats.connect(nats_server.nats_url, allow_reconnect=False)
+    await client.jetstream().add_stream(name="EVENTS", subjects=["qd.evt.>"])
+    await client.jetstream().publish(SUBJECT, b"kept")
+    await client.close()
+    await nats_server.running.pop("nats").stop()
+    store = nats_server.folder / "nats" / "jetstream"
+    (store / SERVICES).rename(store / "$G")
+
+    await nats_server.start("nats")
+
+    client = await nats.connect(nats_server.nats_url, allow_reconnect=False)
+    message = await client.jetstream().get_last_msg("EVENTS", SUBJECT)
+    await client.close()
+    assert message.data == b"kept"
