@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 from uuid import UUID
 
 import httpx
@@ -19,7 +19,7 @@ from pydantic import BaseModel, ValidationError
 
 from quarterdeck.address import resolve
 from quarterdeck.errors import ProtocolError, WaitTimeoutError
-from quarterdeck.sse import Event, follow
+from quarterdeck.sse import AllPosition, Event, Position, follow
 from quarterdeck.transport import Transport
 from services.contracts.rest import (
     MAX_PAGE,
@@ -30,13 +30,15 @@ from services.contracts.rest import (
     JobOptions,
     JobPage,
     JobRequest,
+    Limits,
     Logs,
+    Message,
     RepositoryRequest,
     Run,
     RunPage,
     Transcript,
 )
-from services.contracts.words import ChangesetState, JobKind, JobState
+from services.contracts.words import ChangesetState, EventKind, JobKind, JobState
 
 PATIENCE = timedelta(seconds=30)
 """How long a request is tried again while the gateway cannot be reached or cannot serve."""
@@ -156,6 +158,42 @@ class Client:
         """Ask for the job's end; what runs is stopped soon after. Raises ConflictError where it is final."""
         return _parsed(Job, await self._transport.post_once(f"/v1/jobs/{_segment(job_id)}/cancel"))
 
+    async def retry_job(
+        self, job_id: Id, *, only_failed: bool = False, resume: bool = False, idempotency_key: str | None = None
+    ) -> Job:
+        """Do an ended job again; the answer is the new job. Raises ConflictError where the old one has not ended.
+
+        ``only_failed``: only the runs that did not complete. ``resume``: from the old runs' checkpoints.
+        """
+        body = {"only": "failed" if only_failed else "all", "resume": resume}
+        path, key = f"/v1/jobs/{_segment(job_id)}/retry", idempotency_key or str(uuid.uuid4())
+        return _parsed(Job, await self._transport.post(path, json.dumps(body).encode(), key))
+
+    async def say(self, job_id: Id, text: str, *, run_id: Id | None = None, interrupt: bool = False) -> Message:
+        """Say something to a task's run. Raises ConflictError where nobody can hear it.
+
+        ``run_id``: needed where the job has several. ``interrupt``: break off what the model is saying. Sent once: it
+        is not known whether a message without an answer has arrived.
+        """
+        body = {"text": text, "interrupt": interrupt, **({"runId": str(run_id)} if run_id is not None else {})}
+        path = f"/v1/jobs/{_segment(job_id)}/messages"
+        return _parsed(Message, await self._transport.send_once("POST", path, json.dumps(body).encode()))
+
+    async def complete_job(self, job_id: Id, *, run_id: Id | None = None) -> Job:
+        """End a task's conversation, or one run's. Raises ConflictError where it has ended."""
+        body = {"runId": str(run_id)} if run_id is not None else {}
+        path = f"/v1/jobs/{_segment(job_id)}/complete"
+        return _parsed(Job, await self._transport.send_once("POST", path, json.dumps(body).encode()))
+
+    async def limits(self) -> Limits:
+        """How many runs may hold a slot at once: all limits for an operator, else the common ones and one's own."""
+        return _parsed(Limits, await self._transport.get("/v1/limits"))
+
+    async def set_limits(self, limits: Limits) -> Limits:
+        """Replace all limits. Raises UnauthorizedError where the key is no operator's."""
+        body = limits.model_dump_json(by_alias=True).encode()
+        return _parsed(Limits, await self._transport.send_once("PUT", "/v1/limits", body))
+
     def runs(self, job_id: Id, *, limit: int | None = None) -> AsyncIterator[Run]:
         """The job's runs in the order of its repositories."""
         return self._items(partial(_parsed, RunPage), f"/v1/jobs/{_segment(job_id)}/runs", {}, limit)
@@ -213,7 +251,35 @@ class Client:
         return follow(
             self._transport,
             f"/v1/jobs/{_segment(job_id)}/events",
-            after=after,
+            position=Position.after(after),
+            patience_seconds=patience.total_seconds(),
+            is_over=is_over,
+        )
+
+    def all_events(
+        self,
+        *,
+        after: str | int | None = None,
+        kinds: Iterable[EventKind | str] = (),
+        deltas: bool = True,
+        patience: timedelta = RECONNECT_PATIENCE,
+    ) -> AsyncGenerator[Event, None]:
+        """The events of all jobs from now on, or from behind ``after``, without end: close the iterator to leave.
+
+        ``after``: an ``Event.id`` of this stream, or the place over all jobs that such an id begins with; 0: all that
+        is kept. ``kinds``: only these; none given: all. ``deltas``: false for durable events alone.
+        A broken connection is made again, as in ``events``: each durable event comes once, and each job's in order.
+        Raises UnavailableError where no connection could be made for ``patience``.
+        """
+
+        async def is_over() -> bool:
+            return False
+
+        query = [*(("kind", str(kind)) for kind in kinds), *(() if deltas else (("deltas", "false"),))]
+        return follow(
+            self._transport,
+            f"/v1/events?{urlencode(query)}" if query else "/v1/events",
+            position=AllPosition.after(f"{after}:-:0" if isinstance(after, int) else after),
             patience_seconds=patience.total_seconds(),
             is_over=is_over,
         )

@@ -1,4 +1,4 @@
-"""A job's events as the gateway streams them: read, put in order, and followed over broken connections."""
+"""Events as the gateway streams them: read, put in order, and followed over broken connections."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import json
 import random
 import re
 import time
+from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Self
 
 import httpx
 from httpx_sse import EventSource, ServerSentEvent
@@ -21,6 +22,7 @@ from quarterdeck.transport import Transport, asked_wait_seconds, raise_for_answe
 
 GAP = "gap"
 JOB_FINISHED = "job.finished"
+RUN_FINISHED = "run.finished"
 HEALTHY_SECONDS = 20.0
 """A connection that lasted longer than the gateway's pause between comments was a good one."""
 
@@ -32,7 +34,8 @@ _LONGEST_WAIT_SECONDS = 5.0
 class Event:
     """A fact of a job or run.
 
-    ``id``: pass it as ``after`` to go on behind this event. ``number``: 1, 2, 3 … within the job; 0 for a delta.
+    ``id``: pass it as ``after`` to go on behind this event, in a stream of the same kind. ``number``: 1, 2, 3 … within
+    the job; 0 for a delta.
     ``run_id``: empty for the job as a whole. ``payload``: its fields by their JSON names; defaults are left out.
     The kind `gap` stands for durable events that the gateway no longer has: `missedFrom` to `missedTo`.
     """
@@ -61,33 +64,33 @@ class Event:
 
 
 @dataclass
-class Position:
-    """How far a reader of one job's events has come; decides what is new. It does no I/O."""
+class Progress(ABC):
+    """How far a reader of a stream has come; decides what is new. It does no I/O."""
 
     last_id: str = ""
     number: int = 0
     _attempts: dict[str, int] = field(default_factory=dict)
 
     @classmethod
-    def after(cls, event_id: str | None) -> Position:
+    def after(cls, event_id: str | None) -> Self:
         """``event_id``: `<durable number>:<incarnation>:<sequence>`; None: before the first event."""
-        number = (event_id or "").partition(":")[0]
-        return cls(event_id or "", int(number) if number.isdecimal() else 0)
+        return cls(event_id or "", _number(event_id or ""))
 
+    @abstractmethod
     def take(self, event: Event) -> bool:
-        """Whether this event is new; if so the position moves behind it. Raises MissedEventsError at a hole."""
-        if event.kind == GAP:
-            return self._skip(event, int(event.payload.get("missedTo", 0)))
-        if event.number == 0:
-            return self._is_current(event) and self._move(event)
-        if event.number <= self.number:
-            return False
-        if event.number > self.number + 1:
-            raise MissedEventsError(f"events {self.number + 1} to {event.number - 1} did not come")
-        self.number = event.number
-        return self._move(event)
+        """Whether this event is new; if so this moves behind it. Raises MissedEventsError at a hole."""
 
-    def _skip(self, event: Event, missed_to: int) -> bool:
+    @abstractmethod
+    def ends_with(self, event: Event) -> bool:
+        """Whether nothing comes behind ``event``."""
+
+    def begin(self, event_id: str) -> None:
+        """The stream told where it begins, before any event."""
+        if not self.last_id:
+            self.last_id, self.number = event_id, _number(event_id)
+
+    def _skip(self, event: Event) -> bool:
+        missed_to = int(event.payload.get("missedTo", 0))
         if missed_to <= self.number:
             return False
         self.number = missed_to
@@ -103,8 +106,55 @@ class Position:
         return True
 
 
+@dataclass
+class Position(Progress):
+    """In one job's events, whose numbers have no holes."""
+
+    def take(self, event: Event) -> bool:
+        if event.kind == GAP:
+            return self._skip(event)
+        if event.number == 0:
+            return self._is_current(event) and self._move(event)
+        if event.number <= self.number:
+            return False
+        if event.number > self.number + 1:
+            raise MissedEventsError(f"events {self.number + 1} to {event.number - 1} did not come")
+        self.number = event.number
+        return self._move(event)
+
+    def ends_with(self, event: Event) -> bool:
+        return event.kind == JOB_FINISHED
+
+
+@dataclass
+class AllPosition(Progress):
+    """In the events of all jobs; ``number`` is the place over all of them, where others' events leave holes."""
+
+    def take(self, event: Event) -> bool:
+        if event.kind == GAP:
+            return self._skip(event)
+        if event.number == 0:
+            return self._is_current(event) and self._move(event)
+        place = _number(event.id)
+        if place <= self.number:
+            return False
+        self.number = place
+        self._move(event)
+        if event.kind == RUN_FINISHED:
+            del self._attempts[event.run_id]  # a stream without end must not remember every run
+        return True
+
+    def ends_with(self, event: Event) -> bool:  # noqa: ARG002  whatever it is
+        return False
+
+
 class MissedEventsError(UnavailableError):
     """The stream jumped over durable events without saying so."""
+
+
+def _number(event_id: str) -> int:
+    number = event_id.partition(":")[0]
+    return int(number) if number.isdecimal() else 0
 
 
 def _is_behind(event_id: str, last_id: str) -> bool:
@@ -151,17 +201,17 @@ async def follow(
     transport: Transport,
     path: str,
     *,
-    after: str | None,
+    position: Progress,
     patience_seconds: float,
     is_over: Callable[[], Awaitable[bool]],
 ) -> AsyncGenerator[Event, None]:
-    """Every durable event once and in order, and the deltas that can be had, until the job has finished.
+    """Every durable event behind ``position`` once and in order, and the deltas that can be had, to the stream's end.
 
     A connection that breaks is made again behind the last event, with back-off; after ``patience_seconds`` without
     a new event while no connection holds, UnavailableError is raised. ``is_over`` is asked where a stream ends
-    without a word: it says whether the job is final, so that nothing more will come.
+    without a word: it says whether nothing more will come, the job being final.
     """
-    position, failures = Position.after(after), _Failures(patience_seconds)
+    failures = _Failures(patience_seconds)
     was_over = False
     while True:
         trouble: UnavailableError | RateLimitedError = UnavailableError("The event stream ended too early.")
@@ -169,10 +219,13 @@ async def follow(
         try:
             async with aclosing(_read(transport, path, position.last_id)) as events:
                 async for event in events:
+                    if isinstance(event, str):
+                        position.begin(event)
+                        continue
                     if position.take(event):
                         failures.forget()
                         yield event
-                    if event.kind == JOB_FINISHED:
+                    if position.ends_with(event):
                         return
             if was_over and position.number == number:
                 return
@@ -184,7 +237,8 @@ async def follow(
         await failures.wait(trouble, connected_seconds=time.monotonic() - opened)
 
 
-async def _read(transport: Transport, path: str, last_id: str) -> AsyncGenerator[Event, None]:
+async def _read(transport: Transport, path: str, last_id: str) -> AsyncGenerator[Event | str, None]:
+    """Events, and the id alone of a message without one."""
     headers = {"Accept": "text/event-stream", "Cache-Control": "no-store"}
     if last_id:
         headers["Last-Event-ID"] = last_id
@@ -196,7 +250,7 @@ async def _read(transport: Transport, path: str, last_id: str) -> AsyncGenerator
             raise ProtocolError(f"{transport.address} does not stream events. Is it a Quarterdeck gateway?")
         async with aclosing(EventSource(response).aiter_sse()) as messages:
             async for message in messages:
-                if event := decode(message):
+                if event := decode(message) or message.id:
                     yield event
 
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from ipaddress import ip_address
+from typing import Literal
 
 import httpx
 from pydantic import ValidationError
@@ -73,6 +74,10 @@ class Transport:
 
     async def post_once(self, path: str) -> httpx.Response:
         return await self._once("POST", path)
+
+    async def send_once(self, method: Literal["POST", "PUT"], path: str, body: bytes) -> httpx.Response:
+        """A body that is not sent again: whether one without an answer has arrived is not known."""
+        return await self._once(method, path, content=body, headers={"Content-Type": "application/json"})
 
     async def post(self, path: str, body: bytes, idempotency_key: str) -> httpx.Response:
         """A POST that may be repeated: the key makes the gateway take it once."""

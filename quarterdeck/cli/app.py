@@ -7,7 +7,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from quarterdeck.cli import jobs, runs, stack, submitting, watching
+from quarterdeck.cli import control, jobs, runs, stack, submitting, watching
 from quarterdeck.cli.console import print_error
 from quarterdeck.errors import QuarterdeckError, UnavailableError
 from quarterdeck.stack.errors import StackError
@@ -41,6 +41,10 @@ app.command("jobs")(jobs.list_jobs)
 app.command()(jobs.show)
 app.command()(watching.watch)
 app.command()(jobs.cancel)
+app.command()(control.retry)
+app.command()(control.say)
+app.command()(control.complete)
+app.command()(control.limits)
 app.command()(runs.diff)
 app.command()(runs.transcript)
 app.command()(runs.logs)

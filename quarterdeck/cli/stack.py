@@ -28,6 +28,7 @@ def up(
     *,
     data_dir: DataDir = None,
     port: Annotated[int | None, typer.Option(help="The gateway's port; default: a free one.")] = None,
+    grpc_port: Annotated[int | None, typer.Option(help="Serve gRPC on this port, too; default: not.")] = None,
     host: Annotated[str, typer.Option(help="Where the gateway listens.")] = StackOptions.host,
     agents: Annotated[int, typer.Option(help="How many agent processes.")] = StackOptions.agents,
     capacity: Annotated[int, typer.Option(help="How many runs each agent takes at once.")] = (
@@ -37,7 +38,14 @@ def up(
     as_json: AsJson = False,
 ) -> None:
     """Start the whole stack on this machine; Ctrl-C stops it."""
-    options = StackOptions(data_dir=_folder(data_dir), port=port, host=host, agents=agents, agent_capacity=capacity)
+    options = StackOptions(
+        data_dir=_folder(data_dir),
+        port=port,
+        grpc_port=grpc_port,
+        host=host,
+        agents=agents,
+        agent_capacity=capacity,
+    )
     if detach:
         print_info(asyncio.run(local_stack.start_detached(options)), as_json=as_json)
         print_note("It runs in the background; stop it with `quarterdeck down`.")

@@ -19,6 +19,7 @@ def read_options(words: list[str]) -> StackOptions:
     parser.add_argument("--agent-capacity", type=int, default=StackOptions.agent_capacity)
     parser.add_argument("--host", default=StackOptions.host)
     parser.add_argument("--port", type=int)
+    parser.add_argument("--grpc-port", type=int)
     parser.add_argument("--no-local-repositories", dest="allow_local_repositories", action="store_false")
     return StackOptions(**vars(parser.parse_args(words)))
 

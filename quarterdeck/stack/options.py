@@ -27,8 +27,10 @@ def _first_set(*names: str) -> str | None:
 
 @dataclass(frozen=True, kw_only=True)
 class StackOptions:
-    """``port``: the gateway's, None for a free one. The URLs replace the embedded servers; without a key the offline
-    model stands in. What is not given comes from the environment. Raises StackError for what cannot be.
+    """``port``: the gateway's, None for a free one. ``grpc_port``: of its gRPC, None for none.
+
+    The URLs replace the embedded servers; without a key the offline model stands in. What is not given comes from the
+    environment. Raises StackError for what cannot be.
     """
 
     data_dir: Path = field(default_factory=default_data_dir)
@@ -36,6 +38,7 @@ class StackOptions:
     agent_capacity: int = 8
     host: str = "127.0.0.1"
     port: int | None = None
+    grpc_port: int | None = None
     database_url: str | None = field(default_factory=lambda: _first_set("DATABASE_URL"), repr=False)
     nats_url: str | None = field(default_factory=lambda: _first_set("NATS_URL"), repr=False)
     allow_local_repositories: bool = True
@@ -51,6 +54,8 @@ class StackOptions:
         _check_range("agent_capacity", self.agent_capacity, 1, MAX_CAPACITY)
         if self.port is not None:
             _check_range("port", self.port, 1, MAX_PORT)
+        if self.grpc_port is not None:
+            _check_range("grpc_port", self.grpc_port, 1, MAX_PORT)
 
     @property
     def offline(self) -> bool:
@@ -62,6 +67,7 @@ class StackOptions:
         words = ["--data-dir", str(self.data_dir), "--host", self.host]
         words += ["--agents", str(self.agents), "--agent-capacity", str(self.agent_capacity)]
         words += ["--port", str(self.port)] if self.port is not None else []
+        words += ["--grpc-port", str(self.grpc_port)] if self.grpc_port is not None else []
         return words if self.allow_local_repositories else [*words, "--no-local-repositories"]
 
     def variables(self) -> dict[str, str | None]:

@@ -79,6 +79,8 @@ class ServiceSpecs:
             "QUARTERDECK_PORT": str(port),
             "QUARTERDECK_API_KEY": self.api_key,
         }
+        if self.options.grpc_port is not None:
+            own["QUARTERDECK_GRPC_LISTEN"] = f"{self.options.host}:{self.options.grpc_port}"
         return self._connected("gateway", own, health=f"{reachable(self.options.host)}:{port}")
 
     @property

@@ -6,7 +6,7 @@ import pytest
 from httpx_sse import ServerSentEvent
 
 from quarterdeck.errors import ProtocolError
-from quarterdeck.sse import Event, MissedEventsError, Position, decode
+from quarterdeck.sse import AllPosition, Event, MissedEventsError, Position, decode
 
 
 def event(number: int, event_id: str = "", *, attempt: int = 0, run: str = "r", kind: str = "log", **payload) -> Event:
@@ -52,6 +52,46 @@ def test_a_delta_of_an_attempt_that_is_over_is_dropped():
     assert not position.take(event(0, "1:x:2", attempt=1))
     assert position.take(event(0, "1:x:3", attempt=1, run="another"))
     assert position.take(event(0, "1:x:4", attempt=2))
+
+
+def test_of_all_jobs_each_place_is_taken_once_and_holes_are_others():
+    position = AllPosition.after("3:one:7")
+    events = [event(1, "3:one:7"), event(9, "5:one:8"), event(1, "5:two:1"), event(2, "8:two:2")]
+    assert [position.take(each) for each in events] == [False, True, False, True]
+    assert position.last_id == "8:two:2"
+
+
+def test_of_all_jobs_a_gap_is_told_once_and_gone_over():
+    position = AllPosition.after("3:one:7")
+    gap = event(0, "9:-:0", kind="gap", missedFrom=4, missedTo=9)
+    assert [position.take(gap), position.take(gap)] == [True, False]
+    assert [position.take(event(1, "9:-:0")), position.take(event(2, "10:-:0"))] == [False, True]
+
+
+def test_of_all_jobs_deltas_are_taken_as_of_one():
+    position = AllPosition.after("3:one:10")
+    ids = ("3:one:10", "3:one:11", "3:one:11", "3:two:1")
+    assert [position.take(event(0, each)) for each in ids] == [False, True, False, True]
+    assert position.take(event(1, "4:two:2", attempt=2))
+    assert not position.take(event(0, "4:two:3", attempt=1))
+
+
+def test_of_all_jobs_a_run_that_has_finished_is_forgotten():
+    position = AllPosition()
+    for number in range(1, 101):
+        assert position.take(event(1, f"{number}:x:{number}", run=f"r{number}", attempt=1))
+        assert position.take(event(2, f"{number + 1_000}:x:{number}", run=f"r{number}", kind="run.finished")) is True
+        position.number = number
+    assert len(position._attempts) == 0
+
+
+def test_where_a_stream_begins_counts_until_there_was_an_event():
+    position = AllPosition()
+    position.begin("7:one:3")
+    assert (position.last_id, position.number) == ("7:one:3", 7)
+    assert position.take(event(1, "8:one:4"))
+    position.begin("7:one:3")
+    assert (position.last_id, position.number) == ("8:one:4", 8)
 
 
 @pytest.mark.parametrize(

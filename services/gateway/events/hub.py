@@ -1,114 +1,63 @@
-"""One live consumer of the event stream in this process, fanned out in memory to the watchers of each job.
+"""One live consumer of the event stream in this process, fanned out in memory to the watchers of each job and client.
 
-Nobody is buffered without bound: who reads too slowly is cut off, and can go on from the last id it saw.
+It keeps one clock for all of them: what nobody told is looked for, and quiet connections are kept alive.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-
-import orjson
+from dataclasses import replace
+from uuid import UUID
 
 from services.contracts.subjects import ALL_EVENTS, EVENTS_STREAM
+from services.gateway.events.audience import Audience
+from services.gateway.events.live import client_of, live_event, order_of
+from services.gateway.events.owners import Owners
+from services.gateway.events.subscription import Subscription, SubscriptionEndedError
+from services.jobs.eventlog import EventLog
 from services.runtime.jetstream import Bus, BusUnavailableError, StreamPosition, Tailed
+from services.runtime.postgres import StoreUnavailableError
 from services.runtime.telemetry import logger
+
+__all__ = ["Hub", "Subscription", "SubscriptionEndedError"]
 
 log = logger("gateway.events")
 
-MOST_EVENTS = 2_000
-MOST_BYTES = 4 * 1024**2
 RETRY_SECONDS = 0.5
 COVER_SECONDS = 1.0
-
-
-class SubscriptionEndedError(Exception):
-    """The watcher read too slowly, or the process stops: connect again with the last id seen."""
-
-
-@dataclass(frozen=True, slots=True)
-class LiveEvent:
-    """A message of the event stream. ``number``: 0 for a delta. ``data``: one line of JSON."""
-
-    number: int
-    kind: str
-    data: bytes
-    incarnation: str
-    sequence: int
-
-
-def live_event(message: Tailed) -> LiveEvent | None:
-    """None where the message is no event."""
-    try:
-        body = orjson.loads(message.data)
-        number, kind = int(body.get("number", 0)), str(body["kind"])
-    except (ValueError, TypeError, KeyError, AttributeError):
-        log.warning("not an event", subject=message.subject, sequence=message.sequence)
-        return None
-    # A publisher of another make may spread its JSON over lines, which a message of SSE cannot hold.
-    data = orjson.dumps(body) if b"\n" in message.data or b"\r" in message.data else message.data
-    return LiveEvent(number, kind, data, message.incarnation, message.sequence)
-
-
-class Subscription:
-    """What one watcher has not read yet."""
-
-    def __init__(self, *, most_events: int = MOST_EVENTS, most_bytes: int = MOST_BYTES) -> None:
-        self._events: deque[LiveEvent] = deque()
-        self._bytes = 0
-        self._most_events = most_events
-        self._most_bytes = most_bytes
-        self._changed = asyncio.Event()
-        self.has_ended = False
-
-    def offer(self, event: LiveEvent) -> None:
-        if self.has_ended:
-            return
-        if len(self._events) >= self._most_events or self._bytes + len(event.data) > self._most_bytes:
-            log.info("a watcher reads too slowly and is cut off", events=len(self._events), bytes=self._bytes)
-            self.end()
-            return
-        self._events.append(event)
-        self._bytes += len(event.data)
-        self._changed.set()
-
-    def end(self) -> None:
-        self._events.clear()
-        self.has_ended = True
-        self._changed.set()
-
-    async def next(self, *, timeout_seconds: float) -> LiveEvent | None:
-        """The next event; None where none came in time. Raises ``SubscriptionEndedError``."""
-        if not self._events and not self.has_ended:
-            self._changed.clear()
-            try:
-                async with asyncio.timeout(timeout_seconds):
-                    await self._changed.wait()
-            except TimeoutError:
-                return None
-        if self.has_ended:
-            raise SubscriptionEndedError
-        event = self._events.popleft()
-        self._bytes -= len(event.data)
-        return event
+TICK_SECONDS = 1.0
+LOOK_SECONDS = 5.0
+"""Durable events that nobody published (the scheduler is away) are found by looking into Postgres this often."""
+LOOK_WITHOUT_NATS_SECONDS = 1.0
+LOOKS_AT_ONCE = 4
 
 
 class Hub:
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
-        self._subscriptions: defaultdict[str, set[Subscription]] = defaultdict(set)
+        self._subscriptions: dict[str, Audience] = {}
+        self._clients: dict[str, Audience] = {}
+        self._log: EventLog | None = None
+        self._owners = Owners()
+        self._heard_from = 0
+        self._heard_to = 0
         self._covers = asyncio.Event()
         self._is_closed = False
 
     async def run(self) -> None:
         """Deliver for ever; to be run as a background task."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._tail(), name="event tail")
+            group.create_task(self._tick(), name="event clock")
+            group.create_task(self._look(), name="event look")
+
+    async def _tail(self) -> None:
         begin = await self._begin()
         self._covers.set()
         async for message in self._bus.tail(EVENTS_STREAM, ALL_EVENTS, after=begin.last_sequence):
-            self._deliver(message)
+            await self._deliver(message)
 
     async def _begin(self) -> StreamPosition:
         while True:
@@ -117,15 +66,34 @@ class Hub:
             except BusUnavailableError:
                 await asyncio.sleep(RETRY_SECONDS)
 
-    def _deliver(self, message: Tailed) -> None:
-        job_id = message.subject.split(".")[2]
-        subscriptions = self._subscriptions.get(job_id)
-        if not subscriptions:
+    async def _deliver(self, message: Tailed) -> None:
+        job_id, order = message.subject.split(".")[2], order_of(message.headers)
+        client_id = client_of(message.headers)
+        if order and client_id:
+            self._hear(order)
+            self._owners.learn(job_id, client_id)
+        elif self._clients:
+            client_id = await self.owner_of(job_id)
+        of_job, of_client = self._subscriptions.get(job_id), self._clients.get(client_id)
+        if of_job is None and of_client is None:
             return
         event = live_event(message)
-        if event is not None:
-            for subscription in subscriptions:
-                subscription.offer(event)
+        if event is None:
+            return
+        if of_job is not None:
+            of_job.offer(event)
+        if of_client is not None and (order or not event.number):
+            of_client.offer(replace(event, order=order, heard_from=self._heard_from, heard_to=self._heard_to))
+
+    async def owner_of(self, job_id: str) -> str:
+        """The job's client; empty: it is not to be known now."""
+        return await self._owners.of(job_id, self._log) if self._log is not None else ""
+
+    def _hear(self, order: int) -> None:
+        """Keep the unbroken run of orders up to the last one heard; one heard again changes nothing."""
+        if order > self._heard_to + 1:
+            self._heard_from = order - 1
+        self._heard_to = max(self._heard_to, order)
 
     async def is_connected(self) -> bool:
         return self._covers.is_set() and await self._bus.check() == "ok"
@@ -146,21 +114,73 @@ class Hub:
 
     @contextmanager
     def subscribe(self, job_id: str) -> Iterator[Subscription]:
+        """To one job's events."""
+        with self._joined(self._subscriptions, job_id) as subscription:
+            yield subscription
+
+    @contextmanager
+    def subscribe_client(self, client_id: UUID, event_log: EventLog) -> Iterator[Subscription]:
+        """To the events of all of a client's jobs. ``event_log``: says whose job it is where nothing else does."""
+        self._log = event_log
+        with self._joined(self._clients, str(client_id)) as subscription:
+            yield subscription
+
+    @contextmanager
+    def _joined(self, audiences: dict[str, Audience], key: str) -> Iterator[Subscription]:
         subscription = Subscription()
         if self._is_closed:
             subscription.end()
-        self._subscriptions[job_id].add(subscription)
+        audience = audiences.setdefault(key, Audience())
+        audience.subscriptions.add(subscription)
         try:
             yield subscription
         finally:
-            watchers = self._subscriptions[job_id]
-            watchers.discard(subscription)
-            if not watchers:
-                del self._subscriptions[job_id]
+            audience.subscriptions.discard(subscription)
+            if not audience.subscriptions:
+                del audiences[key]
+
+    def _audiences(self) -> list[Audience]:
+        return [*self._subscriptions.values(), *self._clients.values()]
+
+    async def _tick(self) -> None:
+        """Every second, for all: no watcher has a clock of its own."""
+        while True:
+            await asyncio.sleep(TICK_SECONDS)
+            for audience in self._audiences():
+                for subscription in audience.subscriptions:
+                    subscription.tick()
+
+    async def _look(self) -> None:
+        """Look for what was not told, for ever."""
+        was_connected = False
+        while True:
+            await asyncio.sleep(LOOK_WITHOUT_NATS_SECONDS)
+            is_connected = await self.is_connected()
+            interval = LOOK_SECONDS if is_connected else LOOK_WITHOUT_NATS_SECONDS
+            # What was published while NATS came back may have been missed: look at once.
+            is_other = is_connected != was_connected
+            due = [each for each in self._audiences() if is_other or each.is_quiet(interval)]
+            was_connected = is_connected
+            for begin in range(0, len(due), LOOKS_AT_ONCE):
+                if not await self._look_for(due[begin : begin + LOOKS_AT_ONCE]):
+                    break
+
+    async def _look_for(self, audiences: list[Audience]) -> bool:
+        """Whether Postgres answered; where it did not, live events go on, and the next look is soon."""
+        try:
+            await asyncio.gather(*(audience.look() for audience in audiences))
+        except StoreUnavailableError as error:
+            log.debug("no look at the event log", error=str(error))
+            return False
+        return True
+
+    def heard(self, number: int) -> int:
+        """How far one is who was at ``number`` of the order over all jobs, with what was heard and given out since."""
+        return self._heard_to if self._heard_from <= number <= self._heard_to else number
 
     def close(self) -> None:
         """End every stream, now and from now on; each can be taken up again elsewhere."""
         self._is_closed = True
-        for subscriptions in self._subscriptions.values():
-            for subscription in subscriptions:
+        for audience in self._audiences():
+            for subscription in audience.subscriptions:
                 subscription.end()

@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
-_FORM = re.compile(r"(?P<number>\d{1,9}):(?P<incarnation>[0-9a-z]{1,32}|-):(?P<sequence>\d{1,18})", re.ASCII)
+_FORM = re.compile(r"(?P<number>\d{1,18}):(?P<incarnation>[0-9a-z]{1,32}|-):(?P<sequence>\d{1,18})", re.ASCII)
+
+NOWHERE = "-"
+"""In place of an incarnation: the place in the stream of NATS is not known."""
 
 
 class BadPositionError(ValueError):
-    """Not an id that a stream of this job's events gave out; connect without one to begin at the first event."""
+    """Not an id that this stream of events gave out; connect without one to begin anew."""
 
     def __init__(self) -> None:
         super().__init__(str(self.__doc__))
@@ -19,11 +22,11 @@ class BadPositionError(ValueError):
 class Position:
     """All durable events up to ``number`` were sent, and all of the stream's ``incarnation`` up to ``sequence``.
 
-    The incarnation `-` says that the stream's part is not known.
+    ``number``: of the job's events; where all of a client's jobs are watched: the place over all jobs.
     """
 
     number: int = 0
-    incarnation: str = "-"
+    incarnation: str = NOWHERE
     sequence: int = 0
 
     @classmethod

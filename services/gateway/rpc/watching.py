@@ -34,7 +34,7 @@ async def watch(gateway: Gateway, client: Client, request: WatchJobRequest) -> A
         await feed.check()
         async with aclosing(feed.frames()) as frames:
             async for frame in frames:
-                if frame is not None and (watched := _watched(frame)) is not None:
+                if (watched := _watched(frame)) is not None:
                     yield watched
 
 

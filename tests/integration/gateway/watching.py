@@ -1,4 +1,4 @@
-"""Reads a job's event stream as a client on the wire sees it; waits with deadlines."""
+"""Reads a stream of events as a client on the wire sees it; waits with deadlines."""
 
 import asyncio
 import json
@@ -10,12 +10,13 @@ from typing import Any
 import httpx
 from httpx_sse import EventSource, ServerSentEvent
 
-STEP_SECONDS = 10.0
+ALL = "/v1/events"
+STEP_SECONDS = 20.0
 
 
 @dataclass
 class Watcher:
-    """One connection to a job's events."""
+    """One connection to a stream of events."""
 
     _messages: AsyncIterator[ServerSentEvent]
     last_id: str = ""
@@ -32,6 +33,14 @@ class Watcher:
                 found.append(await self._next())
         except StopAsyncIteration:
             return found
+
+    async def opening(self) -> str:
+        """The id that the stream begins with, before any event."""
+        async with asyncio.timeout(STEP_SECONDS):
+            message = await anext(self._messages)
+        assert not message.data
+        self.last_id = message.id
+        return self.last_id
 
     async def _next(self) -> str:
         async with asyncio.timeout(STEP_SECONDS):
@@ -53,10 +62,24 @@ def brief(kind: str, event: dict[str, Any]) -> str:
 
 
 @asynccontextmanager
-async def watching(client: httpx.AsyncClient, job_id: str, after: str = "") -> AsyncIterator[Watcher]:
-    """Leaving the context cuts the connection."""
-    headers = {"Last-Event-ID": after} if after else {}
-    async with client.stream("GET", f"/v1/jobs/{job_id}/events", headers=headers) as answer:
+async def watching(client: httpx.AsyncClient, job_id: str, after: str = "", **query: Any) -> AsyncIterator[Watcher]:
+    """One job. Leaving the context cuts the connection."""
+    async with _open(client, f"/v1/jobs/{job_id}/events", after, query) as watcher:
+        yield watcher
+
+
+@asynccontextmanager
+async def watching_all(client: httpx.AsyncClient, last_id: str = "", **query: Any) -> AsyncIterator[Watcher]:
+    """All jobs of the client; where it begins is behind us. Leaving the context cuts the connection."""
+    async with _open(client, ALL, last_id, query) as watcher:
+        await watcher.opening()
+        yield watcher
+
+
+@asynccontextmanager
+async def _open(client: httpx.AsyncClient, path: str, last_id: str, query: dict[str, Any]) -> AsyncIterator[Watcher]:
+    headers = {"Last-Event-ID": last_id} if last_id else {}
+    async with client.stream("GET", path, headers=headers, params=query) as answer:
         if answer.status_code != 200:
             await answer.aread()
         assert answer.status_code == 200, answer.text
