@@ -91,16 +91,30 @@ class Heartbeat:
             os._exit(EXIT_HEARTBEAT_DIED)
 
     async def _beat(self) -> None:
+        watching = asyncio.create_task(self._watch(), name="watch")
+        try:
+            await self._renew_until_stopped(watching)
+        finally:
+            watching.cancel()
+
+    async def _watch(self) -> None:
+        """Beside the renewals: one that hangs must not hold up what follows from there being none."""
+        while True:
+            self._give_up_overdue()
+            self._watch_loop()
+            await asyncio.sleep(_TICK_SECONDS)
+
+    async def _renew_until_stopped(self, watching: asyncio.Task[None]) -> None:
         connection: Connection | None = None
         next_renewal = 0.0
         while not self._stop.is_set():
+            if watching.done():
+                watching.result()
             if time.monotonic() >= next_renewal:
                 next_renewal = time.monotonic() + RENEW_EVERY.total_seconds()
                 connection = await self._renew(connection)
                 if connection is None:
                     next_renewal = time.monotonic() + _TICK_SECONDS
-            self._give_up_overdue()
-            self._watch_loop()
             await asyncio.sleep(_TICK_SECONDS)
         if connection is not None:
             with suppress(*_TRANSIENT):

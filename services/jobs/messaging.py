@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
+from uuid_utils.compat import uuid7
+
 from services.contracts import rest
 from services.contracts.text import storable
 from services.contracts.words import EventKind, JobKind, Outcome, RunState
@@ -41,10 +43,11 @@ class Messaging:
 
         Raises ``NotFoundError``, ``NotWaitingError``.
         """
+        said = uuid7()
 
         async def work(unit: Unit) -> rest.Message:
             run = _only(await _runs(unit, client, job_id, wanted.run_id))
-            row = await _say(unit, run, "message", wanted.text, interrupt=wanted.interrupt)
+            row = await _say(unit, run, said, "message", wanted.text, interrupt=wanted.interrupt)
             return rest.Message(
                 run_id=run["id"],
                 number=row["number"],
@@ -69,7 +72,7 @@ class Messaging:
             await _end_waiting(unit, waiting, "completed by its user")
             for run in runs:
                 if run["state"] != RunState.WAITING:
-                    await _say(unit, run, "complete", "", interrupt=False)
+                    await _say(unit, run, uuid7(), "complete", "", interrupt=False)
             return [run["id"] for run in runs]
 
         return await self._units.run([job_id], work)
@@ -148,11 +151,14 @@ def _only(runs: Sequence[Record]) -> Record:
     return runs[0]
 
 
-async def _say(unit: Unit, run: Record, kind: str, text: str, *, interrupt: bool) -> Record:
-    row = await _STATEMENTS.row(
-        unit.connection, "say", run_id=run["id"], kind=kind, body=storable(text), interrupt=interrupt
-    )
-    assert row is not None
+async def _say(unit: Unit, run: Record, said: UUID, kind: str, text: str, *, interrupt: bool) -> Record:
+    """``said``: the same when the unit is run again, after a commit that nobody heard of."""
+    words = {"id": said, "run_id": run["id"], "kind": kind, "body": storable(text), "interrupt": interrupt}
+    row = await _STATEMENTS.row(unit.connection, "say", **words)
+    if row is None:
+        row = await _STATEMENTS.row(unit.connection, "said", id=said)
+        assert row is not None
+        return row
     if kind == "message":
         draft = Draft(EventKind.RUN_MESSAGE, {"number": row["number"], "text": text, "interrupt": interrupt})
         unit.tell(run["job_id"], draft, run_id=run["id"], attempt=run["attempt"])

@@ -98,6 +98,8 @@ class Running:
 
         async def work(unit: Unit) -> None:
             await _fenced(unit, hold)
+            if await unit.has_told(hold.job_id, events):
+                return
             await _STATEMENTS.execute(
                 unit.connection, "record_base", run_id=hold.run_id, base_sha=base_sha, base_branch=base_branch
             )
@@ -111,6 +113,8 @@ class Running:
         async def work(unit: Unit) -> None:
             await _fenced(unit, hold)
             if await _is_stored(unit.connection, hold, checkpoint):
+                return
+            if await unit.has_told(hold.job_id, checkpoint.events):
                 return
             await _store(unit.connection, hold, checkpoint)
             _tell_all(unit, hold, checkpoint.events)

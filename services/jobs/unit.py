@@ -7,7 +7,7 @@ are committed in order and without holes.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,6 +21,8 @@ from services.runtime.postgres import Connection, Database, Record, Statements
 
 SQL = Path(__file__).parent / "sql"
 _STATEMENTS = Statements(SQL / "unit.sql")
+_LOOKED_BACK = 1_000
+"""Events of a job; no more are told between two tries of a transaction."""
 _FINAL = (JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED)
 
 Result = TypeVar("Result")
@@ -33,6 +35,8 @@ class Draft:
     kind: EventKind
     data: dict[str, Any]
     """The payload as proto3 JSON."""
+    id: UUID = field(default_factory=uuid7, compare=False)
+    """The event's; one that is made before the unit stays the same when the unit is run again."""
 
 
 @dataclass
@@ -60,6 +64,8 @@ class Unit:
         self.jobs = {job.id: job for job in jobs}
         self._events: list[tuple[LockedJob, int, UUID | None, int, Draft]] = []
         self._frees = False
+        self.is_retried = False
+        """Whether this is not the first try: an earlier one's commit may have succeeded unheard."""
 
     @classmethod
     async def lock(cls, connection: Connection, job_ids: Sequence[UUID]) -> Unit:
@@ -79,6 +85,16 @@ class Unit:
         job = self.jobs[job_id]
         job.last_event_number += 1
         self._events.append((job, job.last_event_number, run_id, attempt, draft))
+
+    async def has_told(self, job_id: UUID, drafts: Sequence[Draft]) -> bool:
+        """Whether an earlier try of this unit has committed, by the first event that it tells."""
+        if not self.is_retried or not drafts:
+            return False
+        job = self.jobs[job_id]
+        told: bool = await _STATEMENTS.value(
+            self.connection, "is_told", job_id=job_id, after=job.last_event_number - _LOOKED_BACK, id=drafts[0].id
+        )
+        return told
 
     def count(
         self,
@@ -129,7 +145,7 @@ class Unit:
             "event_jobs": [job.id for job, *_ in events],
             "event_clients": [job.client_id for job, *_ in events],
             "numbers": [number for _, number, *_ in events],
-            "event_ids": [uuid7() for _ in events],
+            "event_ids": [draft.id for *_, draft in events],
             "run_ids": [run_id for _, _, run_id, *_ in events],
             "attempts": [attempt for *_, attempt, _ in events],
             "kinds": [draft.kind.value for *_, draft in events],
@@ -157,10 +173,12 @@ class Units:
     async def run(self, job_ids: Sequence[UUID], work: Callable[[Unit], Awaitable[Result]]) -> Result:
         """Lock ``job_ids``, run ``work``, settle, commit. ``work`` may be run again from its start."""
         rung: Rung | None = None
+        is_retried = False
 
         async def once(connection: Connection) -> Result:
-            nonlocal rung
+            nonlocal rung, is_retried
             unit = await Unit.lock(connection, job_ids)
+            unit.is_retried, is_retried = is_retried, True
             result = await work(unit)
             await unit.settle()
             rung = unit.rung

@@ -143,9 +143,12 @@ class Bus:
             with suppress(asyncio.CancelledError):
                 await self._connecting
         with suppress(*_FAILURES):
-            async with asyncio.timeout(PUBLISH_SECONDS):
+            async with asyncio.timeout(PUBLISH_SECONDS / 2):
                 if self._client.is_connected:
                     await self._client.flush(timeout=1)
+        # By itself: over a line that broke the flush fails, and the client would reconnect for ever.
+        with suppress(*_FAILURES):
+            async with asyncio.timeout(PUBLISH_SECONDS / 2):
                 await self._client.close()
 
     def _context(self) -> JetStreamContext:

@@ -205,9 +205,16 @@ async def breakage_told(connection: Connection) -> AsyncIterator[None]:
         connection.terminate()
         raise StoreUnavailableError(_words(error)) from error
     except asyncpg.InterfaceError as error:
-        if connection.is_closed():
+        if _is_closed(connection):
             raise StoreUnavailableError(_words(error)) from error
         raise
+
+
+def _is_closed(connection: Connection) -> bool:
+    try:
+        return connection.is_closed()
+    except asyncpg.InterfaceError:
+        return True  # its backend ended within a transaction, and the pool has taken it back already
 
 
 def _words(error: BaseException) -> str:

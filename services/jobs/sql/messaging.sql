@@ -5,9 +5,14 @@ FROM runs r JOIN jobs j ON j.id = r.job_id
 WHERE r.job_id = :job_id AND (:run_id::uuid IS NULL OR r.id = :run_id) ORDER BY r.id FOR UPDATE OF r;
 
 -- name: say^
-INSERT INTO inbox (run_id, number, kind, body, interrupt)
-SELECT :run_id, coalesce(max(number), 0) + 1, :kind, :body, :interrupt FROM inbox WHERE run_id = :run_id
+-- No row where it was said already.
+INSERT INTO inbox (id, run_id, number, kind, body, interrupt)
+SELECT :id, :run_id, coalesce(max(number), 0) + 1, :kind, :body, :interrupt FROM inbox WHERE run_id = :run_id
+ON CONFLICT (id) DO NOTHING
 RETURNING number, created_at;
+
+-- name: said^
+SELECT number, created_at FROM inbox WHERE id = :id;
 
 -- name: unread
 SELECT number, kind, body, interrupt FROM inbox WHERE run_id = :run_id AND read_at IS NULL ORDER BY number;

@@ -27,3 +27,7 @@ FROM unnest(:ids::uuid[], :states::text[], :outcomes::text[], :started::int[], :
      AS s (id, state, outcome, started, active, completed, failed, cancelled, last_event_number, cancel_requested,
            fair_tag, look_again)
 WHERE j.id = s.id;
+
+-- name: is_told$
+-- Whether an event with this id is among the job's latest.
+SELECT EXISTS (SELECT FROM events WHERE job_id = :job_id AND number > :after AND id = :id);

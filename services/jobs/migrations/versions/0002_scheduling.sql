@@ -27,6 +27,7 @@ ALTER TABLE runs
 
 -- What a user says to a run that is under way. Read once its words are in the transcript.
 CREATE TABLE inbox (
+    id         uuid NOT NULL UNIQUE DEFAULT gen_random_uuid(),
     run_id     uuid NOT NULL REFERENCES runs,
     number     integer NOT NULL,             -- from 1, without holes
     kind       text NOT NULL CHECK (kind IN ('message', 'complete')),
