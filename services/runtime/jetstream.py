@@ -17,7 +17,7 @@ import nats
 from nats.aio.client import Client as NatsClient
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
-from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, StreamConfig
 from nats.js.errors import APIError, NoStreamResponseError, NotFoundError
 from nats.js.errors import Error as JetStreamError
 
@@ -31,6 +31,9 @@ Message: TypeAlias = Msg
 
 PUBLISH_SECONDS = 2.0
 RETRY_SECONDS = 0.5
+_NO_STORAGE = 10_047
+"""JetStream's word for "insufficient storage resources available"."""
+_LEAST_STREAM_BYTES = 16 * 1024**2
 ACK_WAIT = timedelta(seconds=10)
 
 
@@ -66,6 +69,8 @@ class Bus:
         self._ready = asyncio.Event()
         self._connections = 0
         self._consumers: set[PullConsumer] = set()
+        self._refused = ""
+        """Why the last publish failed; empty: it did not."""
 
     @property
     def is_connected(self) -> bool:
@@ -111,6 +116,7 @@ class Bus:
 
     async def _on_reconnect(self) -> None:
         log.info("NATS connection is back")
+        self._refused = ""
         for consumer in self._consumers:
             consumer.interrupt("the server was gone in between")  # and the request under way with it
         # Its storage may have been wiped: nothing is to be published before the streams are there again.
@@ -122,14 +128,25 @@ class Bus:
         assert self._jetstream is not None
         try:
             for config in STREAMS:
-                try:
-                    await self._jetstream.add_stream(config)
-                except APIError:
-                    await self._jetstream.update_stream(config)
+                await self._set_up_stream(config)
         except _FAILURES as error:
             log.warning("streams could not be set up", error=_words(error))
             return False
         return True
+
+    async def _set_up_stream(self, config: StreamConfig) -> None:
+        """Where the disk has no room for what it may keep at most, let it keep half of that, or half of the half."""
+        assert self._jetstream is not None
+        while True:
+            try:
+                await self._jetstream.add_stream(config)
+            except APIError as error:
+                most = config.max_bytes or 0
+                if error.err_code == _NO_STORAGE and most > _LEAST_STREAM_BYTES:
+                    config = config.evolve(max_bytes=most // 2)
+                    continue
+                await self._jetstream.update_stream(config)
+            return
 
     async def _mend(self, error: BaseException) -> None:
         """Make a stream again that somebody deleted while we were connected."""
@@ -167,9 +184,11 @@ class Bus:
             async with asyncio.timeout(PUBLISH_SECONDS):
                 waiting = [await context.publish_async(m.subject, m.data, headers=m.all_headers) for m in messages]
                 await asyncio.gather(*waiting)
+            self._refused = ""
         except _FAILURES as error:
+            self._refused = _words(error)
             await self._mend(error)
-            raise BusUnavailableError(f"publish: {_words(error)}") from error
+            raise BusUnavailableError(f"publish: {self._refused}") from error
 
     async def publish_in_order(self, messages: Sequence[Outgoing]) -> None:
         """Store ``messages`` in this order; raises ``BusUnavailableError`` if any may be missing.
@@ -185,10 +204,12 @@ class Bus:
                     await self._client.publish(message.subject, message.data, headers=message.all_headers)
                 await context.publish(last.subject, last.data, headers=last.all_headers)
         except _FAILURES as error:
+            self._refused = _words(error)
             await self._mend(error)
-            raise BusUnavailableError(f"publish: {_words(error)}") from error
+            raise BusUnavailableError(f"publish: {self._refused}") from error
         if connection != self._connections:
             raise BusUnavailableError("publish: the connection was replaced in between")
+        self._refused = ""
 
     async def publish_unstored(self, subject: str, data: bytes) -> None:
         """Send ``data`` to a stream's subject without waiting for JetStream's word: it may be lost."""
@@ -318,7 +339,9 @@ class Bus:
 
     async def check(self) -> str:
         """For `/health`."""
-        return "ok" if self.is_connected else "not connected"
+        if not self.is_connected:
+            return "not connected"
+        return f"connected, but the last publish failed: {self._refused}" if self._refused else "ok"
 
 
 @dataclass(frozen=True)

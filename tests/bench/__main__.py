@@ -14,6 +14,7 @@ from rich.console import Console
 
 from tests.bench import (
     drain,
+    fan_out,
     flat_cost,
     nats_outage,
     recovery,
@@ -39,6 +40,7 @@ MEASURES: tuple[Measure, ...] = (
     throughput,
     start_noop,
     flat_cost,
+    fan_out,
     recovery,
 )
 ON_REQUEST: tuple[Measure, ...] = (nats_outage,)

@@ -96,14 +96,14 @@ class Hub:
         self._heard_to = max(self._heard_to, order)
 
     async def is_connected(self) -> bool:
-        return self._covers.is_set() and await self._bus.check() == "ok"
+        return self._covers.is_set() and self._bus.is_connected
 
     async def position(self) -> StreamPosition | None:
         """A place in the stream behind which every event reaches today's subscribers; None while NATS is away.
 
         Subscribe before you ask.
         """
-        if await self._bus.check() != "ok":
+        if not self._bus.is_connected:
             return None
         try:
             async with asyncio.timeout(COVER_SECONDS):

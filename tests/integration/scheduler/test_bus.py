@@ -4,12 +4,15 @@ import asyncio
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import nats
 import pytest
 
 from quarterdeck.stack.embedded import EmbeddedServers
+from quarterdeck.stack.nats import binary
+from quarterdeck.stack.ports import free_ports
 from services.contracts import subjects
 from services.contracts.words import EventKind, Queue
 from services.runtime.jetstream import Bus, BusUnavailableError, Outgoing, Tailed
@@ -155,3 +158,20 @@ async def test_a_stream_that_somebody_deleted_is_made_again(bus: Bus, nats_serve
         await bus.publish_in_order([Outgoing(LOG, b"kept", "3")])
         await bus.publish(Outgoing(WORK, b"after", "4"))
         await until(lambda: b"after" in pulled)
+
+
+async def test_where_the_disk_is_small_the_streams_keep_less(tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    config = tmp_path / "nats.conf"
+    config.write_text(f'listen: "127.0.0.1:{port}"\njetstream {{ store_dir: "{tmp_path}", max_file_store: 100MB }}\n')
+    server = await asyncio.create_subprocess_exec(str(binary()), "-c", str(config), stderr=asyncio.subprocess.DEVNULL)
+    small = Bus(f"nats://127.0.0.1:{port}", name="test")
+    try:
+        await small.start(wait=timedelta(seconds=30))
+        await until(lambda: small.is_connected)
+        await small.publish_in_order([Outgoing(LOG, b"kept", "1")])
+        assert (await small.stream_position(subjects.EVENTS_STREAM)).last_sequence == 1
+    finally:
+        await small.close()
+        server.terminate()
+        await server.wait()
