@@ -89,7 +89,7 @@ def _result(clients: int, of_all: FannedOut, of_job: FannedOut, floor: FannedOut
             "one job p99": percentile(of_job.latencies, 99) * 1000,
             "bare p50": median_ms(floor.latencies),
             "memory (KiB a client)": kib,
-            "memory after both (KiB a client)": of_job.bytes_a_client / 1024,
+            "one job: memory, with what the first load left (KiB a client)": of_job.bytes_a_client / 1024,
             "bare memory (KiB a client)": floor.bytes_a_client / 1024,
             **_cpu("all", of_all),
             **_cpu("one job", of_job),
