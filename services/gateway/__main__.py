@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import resource
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -27,6 +28,8 @@ log = logger("gateway")
 STOP_TASKS = timedelta(seconds=1)
 CONNECT_WAIT = timedelta(seconds=0.5)
 """Jobs are taken without NATS too: do not keep them waiting for it."""
+BACKLOG = 1_024
+"""Connections that may wait to be taken: a thousand watchers come back at once when a gateway is restarted."""
 EXIT_CANNOT_LISTEN = 1
 
 
@@ -78,7 +81,7 @@ async def _listening(settings: GatewaySettings, gateway: Gateway) -> AsyncIterat
     rpc = RpcServer(gateway, most_request_bytes=settings.max_body_bytes)
     await runner.setup()
     try:
-        await web.TCPSite(runner, settings.host, settings.port).start()
+        await web.TCPSite(runner, settings.host, settings.port, backlog=BACKLOG).start()
         log.info("listening", address=f"http://{settings.host}:{runner.addresses[0][1]}")
         if settings.grpc_listen is not None:
             await rpc.start(settings.grpc_listen)
@@ -91,9 +94,16 @@ async def _listening(settings: GatewaySettings, gateway: Gateway) -> AsyncIterat
             stopping.create_task(rpc.stop(drain_seconds=settings.drain_seconds))
 
 
+def _allow_many_connections() -> None:
+    """Each watcher is an open file, and 1,024 of them, the usual soft limit, are not enough."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 def main() -> None:
     settings = load(GatewaySettings)
     configure_logs(service="gateway", level=settings.log_level, log_format=settings.log_format)
+    _allow_many_connections()
     try:
         run(partial(serve, settings))
     except OSError as error:

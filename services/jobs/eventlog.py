@@ -113,6 +113,12 @@ class EventLog:
             through = rows[-1]["sequence"]
         return Page(events, max(through, sequence), is_last=through >= last)
 
+    async def newest(self) -> int:
+        """The last sequence that was given out; 0: none was."""
+        async with self._database.connection() as connection:
+            newest: int = await _STATEMENTS.value(connection, "last_assigned")
+        return newest
+
     async def first_kept(self) -> int | None:
         """The lowest sequence whose event is still kept; None where there is none."""
         async with self._database.connection() as connection:

@@ -19,19 +19,12 @@ from services.gateway.events.subscription import Subscription
 from services.jobs.eventlog import EventLog, Page
 from services.jobs.unit import SQL
 from services.runtime.jetstream import Bus, StreamPosition, Tailed
-from services.runtime.postgres import Database, Statements
+from services.runtime.postgres import Statements
 
 MOST_REREAD = 10_000
 """Messages of all clients that are read again for one who comes back; one who was away for more gets no deltas."""
 
 _STATEMENTS = Statements(SQL / "reading.sql")
-
-
-async def newest_order(database: Database) -> int:
-    """The last durable event's place over all jobs; 0: there is none. Raises ``StoreUnavailableError``."""
-    async with database.connection() as connection:
-        newest: int = await _STATEMENTS.value(connection, "last_assigned")
-    return newest
 
 
 class ClientFeed(EventFeed):
@@ -53,7 +46,7 @@ class ClientFeed(EventFeed):
         self._begins_now = begin is None
 
     async def check(self, newest: int) -> None:
-        """Find where to begin. ``newest``: as ``newest_order`` has it, asked after the subscription was made.
+        """Find where to begin. ``newest``: as ``EventLog.newest`` has it, asked after the subscription was made.
 
         Raises ``BadPositionError`` where the watcher says that it saw an event which there is not.
         """

@@ -10,7 +10,7 @@ from pydantic import Field
 from services.contracts.words import EventKind
 from services.gateway.auth import CLIENT
 from services.gateway.context import gateway_of
-from services.gateway.events.client_feed import ClientFeed, newest_order
+from services.gateway.events.client_feed import ClientFeed
 from services.gateway.events.feed import Feed
 from services.gateway.events.live import ALL, Wanted
 from services.gateway.events.position import BadPositionError, Position
@@ -79,7 +79,7 @@ async def all_events(request: web.Request) -> web.StreamResponse:
             wanted=query.wanted,
         )
         try:
-            await feed.check(await newest_order(gateway.database))
+            await feed.check(await gateway.log.newest())
         except BadPositionError as error:
             raise FieldProblemError(field, str(error)) from error
         return await serve(request, feed, subscription, begin=feed.position)
