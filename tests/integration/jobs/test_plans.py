@@ -83,8 +83,12 @@ WANTED: dict[str, tuple[str, dict[str, Any]]] = {
     "dispatch": (
         "admitting",
         {
-            **{"job_ids": SOME_JOBS, "counts": [3] * 20, "sources": ["queued"]},
-            **{"clock_clients": [CLIENT], "clock_queues": ["code"], "clocks": [7]},
+            "job_ids": SOME_JOBS,
+            "counts": [3] * 20,
+            "sources": ["queued"],
+            "clock_clients": [CLIENT],
+            "clock_queues": ["code"],
+            "clocks": [7],
         },
     ),
     "hide": ("admitting", {"ids": SOME_JOBS}),
