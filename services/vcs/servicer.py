@@ -8,6 +8,7 @@ from typing import Any, Final, TypeAlias
 import grpc
 
 from services.contracts.v1 import vcs_pb2, vcs_pb2_grpc
+from services.runtime.postgres import StoreUnavailableError
 from services.vcs import errors
 from services.vcs.commits import Commits
 from services.vcs.diffstat import FileChange
@@ -119,6 +120,9 @@ async def _reported(context: Context) -> AsyncIterator[None]:
     """End the call with the status and detail of whatever `VcsError` comes up."""
     try:
         yield
+    except StoreUnavailableError as error:
+        # Whether the caller holds its run cannot be told now: as if this vcs were away.
+        await context.abort(grpc.StatusCode.UNAVAILABLE, f"Postgres is away: {error}")
     except errors.VcsError as error:
         detail = vcs_pb2.VcsErrorDetail(
             exit_reason=error.exit_reason,

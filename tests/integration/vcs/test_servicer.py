@@ -10,15 +10,21 @@ import pytest
 
 from services.contracts.v1 import vcs_pb2 as pb
 from services.contracts.v1 import vcs_pb2_grpc
+from services.runtime.postgres import StoreUnavailableError
 from services.vcs.servicer import ERROR_DETAIL_KEY, VcsServicer
 from tests.integration.vcs.conftest import Node, Remote, git
 
 DEADLINE = 20
 
 
+POSTGRES_IS_AWAY = "away"
+
+
 @pytest.fixture
 async def stub(node: Node) -> AsyncIterator["vcs_pb2_grpc.VcsAsyncStub"]:
     async def check_lease(run_id: str, attempt: int, token: str) -> bool:
+        if token == POSTGRES_IS_AWAY:
+            raise StoreUnavailableError("connection refused")
         return token == f"token-{run_id}-{attempt}"
 
     server = grpc.aio.server()
@@ -60,6 +66,19 @@ async def test_a_run_from_prepare_to_release(stub: "vcs_pb2_grpc.VcsAsyncStub", 
     assert len(commit.commit_sha) == 40
     for _ in range(2):
         await stub.Release(pb.ReleaseRequest(worktree=ref()), timeout=DEADLINE)
+    assert node.leftovers() == []
+
+
+async def test_while_postgres_is_away_it_is_as_if_the_vcs_were(
+    stub: "vcs_pb2_grpc.VcsAsyncStub", node: Node, remote: Remote
+) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await prepare(stub, remote, worktree=ref(token=POSTGRES_IS_AWAY))
+    assert (raised.value.code(), ERROR_DETAIL_KEY in dict(raised.value.trailing_metadata() or ())) == (
+        grpc.StatusCode.UNAVAILABLE,
+        False,
+    )
+    assert "Postgres is away" in (raised.value.details() or "")
     assert node.leftovers() == []
 
 
