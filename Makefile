@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 PACKAGES := services quarterdeck
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fmt lint types test demo up bench chaos proto docs lock clean
+.PHONY: help setup fmt lint types test demo up bench chaos faults proto docs lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ bench: $(READY) ## Measure, print a table, write build/bench.json
 
 chaos: $(READY) ## Kill, freeze and restart everything under load, check what must hold (CHAOS="--seed 1 --kills 200")
 	$(BIN)/python -m tests.chaos $(CHAOS)
+
+faults: $(READY) ## The tests that wait for broken lines and lost leases; minutes
+	$(BIN)/python -m pytest -m slow
 
 proto: $(READY) ## Generate services/contracts from proto/
 	$(BIN)/python proto/generate.py

@@ -1,8 +1,9 @@
-"""The demo as a new user runs it: it checks itself; here is seen that it ends, is quick, and leaves nothing behind."""
+"""The demo as a new user runs it: it checks itself; here is seen that it ends, keeps what it made, and leaves nothing
+behind. How long it took it says itself.
+"""
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
@@ -12,7 +13,6 @@ from quarterdeck.demo.origins import checkout_folder, checkout_state
 from tests.acceptance.test_cli import environment
 
 FIRST_RUN_SECONDS = 300
-SECOND_RUN_SECONDS = 15
 
 
 def run_demo(data_dir: Path) -> subprocess.CompletedProcess[str]:
@@ -37,8 +37,14 @@ def left_behind(data_dir: Path) -> list[str]:
     return found
 
 
+def packages(data_dir: Path) -> dict[Path, tuple[int, int]]:
+    """The repositories of fetched packages, with what tells one that was made again from the one before."""
+    configs = (data_dir / "repositories" / "packages").glob("*.git/config")
+    return {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in configs}
+
+
 @pytest.mark.timeout(2 * FIRST_RUN_SECONDS)
-def test_the_demo_succeeds_twice_and_the_second_time_quickly(tmp_path):
+def test_the_demo_succeeds_twice_and_fetches_its_packages_once(tmp_path):
     data_dir = tmp_path / "demo"
     before = checkout_state(checkout_folder())
     first = run_demo(data_dir)
@@ -47,9 +53,9 @@ def test_the_demo_succeeds_twice_and_the_second_time_quickly(tmp_path):
     assert "+++ b/" in first.stdout
     assert left_behind(data_dir) == []
 
-    started = time.monotonic()
+    made = packages(data_dir)
     second = run_demo(data_dir)
     assert second.returncode == 0, second.stdout + second.stderr
-    assert time.monotonic() - started < SECOND_RUN_SECONDS
+    assert packages(data_dir) == made
     assert left_behind(data_dir) == []
     assert checkout_state(checkout_folder()) == before

@@ -20,7 +20,7 @@ from services.contracts.words import RunState
 from tests.acceptance.stacks import Stack, assert_delivered_once, bare_origin, until
 from tests.integration.faults.proxy import Link
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.timeout(240), pytest.mark.slow]
 TURN_DELAY_MS = 500
 
 

@@ -18,7 +18,7 @@ from tests.integration.faults.proxy import Link
 from tests.integration.jobs.domain import Domain
 from tests.integration.waiting import until, until_async
 
-pytestmark = pytest.mark.timeout(150)
+pytestmark = [pytest.mark.timeout(150), pytest.mark.slow]
 CALL_SECONDS = 30
 SLACK_SECONDS = 1.0
 """A quarter of a second between two looks, and a machine that is busy."""

@@ -27,7 +27,7 @@ from tests.integration.faults.processes import AGENT, SCHEDULER, Service, Submit
 from tests.integration.faults.proxy import Link
 from tests.integration.waiting import until, until_async
 
-pytestmark = pytest.mark.timeout(150)
+pytestmark = [pytest.mark.timeout(150), pytest.mark.slow]
 CALL_SECONDS = 30
 """More than any call may take: its own deadlines are 2 to 10 s, and some are tried again."""
 WORK = subjects.work(Queue.CODE)

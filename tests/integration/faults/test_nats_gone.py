@@ -21,7 +21,7 @@ from tests.integration.faults.ledger import assert_every_job_was_done_once, publ
 from tests.integration.faults.processes import AGENT, SCHEDULER, Submitter
 from tests.integration.waiting import until, until_async
 
-pytestmark = pytest.mark.timeout(150)
+pytestmark = [pytest.mark.timeout(150), pytest.mark.slow]
 JOBS = 30
 LARGE_BYTES = 4 * 1024**3
 """Reserved, not used."""
