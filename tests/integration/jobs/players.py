@@ -1,0 +1,360 @@
+"""Everyone who uses the domain, as the model test plays them: users, agents, vcs nodes, schedulers, and time.
+
+Each method does one thing; where it is the only one that is done, its answer is compared with what it must be.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import timedelta
+from uuid import UUID
+
+from services.contracts.rest import CompleteRequest, JobRequest, MessageRequest, RetryRequest
+from services.contracts.words import ExitReason, Outcome
+from services.jobs.admitting import Dispatched
+from services.jobs.errors import (
+    IdempotencyMismatchError,
+    NotCancellableError,
+    NotRetryableError,
+    NotWaitingError,
+    TooManyQueuedError,
+)
+from services.jobs.leases import renew
+from services.jobs.models import Checkpoint, Client, Hold, StoredMessage
+from services.jobs.publishing import PublicationHold
+from services.jobs.running import Order
+from services.jobs.submission import Submitted
+from services.runtime.postgres import Record
+from tests.integration.jobs.domain import COMMIT
+from tests.integration.jobs.model import FINAL
+from tests.integration.jobs.world import AGENTS, SWEEPS, World
+
+MOST_JOBS = 10
+MOST_ROUNDS = 30
+NOW = timedelta()
+
+
+class Players(World):
+    """Their names are in `world.py`, by who plays them."""
+
+    # What users do.
+
+    async def submit(self, client: Client, request: JobRequest, *, key: str | None, times: int) -> None:
+        body = request.model_dump_json()
+        submissions = self.domain.submissions
+        tries = (submissions.submit(client, request, key=key, body=body.encode()) for _ in range(times))
+        answers = await asyncio.gather(*tries, return_exceptions=True)
+        before, accepted = self.seen, []
+        await self.check()
+        known, known_job = self.keys.get((client.name, key or ""), (body, None))
+        for answer in answers:
+            match answer:
+                case Submitted():
+                    accepted.append(answer)
+                case IdempotencyMismatchError():
+                    assert known != body, "the key was refused although it stands for this request"
+                case TooManyQueuedError():
+                    assert before.limits.queued, "refused without a limit"
+                case _:
+                    raise answer
+        jobs = {answer.job_id for answer in accepted}
+        assert self.seen.jobs.keys() - before.jobs.keys() == jobs - {known_job}
+        assert len(jobs) == (len(accepted) if key is None else min(1, len(accepted)))
+        assert key is None or known_job is None or not accepted or (jobs, known) == ({known_job}, body)
+        if key is not None and jobs:
+            self.keys[client.name, key] = (body, next(iter(jobs)))
+        self._check_queued(client, new=jobs - before.jobs.keys())
+
+    def _check_queued(self, client: Client, *, new: set[UUID]) -> None:
+        jobs = [job for job in self.seen.jobs.values() if job["client_id"] == client.id and job["state"] == "queued"]
+        most = self.seen.limits.queued_of(client.name)
+        assert not new or most is None or len(jobs) <= most, f"{len(jobs)} jobs are queued, {most} may be"
+
+    async def limit(self, wanted: dict[str, object]) -> None:
+        """Set the limits, as JSON has them; they may be lower than what is held."""
+        await self.domain.set_limits(**wanted)
+        await self.check()
+
+    async def cancel_job(self, run: Record) -> None:
+        job = self.seen.jobs[run["job_id"]]
+        left = [each for each in self.seen.runs_of(job["id"]) if self._can_be_stopped(each)]
+        accepts = job["state"] in ("cancelling", "cancelled") or bool(left)
+        await self._answers(accepts, NotCancellableError, self.domain.cancelling.request(self._client(run), job["id"]))
+
+    async def cancel_run(self, run: Record) -> None:
+        accepts = run["cancel_requested_at"] is not None or self._can_be_stopped(run)
+        cancelling = self.domain.cancelling.request_run(self._client(run), run["id"])
+        await self._answers(accepts, NotCancellableError, cancelling)
+
+    def _can_be_stopped(self, run: Record) -> bool:
+        changeset = self.seen.changeset_of(run["id"])
+        return run["state"] not in FINAL and (changeset is None or changeset["state"] != "pushing")
+
+    async def say(self, run: Record) -> None:
+        wanted = MessageRequest.model_validate({"text": "go on", "runId": str(run["id"])})
+        sending = self.domain.messaging.send(self._client(run), run["job_id"], wanted)
+        await self._answers(self._hears(run), NotWaitingError, sending)
+
+    async def end_conversation(self, run: Record) -> None:
+        wanted = CompleteRequest.model_validate({"runId": str(run["id"])})
+        ending = self.domain.messaging.complete(self._client(run), run["job_id"], wanted)
+        await self._answers(self._hears(run), NotWaitingError, ending)
+
+    def _hears(self, run: Record) -> bool:
+        return self._is_task(run) and run["state"] not in FINAL and run["cancel_requested_at"] is None
+
+    async def retry_job(self, run: Record) -> None:
+        job = self.seen.jobs[run["job_id"]]
+        if len(self.seen.jobs) >= MOST_JOBS:
+            return
+        only = "failed" if run["position"] == 0 else "all"
+        accepts = job["finished_at"] is not None and (only == "all" or job["runs_completed"] < job["runs_total"])
+        wanted = RetryRequest.model_validate({"only": only, "resume": run["attempt"] % 2 == 1})
+        retrying = self.domain.retrying.retry(self._client(run), job["id"], wanted, key=None, body=b"")
+        try:
+            await self._answers(accepts, NotRetryableError, retrying)
+        except TooManyQueuedError:
+            assert self.seen.limits.queued, "refused without a limit"
+
+    async def _answers(self, accepts: bool, refusal: type[Exception], request: Awaitable[object]) -> None:
+        """Ask, and compare the answer with what it must be; when others interfere, either will do."""
+        try:
+            await request
+        except refusal:
+            assert not (accepts and self.alone), "refused what has to be accepted"
+        else:
+            assert accepts or not self.alone, "accepted what has to be refused"
+
+    # What agents do.
+
+    async def claim(self, run: Record) -> None:
+        await self._claim(self.orders[run["id"]][-1:])
+
+    async def claim_stale(self, run: Record) -> None:
+        await self._claim(self.orders[run["id"]][:1])
+
+    async def claim_all(self, _: Record) -> None:
+        await self._claim([orders[-1] for orders in self.orders.values() if orders])
+
+    async def _claim(self, orders: Sequence[Dispatched]) -> None:
+        if not orders:
+            return
+        wanted = [Order(order.run_id, order.job_id, order.dispatch) for order in orders]
+        claimed = await self.domain.running.claim(wanted, agent=AGENTS[len(self.holds) % len(AGENTS)])
+        if self.alone:
+            assert claimed.keys() == {order.run_id for order in orders if self._is_open(order)}
+        for run in claimed.values():
+            self.holds[run.hold.run_id].append(run.hold)
+            if run.repository is not None:
+                base = self.domain.running.prepared(run.hold, base_sha="b" * 40, base_branch="main", events=[])
+                await self._fenced(run.hold.token, base, is_refused=False)
+
+    def _is_open(self, order: Dispatched) -> bool:
+        run = self.seen.runs[order.run_id]
+        return run["state"] == "dispatched" and run["dispatch"] == order.dispatch and not run["cancel_requested_at"]
+
+    async def checkpoint(self, run: Record) -> None:
+        await self._write(run, self._checkpoint)
+
+    async def _checkpoint(self, hold: Hold) -> None:
+        unread = await self.domain.messaging.unread(hold)
+        (row,) = await self.domain.rows("SELECT count(*) + 1 AS next FROM messages WHERE run_id = $1", hold.run_id)
+        message = StoredMessage(row["next"], "user", b"{}")
+        read = max((each.number for each in unread), default=0)
+        await self.domain.running.checkpoint(hold, Checkpoint([message], read_through=read))
+
+    async def complete(self, run: Record) -> None:
+        await self._write(run, lambda hold: self.domain.running.complete(hold, Outcome.NO_CHANGES, summary="done"))
+
+    async def fail(self, run: Record) -> None:
+        await self._write(run, lambda hold: self.domain.running.fail(hold, ExitReason.STUCK, error="stuck"))
+
+    async def retry(self, run: Record) -> None:
+        await self._write(run, lambda hold: self.domain.running.retry(hold, error="again", delay=NOW))
+
+    async def interrupted(self, run: Record) -> None:
+        await self._write(run, self.domain.running.interrupted)
+
+    async def postpone(self, run: Record) -> None:
+        delay = timedelta(hours=1)
+        await self._write(run, lambda hold: self.domain.running.postpone(hold, error="not now", delay=delay))
+
+    async def store(self, run: Record) -> None:
+        await self._deliver(run, publish=False)
+
+    async def hand_over(self, run: Record) -> None:
+        await self._deliver(run, publish=True)
+
+    async def _deliver(self, run: Record, *, publish: bool) -> None:
+        if run["base_sha"] is not None:
+            deliver = self.domain.running.deliver
+            await self._write(run, lambda hold: deliver(hold, COMMIT, publish=publish, summary="done"))
+
+    async def park(self, run: Record) -> None:
+        if self._is_task(run):
+            await self._write(run, self._park)
+
+    async def _park(self, hold: Hold) -> None:
+        parked = await self.domain.messaging.park(hold)
+        assert not self.alone or parked is not self.seen.runs[hold.run_id]["has_unread"]
+
+    async def report_cancelled(self, run: Record) -> None:
+        if run["cancel_requested_at"] is not None:
+            await self._write(run, self.domain.running.cancelled, although_cancelled=True)
+
+    async def renew(self, run: Record) -> None:
+        for hold in self.holds[run["id"]]:
+            await self._renew(run["id"], hold.token)
+
+    async def _renew(self, identifier: UUID, token: UUID) -> None:
+        async with self.domain.database.connection() as connection:
+            renewed = await renew(connection, {identifier: token})
+        assert not renewed or token not in self.dead, "a lease that was lost is renewed"
+        assert renewed or token in self.dead or not self.alone, "a lease that is held is not renewed"
+
+    async def _write(
+        self, run: Record, write: Callable[[Hold], Awaitable[object]], *, although_cancelled: bool = False
+    ) -> None:
+        """Let the first attempt that held the run write, a zombie's if there were others, and the newest."""
+        holds = self.holds[run["id"]]
+        for hold in dict.fromkeys((*holds[:1], *holds[-1:])):
+            is_stopped = run["cancel_requested_at"] is not None and not although_cancelled
+            await self._fenced(hold.token, write(hold), is_refused=is_stopped)
+
+    # What vcs nodes do.
+
+    async def claim_publication(self, run: Record) -> None:
+        changeset = self.seen.changeset_of(run["id"])
+        if changeset is None:
+            return
+        for dispatch in (changeset["dispatch"] - 1, self.push_orders.get(changeset["id"], 1)):
+            push = await self.domain.publishing.claim(changeset["id"], run["id"], dispatch=dispatch, holder="vcs-1")
+            is_open = changeset["state"] == "queued" and changeset["dispatch"] == dispatch
+            if self.alone:
+                assert (push is not None) == (is_open and run["cancel_requested_at"] is None)
+            if push is not None:
+                self.pushes[changeset["id"]].append(push.hold)
+
+    async def delivered(self, run: Record) -> None:
+        delivered = self.domain.publishing.delivered
+        await self._push(run, lambda hold: delivered(hold, url="https://forge", branch="b", commit_sha=COMMIT.sha))
+
+    async def push_failed(self, run: Record) -> None:
+        failed = self.domain.publishing.failed
+        await self._push(run, lambda hold: failed(hold, reason=ExitReason.PUSH_REJECTED, error="refused"))
+
+    async def push_again(self, run: Record) -> None:
+        await self._push(run, lambda hold: self.domain.publishing.retry(hold, error="again", delay=NOW))
+
+    async def _push(self, run: Record, write: Callable[[PublicationHold], Awaitable[object]]) -> None:
+        for hold in self._pushes_of(run):
+            await self._fenced(hold.token, write(hold), is_refused=False)
+
+    async def renew_push(self, run: Record) -> None:
+        for hold in self._pushes_of(run):
+            await self._renew(hold.changeset_id, hold.token)
+
+    def _pushes_of(self, run: Record) -> list[PublicationHold]:
+        changeset = self.seen.changeset_of(run["id"])
+        return list(self.pushes[changeset["id"]]) if changeset is not None else []
+
+    # What schedulers do, of their own accord and again and again.
+
+    async def admit(self, _: Record | None = None) -> None:
+        for _round in range(MOST_ROUNDS):
+            admitted = await self.domain.admitting.admit()
+            for order in admitted.orders:
+                self.orders[order.run_id].append(order)
+            if not admitted.look_again:
+                return
+        raise AssertionError("admission never comes to an end")
+
+    async def recall(self, _: Record) -> None:
+        await self.domain.scheduling.recall(overdue=NOW)
+
+    async def lose(self, _: Record) -> None:
+        await self.domain.lose()
+        await self.domain.publishing.lose_expired()
+
+    async def end_overdue(self, _: Record) -> None:
+        await self.domain.scheduling.end_overdue()
+
+    async def cancel_idle(self, _: Record) -> None:
+        await self.domain.cancelling.cancel_idle(await self.domain.cancelling.waiting())
+
+    async def ripen(self, _: Record) -> None:
+        await self.domain.admitting.ripen()
+
+    async def release_held(self, _: Record) -> None:
+        await self.domain.admitting.release_held()
+
+    async def wake(self, _: Record) -> None:
+        await self.domain.messaging.wake()
+
+    async def end_idle(self, _: Record) -> None:
+        await self.domain.messaging.end_idle()
+
+    async def send_publications(self, _: Record) -> None:
+        for order in await self.domain.publishing.due(overdue=NOW):
+            self.push_orders[order.changeset_id] = max(order.dispatch, self.push_orders.get(order.changeset_id, 1))
+
+    async def publish_events(self, _: Record) -> None:
+        self.confirmed = max(self.confirmed, await self._publish())
+
+    async def publish_events_and_die(self, _: Record) -> None:
+        """What was sent, if anything was, nobody remembers."""
+        await self._publish()
+
+    async def _publish(self) -> int:
+        """Return the last sequence that was given out."""
+        events = await self.domain.outbox.next(self.confirmed, most=7)
+        assert events is not None or not self.alone
+        for event in events or []:
+            assert event.sequence is not None
+            assert self.sent.setdefault(event.sequence, event.id) == event.id, "another event has the same sequence"
+        return max((event.sequence or 0 for event in events or []), default=self.confirmed)
+
+    # What time does.
+
+    async def expire(self, run: Record) -> None:
+        """Whoever holds the run or its changeset has not renewed for long."""
+        for identifier in (run["id"], *(push.changeset_id for push in self._pushes_of(run))):
+            await self.domain.expire(identifier)
+
+    async def pass_deadlines(self, run: Record) -> None:
+        await self.domain.execute(
+            """UPDATE runs SET queue_deadline = queue_deadline - interval '1 year',
+                   run_deadline = run_deadline - interval '1 year', idle_deadline = idle_deadline - interval '1 year'
+               WHERE id = $1 AND finished_at IS NULL""",
+            run["id"],
+        )
+
+    async def pass_delays(self, _: Record | None = None) -> None:
+        await self.domain.execute("UPDATE jobs SET ready_from = now() WHERE ready_from > now()")
+        await self.domain.execute("UPDATE runs SET not_before = now() WHERE not_before > now() AND finished_at IS NULL")
+        await self.domain.execute("UPDATE changesets SET not_before = now() WHERE not_before > now()")
+
+    # How it ends.
+
+    async def drain(self) -> None:
+        """With room for all and nobody in the way, every job comes to its end, and every event is published."""
+        await self.domain.set_limits()
+        self.capacity = dict.fromkeys(AGENTS, 100)
+        rounds = 0
+        while left := [run for run in self.seen.runs.values() if run["state"] not in FINAL]:
+            rounds += 1
+            assert rounds <= MOST_ROUNDS, f"these never end: {[(run['id'], run['state']) for run in left]}"
+            await self._drain_once(left)
+        while (before := self.confirmed) < len(self.seen.events):
+            await self.do(["publish_events"], next(iter(self.seen.runs.values())))
+            assert self.confirmed > before, "the last events are never published"
+        assert sorted(self.sent) == list(range(1, len(self.seen.events) + 1))
+
+    async def _drain_once(self, left: Sequence[Record]) -> None:
+        """Every holder dies, every sweep comes by; then agents, vcs nodes and users bring to an end what they can."""
+        for run in left:
+            await self.expire(run)
+        for name in ("pass_delays", *SWEEPS, "admit", "claim_all"):
+            await self.do([name], left[0])
+        for name in ("complete", "end_conversation", "claim_publication", "delivered"):
+            for run in self._suited(name):
+                await self.do([name], run)
