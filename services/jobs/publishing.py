@@ -171,7 +171,6 @@ class Publishing:
             for row in rows:
                 await _STATEMENTS.execute(unit.connection, "lock_run", run_id=row["run_id"])
             await _STATEMENTS.execute(unit.connection, "requeue_expired", ids=ids)
-            await _STATEMENTS.execute(unit.connection, "drop_expired", ids=ids)
             return len(rows)
 
         return await self._units.run([row["job_id"] for row in rows], work) if rows else 0

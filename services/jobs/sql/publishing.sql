@@ -57,10 +57,13 @@ WHERE l.kind = 'changeset' AND l.expires_at < clock_timestamp()
 ORDER BY l.expires_at LIMIT 200;
 
 -- name: requeue_expired!
+-- The leases go in the statement that looks whether they have expired: a renewal is before it, or finds none. One that
+-- is being renewed just now is left, since whoever waits for it may be waited for.
+WITH expired AS (
+    DELETE FROM leases WHERE id IN (
+        SELECT id FROM leases
+        WHERE id = ANY(:ids::uuid[]) AND kind = 'changeset' AND expires_at < clock_timestamp() FOR UPDATE SKIP LOCKED)
+    RETURNING id, token
+)
 UPDATE changesets c SET state = 'queued', lease_token = NULL, dispatched_at = NULL
-FROM leases l
-WHERE c.id = ANY(:ids::uuid[]) AND c.state = 'pushing' AND l.id = c.id AND l.token = c.lease_token
-  AND l.expires_at < clock_timestamp();
-
--- name: drop_expired!
-DELETE FROM leases WHERE id = ANY(:ids::uuid[]) AND kind = 'changeset' AND expires_at < clock_timestamp();
+FROM expired e WHERE c.id = e.id AND c.state = 'pushing' AND c.lease_token = e.token;

@@ -17,14 +17,15 @@ WHERE l.kind = 'run' AND l.expires_at < clock_timestamp()
 ORDER BY l.expires_at LIMIT 200;
 
 -- name: take_expired
--- Lock the runs among these whose lease is still expired and is still theirs.
+-- Lock the runs among these whose lease is still expired and is still theirs, and the lease: no renewal comes between.
+-- One that is being renewed just now is left, since whoever waits for it may be waited for.
 -- Not counted against a run: a lease that nobody could renew, since Postgres or the way to it was away.
 SELECT r.id, r.job_id, r.attempt, r.times_lost, r.cancel_requested_at IS NOT NULL AS cancel_requested,
        l.expires_at >= greatest(pg_postmaster_start_time(), now() - :connected_for::interval) + :lease::interval AS counts
 FROM runs r JOIN leases l ON l.id = r.id
 WHERE r.id = ANY(:ids::uuid[]) AND r.state = ANY(:sources::text[]) AND l.token = r.lease_token
   AND l.expires_at < clock_timestamp()
-ORDER BY r.id FOR UPDATE OF r;
+ORDER BY r.id FOR UPDATE OF r FOR UPDATE OF l SKIP LOCKED;
 
 -- name: requeue_lost!
 UPDATE runs r SET state = 'queued', times_lost = times_lost + l.counts::int, lease_token = NULL, agent = NULL,

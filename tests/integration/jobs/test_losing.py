@@ -6,6 +6,7 @@ from datetime import timedelta
 import pytest
 
 from services.jobs import scheduling
+from services.jobs.leases import renew
 from tests.integration.jobs.domain import Domain
 
 
@@ -77,3 +78,40 @@ async def test_nothing_expires_until_a_lease_after_postgres_started(
 
     monkeypatch.setattr(scheduling, "LEASE", timedelta(milliseconds=1))
     assert await domain.lose() == 1
+
+
+@pytest.mark.usefixtures("postgres_is_up_long")
+async def test_a_run_that_is_being_renewed_is_not_lost(domain: Domain) -> None:
+    hold = (await domain.start()).hold
+    await domain.expire(hold.run_id)
+    async with domain.database.transaction() as connection:
+        assert await renew(connection, {hold.run_id: hold.token})
+        assert await domain.lose() == 0
+
+    assert await domain.running.holds(hold.run_id, attempt=1, token=hold.token)
+    assert (await domain.row("leases", hold.run_id))["token"] == hold.token
+    assert await domain.lose() == 0
+
+
+@pytest.mark.usefixtures("postgres_is_up_long")
+async def test_a_publication_that_is_being_renewed_is_not_lost(domain: Domain) -> None:
+    hold = (await domain.push()).hold
+    await domain.expire(hold.changeset_id)
+    async with domain.database.transaction() as connection:
+        assert await renew(connection, {hold.changeset_id: hold.token})
+        await domain.publishing.lose_expired()
+
+    assert (await domain.row("changesets", hold.changeset_id))["state"] == "pushing"
+    assert (await domain.row("leases", hold.changeset_id))["token"] == hold.token
+
+
+@pytest.mark.usefixtures("postgres_is_up_long")
+async def test_of_a_lost_publication_no_lease_is_left_to_renew(domain: Domain) -> None:
+    hold = (await domain.push()).hold
+    await domain.expire(hold.changeset_id)
+    await domain.publishing.lose_expired()
+
+    async with domain.database.connection() as connection:
+        assert await renew(connection, {hold.changeset_id: hold.token}) == []
+    row = await domain.row("changesets", hold.changeset_id)
+    assert (row["state"], row["lease_token"]) == ("queued", None)

@@ -42,6 +42,7 @@ TALK = (
     "end_idle",
     "end_conversation",
 )
+FATES = (("expire", "lose"), ("pass_deadlines", "end_overdue"))
 REPOSITORIES = [f"https://forge.example/a/{name}.git" for name in ("one", "two")]
 LATER = datetime(2100, 1, 1, tzinfo=UTC).isoformat()
 
@@ -142,10 +143,10 @@ class Interleaving(RuleBasedStateMachine):
     def time_passes(self, what: str, which: int) -> None:
         self._do(what, which=which, like=what)
 
-    @rule(like=st.sampled_from(WRITES), is_cancelled=st.booleans(), which=nth)
-    def die(self, like: str, is_cancelled: bool, which: int) -> None:
-        """Whoever holds the run, or its changeset, is heard of no more, until it comes back as a zombie."""
-        self._do(*(["cancel_run"] if is_cancelled else []), "expire", "lose", which=which, like=like)
+    @rule(fate=st.sampled_from(FATES), like=st.sampled_from(WRITES), is_cancelled=st.booleans(), which=nth)
+    def abandon(self, fate: tuple[str, ...], like: str, is_cancelled: bool, which: int) -> None:
+        """Whoever has the run, or its changeset, is heard of no more, until it comes back as a zombie."""
+        self._do(*(["cancel_run"] if is_cancelled else []), *fate, which=which, like=like)
 
     @rule(words=st.lists(st.sampled_from(TALK), min_size=2, max_size=6), which=nth)
     def talk(self, words: list[str], which: int) -> None:
