@@ -7,7 +7,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from quarterdeck.cli import control, jobs, runs, stack, submitting, watching
+from quarterdeck.cli import control, jobs, limits, runs, stack, submitting, watching
 from quarterdeck.cli.console import print_error
 from quarterdeck.errors import QuarterdeckError, UnavailableError
 from quarterdeck.stack.errors import StackError
@@ -44,7 +44,7 @@ app.command()(jobs.cancel)
 app.command()(control.retry)
 app.command()(control.say)
 app.command()(control.complete)
-app.command()(control.limits)
+app.add_typer(limits.app, name="limits")
 app.command()(runs.diff)
 app.command()(runs.transcript)
 app.command()(runs.logs)

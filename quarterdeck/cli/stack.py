@@ -76,6 +76,7 @@ def print_info(info: StackInfo, *, as_json: bool = False) -> None:
 def _about(info: StackInfo) -> dict[str, object]:
     return {
         "gateway": text(info.address, "bold"),
+        "gRPC": info.grpc_address,
         "API key": info.api_key,
         "model": text(f"{info.model} ({OFFLINE_NOTE})", "yellow")
         if info.offline_model

@@ -11,7 +11,8 @@ from quarterdeck.stack.files import write_private
 class StackInfo:
     """``address``: the gateway, as a URL. ``model``: the name asked for, None for the agent's default.
     ``model_url``: where the offline model listens. ``subscriber_nats_url``: NATS with credentials that only read the
-    events, None where the server is not ours. ``processes``: pids by name. ``started_at``: ISO 8601, UTC.
+    events, None where the server is not ours. ``grpc_address``: the gateway's gRPC as `host:port`, None where it is not
+    served. ``processes``: pids by name. ``started_at``: ISO 8601, UTC.
     """
 
     address: str
@@ -22,6 +23,7 @@ class StackInfo:
     database_url: str = field(repr=False)
     nats_url: str = field(repr=False)
     subscriber_nats_url: str | None = field(default=None, repr=False)
+    grpc_address: str | None = None
     vcs_address: str
     data_dir: str
     pid: int

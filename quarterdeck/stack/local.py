@@ -203,6 +203,7 @@ class LocalStack:
             database_url=specs.database_url,
             nats_url=specs.nats_url,
             subscriber_nats_url=self._subscriber_nats_url,
+            grpc_address=specs.grpc_address,
             vcs_address=vcs_address,
             data_dir=str(self._folder.path),
             pid=getpid(),

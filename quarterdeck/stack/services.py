@@ -41,6 +41,12 @@ class ServiceSpecs:
         """The bootstrap key of the client ``default``; the same at every start."""
         return kept_secret(self._folder.secret("api_key"), prefix="qd_")
 
+    @property
+    def grpc_address(self) -> str | None:
+        """Where this machine reaches the gateway's gRPC; None where it is not served."""
+        port = self.options.grpc_port
+        return f"{reachable(self.options.host)}:{port}" if port is not None else None
+
     def migrate(self) -> ProcessSpec:
         """Bring the database up to date; it ends by itself."""
         return self._spec("migrate", "services.jobs.migrate", environment={"DATABASE_URL": self.database_url})

@@ -126,7 +126,7 @@ def test_what_the_gateway_refuses_is_told_by_its_field(quarterdeck, repository):
 
 
 def test_a_cancelled_job_is_done_again(quarterdeck, repository: Path):
-    limited = json.loads(quarterdeck("limits", "--fleet", "0", "--queue", "code=3", "--json").stdout)
+    limited = json.loads(quarterdeck("limits", "set", "--fleet", "0", "--queue", "code=3", "--json").stdout)
     assert (limited["fleet"], limited["queues"]["code"]) == (0, 3)
     first = quarterdeck("submit", "-r", str(repository), "replace all occurrences of 'old' with 'new'").stdout.strip()
     early = quarterdeck("retry", first)
@@ -135,27 +135,27 @@ def test_a_cancelled_job_is_done_again(quarterdeck, repository: Path):
     assert quarterdeck("watch", first).returncode == 5
 
     second = quarterdeck("retry", first, "--only-failed").stdout.strip()
-    shown = quarterdeck("limits", "--fleet", "none", "--client", "default=9")
-    assert (shown.returncode, "client default" in shown.stdout or "client, each" in shown.stdout) == (0, True)
+    shown = quarterdeck("limits", "set", "--fleet", "none", "--client", "default=9")
+    assert (shown.returncode, "client, each" in shown.stdout) == (0, True)
 
     assert quarterdeck("watch", second).returncode == 0
     document = json.loads(quarterdeck("show", second, "--json").stdout)["job"]
     assert (document["retryOf"], document["state"]) == (first, "completed")
-    assert quarterdeck("limits", "--queue", "code=none", "--client", "default=none").returncode == 0
+    assert quarterdeck("limits", "set", "--queue", "code=none", "--client", "default=none").returncode == 0
 
 
 @pytest.mark.parametrize("words", [("--fleet", "some"), ("--queue", "publish=1"), ("--client", "5")])
 def test_a_limit_that_cannot_be_is_refused_before_it_is_sent(quarterdeck, words: tuple[str, str]):
-    refused = quarterdeck("limits", *words)
+    refused = quarterdeck("limits", "set", *words)
     assert refused.returncode == 2
     assert words[1].partition("=")[0] in refused.stderr
 
 
 def test_a_task_is_spoken_to_and_ended(quarterdeck):
-    assert quarterdeck("limits", "--fleet", "0").returncode == 0
+    assert quarterdeck("limits", "set", "--fleet", "0").returncode == 0
     job = quarterdeck("submit", "--kind", "task", "say hello").stdout.strip()
     said = quarterdeck("say", job, "and louder")
     assert (said.returncode, "message 1" in said.stdout) == (0, True)
     assert quarterdeck("complete", job).returncode == 0
     assert quarterdeck("cancel", job).returncode == 0
-    assert quarterdeck("limits", "--fleet", "none").returncode == 0
+    assert quarterdeck("limits", "set", "--fleet", "none").returncode == 0
