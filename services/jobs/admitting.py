@@ -92,14 +92,9 @@ class Admitting:
         """Let runs go on whose repository or branch has room again; return how many."""
         async with self._units.database.connection() as connection:
             limits = limits_of(await _STATEMENTS.rows(connection, "repository_limits"))
-            rows = await _STATEMENTS.rows(connection, "held_repositories")
-            roomy = [row for row in rows if _has_room(row, limits)]
-            found = await _STATEMENTS.rows(
-                connection,
-                "held_runs",
-                hashes=[row["hash"] for row in roomy],
-                rooms=[_room(row, limits) for row in roomy],
-            )
+            held = await _STATEMENTS.rows(connection, "held_repositories")
+            rooms = {row["hash"]: room for row in held if (room := _room(row, limits)) > 0}
+            found = await _STATEMENTS.rows(connection, "held_runs", hashes=list(rooms), rooms=list(rooms.values()))
 
         async def work(unit: Unit) -> int:
             rows = await _STATEMENTS.rows(unit.connection, "release", ids=[row["id"] for row in found])
@@ -193,7 +188,3 @@ def _room(row: Record, limits: Limits) -> int:
     limit = limits.of_repository(row["repository"])
     active: int = row["active"]
     return _WITHOUT_LIMIT if limit is None else limit - active
-
-
-def _has_room(row: Record, limits: Limits) -> bool:
-    return _room(row, limits) > 0

@@ -73,9 +73,6 @@ ORDER BY r.id FOR UPDATE OF r;
 -- name: mark_cancelled!
 UPDATE runs SET cancel_requested_at = coalesce(cancel_requested_at, now()) WHERE id = ANY(:ids::uuid[]);
 
--- name: job_of_client^
-SELECT id, state FROM jobs WHERE id = :id AND client_id = :client_id;
-
 -- name: run_of_client^
 SELECT id, job_id, state, cancel_requested_at IS NOT NULL AS cancel_requested FROM runs
 WHERE id = :id AND client_id = :client_id;
