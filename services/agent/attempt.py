@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, assert_never
@@ -196,7 +196,7 @@ class Attempt:
             save=_Saver(self._running, run, first),
             saved_tree=_TreeReader(self._tools.vcs, run.hold, workspace),
             turns=run.turns,
-            max_turns=run.options.max_turns,
+            max_turns=run.options.max_turns or 100,
             ends_on_text=run.kind is JobKind.TASK,
         )
 
@@ -253,8 +253,7 @@ class _Saver:
 
     async def __call__(self, checkpoint: Checkpoint) -> None:
         messages = [*self._first, *checkpoint.messages]
-        whole = Checkpoint(messages, checkpoint.tree, checkpoint.usage, checkpoint.events)
-        await self._running.checkpoint(self._hold, whole)
+        await self._running.checkpoint(self._hold, replace(checkpoint, messages=messages))
         self._first = []
 
 

@@ -18,7 +18,7 @@ from services.agent.tools import Completion, Toolbox, ToolCall, ToolResult
 from services.agent.tools.finishing import TaskComplete
 from services.agent.transcript import Transcript, result_blocks
 from services.contracts.words import ExitReason
-from services.jobs.models import Checkpoint, SavedTree, StoredMessage
+from services.jobs.models import Checkpoint, ModelUse, SavedTree, StoredMessage
 from services.jobs.unit import Draft
 
 # Replies that are not over, and the prompt that has the model go on with them.
@@ -126,7 +126,7 @@ class Loop:
     async def _keep(self, reply: Reply, told: list[Draft]) -> None:
         """Store the reply as far as it can stand in a transcript, before anything is done about it."""
         if (failure := self._failure(reply)) is not None:
-            await self._save(Checkpoint(usage=reply.usage, events=told))  # it was paid for all the same
+            await self._save(Checkpoint(usage=_used(reply), events=told))  # it was paid for all the same
             raise failure
         messages = [self._transcript.append("assistant", _standing(reply))]
         calls = self._transcript.open_calls()
@@ -134,7 +134,7 @@ class Loop:
         if not calls and (asked := _GOES_ON.get(reply.stop_reason)):
             messages.append(self._say(prompt(asked)))
             told.append(self._next_turn())
-        await self._save(Checkpoint(messages=messages, usage=reply.usage, events=told))
+        await self._save(Checkpoint(messages=messages, usage=_used(reply), events=told))
 
     def _failure(self, reply: Reply) -> RunFailedError | None:
         """Why the run cannot go on from ``reply``."""
@@ -204,6 +204,10 @@ class Loop:
 
     def _next_turn(self) -> Draft:
         return events.turn_started(self._turn + 1, self._model.name)
+
+
+def _used(reply: Reply) -> ModelUse:
+    return ModelUse(reply.usage, reply.model)
 
 
 def _standing(reply: Reply) -> list[dict[str, Any]]:

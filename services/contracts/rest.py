@@ -12,6 +12,7 @@ from pydantic import (
     ConfigDict,
     Field,
     FieldSerializationInfo,
+    SecretStr,
     field_serializer,
     model_validator,
 )
@@ -20,11 +21,14 @@ from pydantic.alias_generators import to_camel
 from services.contracts.text import is_storable
 from services.contracts.words import (
     ChangesetState,
+    Effort,
     ExitReason,
     JobKind,
     JobOutcome,
     JobState,
+    OnUnverified,
     Outcome,
+    PermissionMode,
     Publish,
     RunState,
 )
@@ -49,6 +53,7 @@ def _refuse_blank(text: str) -> str:
 
 
 Text = Annotated[str, AfterValidator(_refuse_unstorable)]
+CommandPattern = Annotated[Text, Field(min_length=1, max_length=500), AfterValidator(_refuse_blank)]
 Name = Annotated[Text, Field(min_length=1, max_length=200), AfterValidator(_refuse_blank)]
 Ref = Annotated[
     str,
@@ -80,13 +85,62 @@ class RepositoryRequest(Request):
     base_ref: Ref | None = Field(None, description="where the work starts; default: the remote's default branch")
 
 
-class JobOptions(Request):
+class Both(Model):
+    """What a client may read, change and send back: unknown fields are refused."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True, extra="forbid", strict=True)
+
+
+class Budget(Both):
+    """What may be used at most; what is null is not limited."""
+
+    usd: Annotated[float, Field(ge=0, le=1_000_000, allow_inf_nan=False)] | None = None
+    tokens: Annotated[int, Field(ge=0, le=10**12)] | None = Field(
+        None, description="input and output together, cached input included"
+    )
+
+
+class AgentDefaults(Both):
+    """How runs are worked on. What is null is taken from the next wider level: job, client, server."""
+
+    model: Name | None = Field(None, description="the model to use")
+    max_tokens: Annotated[int, Field(ge=256, le=128_000)] | None = Field(None, description="most tokens of one reply")
+    temperature: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = Field(
+        None, description="left out, with a line in the run's log, where the model does not take it"
+    )
+    effort: Annotated[Effort, Field(strict=False)] | None = Field(
+        None, description="how much the model is to think; left out where the model does not take it"
+    )
+    max_turns: Annotated[int, Field(ge=1, le=1_000)] | None = Field(
+        None, description="most model requests a run; 100 where nobody says otherwise"
+    )
+    system_prompt: Annotated[Text, Field(min_length=1, max_length=50_000)] | None = Field(
+        None, description="instructions added to the agent's own"
+    )
+    base_url: Annotated[Text, Field(min_length=1, max_length=2_000)] | None = Field(
+        None, description="address of the model service; one of those that the server allows"
+    )
+    permission_mode: Annotated[PermissionMode, Field(strict=False)] | None = Field(
+        None,
+        description="`acceptEdits` (default): files may be changed, and the allowed commands run; `plan`: nothing is "
+        "changed, the run ends in a plan; `bypassPermissions`: any command may be run",
+    )
+    allowed_commands: Annotated[list[CommandPattern], Field(max_length=100)] | None = Field(
+        None, description="what `acceptEdits` lets the agent run: a command, or its beginning followed by ` *`"
+    )
+    network: bool | None = Field(None, description="whether commands may use the network; default: no")
+    run_budget: Budget | None = Field(None, description="of each run; 5 USD where nobody says otherwise")
+    allow_unpriced: bool | None = Field(
+        None, description="whether a model without a known price may be used under a budget in USD; default: no"
+    )
+
+
+class JobOptions(AgentDefaults):
     publish: Annotated[Publish, Field(strict=False)] = Field(
         Publish.PULL_REQUEST,
         description="what becomes of a change: pushed with a pull request, or only stored",
     )
-    model: Name | None = Field(None, description="the model to use; default: the server's")
-    max_turns: Annotated[int, Field(ge=1, le=1_000)] = Field(100, description="most model requests a run")
+    job_budget: Budget | None = Field(None, description="of all runs together; default: no limit of its own")
     max_parallel: Annotated[int, Field(ge=1, le=1_000)] | None = Field(
         None, description="most runs of this job at once; default: no limit of its own"
     )
@@ -105,6 +159,56 @@ class JobOptions(Request):
     commit_message: Annotated[Text, Field(min_length=1, max_length=5_000)] | None = Field(
         None, description="default: the job's name, else the prompt's first line"
     )
+    test_command: Annotated[Text, Field(min_length=1, max_length=2_000)] | None = Field(
+        None,
+        description="run in the worktree before a change is delivered; `auto`: detected from the repository; "
+        "default: no tests",
+    )
+    test_timeout_seconds: Annotated[int, Field(ge=1, le=7_200)] = Field(600, description="wall time of one test run")
+    max_fix_attempts: Annotated[int, Field(ge=0, le=10)] = Field(
+        2, description="how often failing tests go back to the model"
+    )
+    on_unverified: Annotated[OnUnverified, Field(strict=False)] = Field(
+        OnUnverified.STORE, description="what becomes of a change whose tests still fail: stored, or published as draft"
+    )
+
+
+ApiKey = Annotated[SecretStr, Field(min_length=1, max_length=500)]
+
+
+class Credentials(Request):
+    """Secrets of a client or a job."""
+
+    anthropic_api_key: Annotated[ApiKey, Field(strict=False)] | None = None
+
+
+class StdioServer(Both):
+    """An MCP server that is started in the sandbox of each run."""
+
+    type: Literal["stdio"]
+    command: Annotated[list[CommandPattern], Field(min_length=1, max_length=100)]
+    env: Annotated[dict[Name, Text], Field(max_length=100)] = Field(default_factory=dict, description="secret values")
+    network: bool = False
+
+
+class HttpServer(Both):
+    """An MCP server that speaks streamable HTTP."""
+
+    type: Literal["http"]
+    url: Annotated[Text, Field(min_length=1, max_length=2_000)]
+    headers: Annotated[dict[Name, Text], Field(max_length=100)] = Field(
+        default_factory=dict, description="secret values"
+    )
+
+
+McpServer = Annotated[StdioServer | HttpServer, Field(discriminator="type")]
+ServerName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,29}$")]
+
+
+class ClientSettings(AgentDefaults):
+    """What a client's runs take where their job says nothing."""
+
+    mcp_servers: Annotated[dict[ServerName, McpServer], Field(max_length=20)] = Field(default_factory=dict)
 
 
 class JobRequest(Request):
@@ -119,6 +223,7 @@ class JobRequest(Request):
         None, description="RFC 3339; the runs stay queued until then"
     )
     options: JobOptions = Field(default_factory=lambda: JobOptions.model_validate({}))
+    credentials: Credentials | None = Field(None, description="secrets for this job alone; kept encrypted, never shown")
 
     @model_validator(mode="after")
     def _code_needs_a_repository(self) -> JobRequest:
@@ -288,12 +393,6 @@ class Message(Model):
 
 
 Slots = Annotated[int, Field(ge=0, le=100_000)]
-
-
-class Both(Model):
-    """What a client may read, change and send back: unknown fields are refused."""
-
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True, extra="forbid", strict=True)
 
 
 class NamedLimits(Both):

@@ -96,6 +96,29 @@ class Publish(StrEnum):
     """The patch is stored only."""
 
 
+class Effort(StrEnum):
+    """How much a model is to think, as the Messages API's `output_config` has it."""
+
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
+    XHIGH = "xhigh"
+    MAX = "max"
+
+
+class PermissionMode(StrEnum):
+    ACCEPT_EDITS = "acceptEdits"
+    PLAN = "plan"
+    BYPASS_PERMISSIONS = "bypassPermissions"
+
+
+class OnUnverified(StrEnum):
+    """What becomes of a change whose tests fail."""
+
+    STORE = "store"
+    DRAFT = "draft"
+
+
 class Queue(StrEnum):
     CODE = "code"
     TASK = "task"
@@ -123,7 +146,10 @@ class EventKind(StrEnum):
     TURN_RESET = "turn.reset"
     TOOL_STARTED = "tool.started"
     TOOL_ENDED = "tool.ended"
+    USAGE = "usage"
     FILE_CHANGED = "file.changed"
+    TESTS_STARTED = "tests.started"
+    TESTS_ENDED = "tests.ended"
     LOG = "log"
     DELTA = "delta"
     CHANGESET_STORED = "changeset.stored"

@@ -127,6 +127,8 @@ class _Admission:
             **_ticks(self._wanted.clocks),
         )
         await self._hide_what_has_nothing(rows, counts)
+        places = {job_id: place for place, job_id in enumerate(counts)}
+        rows.sort(key=lambda row: (places[row["job_id"]], row["position"]))  # the order in which they are to begin
         for row in rows:
             self._unit.count(row["job_id"], active=+1)
             self._unit.jobs[row["job_id"]].fair_tag = self._wanted.tags[row["job_id"]]

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from services.contracts.rest import JobOptions
+from services.contracts.rest import ClientSettings, JobOptions
 from services.contracts.words import JobKind
 from services.jobs.unit import Draft
 
@@ -71,6 +71,17 @@ class ClaimedRun:
     created_at: datetime
     messages: Sequence[StoredMessage]
     tree: SavedTree | None
+    client_id: UUID
+    client_settings: ClientSettings
+    sealed: Sequence[bytes]
+    """Encrypted secrets: the job's, then the client's, as far as there are any."""
+    head: bytes | None
+    """System prompt and tools as the first request had them, byte by byte."""
+    spent: Spent
+    is_budgeted: bool
+    """Whether somebody has set a budget over more than this run, so that each request has to be reserved."""
+    outputs: Mapping[str, bytes]
+    """Long outputs of tools, by name, that the model can read."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +93,31 @@ class Usage:
     cache_read_input_tokens: int = 0
     cache_creation_input_tokens: int = 0
 
+    @property
+    def total(self) -> int:
+        """What budgets in tokens count."""
+        return self.input_tokens + self.output_tokens + self.cache_read_input_tokens + self.cache_creation_input_tokens
+
+
+@dataclass(frozen=True)
+class ModelUse:
+    """What one request to a model used."""
+
+    tokens: Usage
+    model: str
+    cost_microusd: int | None = None
+    """None: the model has no known price."""
+    raw: Mapping[str, Any] = field(default_factory=dict)
+    """The model service's own usage object."""
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What a run has used so far, over all its attempts."""
+
+    tokens: int = 0
+    microusd: int = 0
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -90,11 +126,25 @@ class Checkpoint:
     messages: Sequence[StoredMessage] = ()
     tree: SavedTree | None = None
     """Set where a tool wrote, or read what it had not read before."""
-    usage: Usage | None = None
-    """Set where the step ends a request to the model: counts one turn."""
+    usage: ModelUse | None = None
+    """Set where the step ends a request to the model: counts one turn, and gives its reservation back."""
     events: Sequence[Draft] = ()
     read_through: int = 0
     """The highest number of the user's messages that ``messages`` has taken up; 0: none."""
+    head: bytes | None = None
+    """With the first messages of a run: what its first request begins with."""
+    outputs: Mapping[str, bytes] = field(default_factory=dict)
+    """Long outputs of tools that this step made, by name."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What a checkpoint's answer tells of the run."""
+
+    has_unread: bool
+    """Its user has said something that the transcript does not have yet."""
+    is_budgeted: bool
+    """As in `ClaimedRun`, by now."""
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,24 @@ from uuid import UUID
 
 from uuid_utils.compat import uuid4, uuid7
 
-from services.contracts.rest import JobOptions
+from services.contracts.rest import ClientSettings, JobOptions
 from services.contracts.text import storable
 from services.contracts.words import ChangesetState, EventKind, ExitReason, JobKind, Outcome, RunState
+from services.jobs import checkpointing
 from services.jobs.errors import LeaseLostError
-from services.jobs.models import Checkpoint, ClaimedRun, Commit, Hold, SavedTree, StoredMessage
+from services.jobs.models import (
+    Checkpoint,
+    ClaimedRun,
+    Commit,
+    Hold,
+    SavedTree,
+    Spent,
+    Standing,
+    StoredMessage,
+)
 from services.jobs.scheduling import LEASE, cancel_locked
 from services.jobs.states import RunTransition, sources
-from services.jobs.unit import SQL, Draft, Unit, Units
+from services.jobs.unit import SQL, Draft, Rung, Unit, Units
 from services.runtime.batching import Batcher
 from services.runtime.postgres import TRANSIENT, Connection, Record, Statements
 
@@ -107,19 +117,12 @@ class Running:
 
         await self._units.run([hold.job_id], work)
 
-    async def checkpoint(self, hold: Hold, checkpoint: Checkpoint) -> None:
+    async def checkpoint(self, hold: Hold, checkpoint: Checkpoint) -> Standing:
         """Store what a step of a turn adds. Safe to repeat where the first try's commit is unknown."""
-
-        async def work(unit: Unit) -> None:
-            await _fenced(unit, hold)
-            if await _is_stored(unit.connection, hold, checkpoint):
-                return
-            if await unit.has_told(hold.job_id, checkpoint.events):
-                return
-            await _store(unit.connection, hold, checkpoint)
-            _tell_all(unit, hold, checkpoint.events)
-
-        await self._units.run([hold.job_id], work)
+        standing = await checkpointing.store(self._units.database, hold, checkpoint)
+        if checkpoint.events:
+            await self._units.ring(Rung.EVENTS)
+        return standing
 
     async def tell(self, hold: Hold, events: Sequence[Draft]) -> None:
         """Append durable events of the run."""
@@ -240,12 +243,16 @@ async def grant_lease(connection: Connection, identifier: UUID, *, kind: str, to
 
 async def _claimed(connection: Connection, row: Record) -> ClaimedRun:
     messages: list[Record] = []
+    outputs: list[Record] = []
     saved: Record | None = None
+    head: bytes | None = row["head"]
     if row["resumes"] is not None and row["attempt"] == 1:
         await _STATEMENTS.execute(connection, "resume", run_id=row["id"], resumes=row["resumes"])
+        head = await _STATEMENTS.value(connection, "head", run_id=row["id"])
     if row["resumes"] is not None or row["attempt"] > 1:  # else it cannot have left anything yet
         messages = await _STATEMENTS.rows(connection, "transcript", run_id=row["id"])
         saved = await _STATEMENTS.row(connection, "checkpoint", run_id=row["id"])
+        outputs = await _STATEMENTS.rows(connection, "outputs", run_id=row["id"])
     return ClaimedRun(
         hold=Hold(row["id"], row["job_id"], row["attempt"], row["lease_token"]),
         kind=JobKind(row["kind"]),
@@ -262,6 +269,13 @@ async def _claimed(connection: Connection, row: Record) -> ClaimedRun:
         created_at=row["created_at"],
         messages=[StoredMessage(m["number"], m["role"], m["body"]) for m in messages],
         tree=SavedTree(saved["patch"], saved["read_versions"]) if saved else None,
+        client_id=row["client_id"],
+        client_settings=ClientSettings.model_validate(row["settings"] or {}),
+        sealed=[sealed for sealed in (row["job_sealed"], row["client_sealed"]) if sealed is not None],
+        head=head,
+        spent=Spent(row["tokens"], row["cost_microusd"]),
+        is_budgeted=row["is_budgeted"],
+        outputs={output["name"]: output["body"] for output in outputs},
     )
 
 
@@ -281,53 +295,6 @@ async def _drop_lease(unit: Unit, hold: Hold) -> None:
 def _tell_all(unit: Unit, hold: Hold, events: Sequence[Draft]) -> None:
     for draft in events:
         unit.tell(hold.job_id, draft, run_id=hold.run_id, attempt=hold.attempt)
-
-
-async def _is_stored(connection: Connection, hold: Hold, checkpoint: Checkpoint) -> bool:
-    if not checkpoint.messages:
-        return False
-    number = checkpoint.messages[-1].number
-    stored: bool = await _STATEMENTS.value(
-        connection, "is_stored", run_id=hold.run_id, number=number, attempt=hold.attempt
-    )
-    return stored
-
-
-async def _store(connection: Connection, hold: Hold, checkpoint: Checkpoint) -> None:
-    if checkpoint.messages:
-        await _STATEMENTS.execute(
-            connection,
-            "append_messages",
-            run_id=hold.run_id,
-            attempt=hold.attempt,
-            numbers=[message.number for message in checkpoint.messages],
-            roles=[message.role for message in checkpoint.messages],
-            bodies=[message.body for message in checkpoint.messages],
-        )
-    if checkpoint.tree is not None:
-        await _STATEMENTS.execute(
-            connection,
-            "save_tree",
-            run_id=hold.run_id,
-            attempt=hold.attempt,
-            message=checkpoint.messages[-1].number if checkpoint.messages else 0,
-            patch=checkpoint.tree.patch,
-            read_versions=dict(checkpoint.tree.read_versions),
-        )
-    if checkpoint.read_through:
-        await _STATEMENTS.execute(connection, "mark_read", run_id=hold.run_id, through=checkpoint.read_through)
-    if checkpoint.usage is not None:
-        used = checkpoint.usage
-        await _STATEMENTS.execute(
-            connection,
-            "add_usage",
-            run_id=hold.run_id,
-            turns=1,
-            input_tokens=used.input_tokens,
-            output_tokens=used.output_tokens,
-            cache_read_input_tokens=used.cache_read_input_tokens,
-            cache_creation_input_tokens=used.cache_creation_input_tokens,
-        )
 
 
 async def _complete(unit: Unit, hold: Hold, outcome: Outcome, summary: str) -> None:

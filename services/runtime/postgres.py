@@ -234,6 +234,7 @@ async def connect(url: str, *, name: str, timeout_seconds: float) -> asyncpg.Con
         raise StoreUnavailableError(_words(error)) from error
 
 
+ConflictError = asyncpg.UniqueViolationError
 TRANSIENT: tuple[type[BaseException], ...] = (StoreUnavailableError,)
 CONNECTION_ERRORS: tuple[type[BaseException], ...] = _GONE
 

@@ -8,12 +8,17 @@ from services.agent.workspace import FileChange
 
 @dataclass(frozen=True, slots=True)
 class ToolSpec:
-    """What the model is told of a tool. ``writes``: it changes something, so it runs alone and in order."""
+    """What the model is told of a tool.
+
+    ``writes``: it changes something, so it runs alone and in order. ``outside``: what it does is not undone with the
+    worktree, so a call that was broken off is never made again: the model is told that its end is unknown.
+    """
 
     name: str
     description: str
     input_schema: dict[str, Any]
     writes: bool
+    outside: bool = False
 
 
 @dataclass(frozen=True, slots=True)

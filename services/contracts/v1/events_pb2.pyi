@@ -50,6 +50,9 @@ class Event(_message.Message):
     FILE_CHANGED_FIELD_NUMBER: _builtins.int
     LOG_FIELD_NUMBER: _builtins.int
     DELTA_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
+    TESTS_STARTED_FIELD_NUMBER: _builtins.int
+    TESTS_ENDED_FIELD_NUMBER: _builtins.int
     CHANGESET_STORED_FIELD_NUMBER: _builtins.int
     CHANGESET_PUSHED_FIELD_NUMBER: _builtins.int
     CHANGESET_FAILED_FIELD_NUMBER: _builtins.int
@@ -106,6 +109,12 @@ class Event(_message.Message):
     @_builtins.property
     def delta(self) -> Global___Delta: ...
     @_builtins.property
+    def usage(self) -> Global___UsageTold: ...
+    @_builtins.property
+    def tests_started(self) -> Global___TestsStarted: ...
+    @_builtins.property
+    def tests_ended(self) -> Global___TestsEnded: ...
+    @_builtins.property
     def changeset_stored(self) -> Global___ChangesetStored: ...
     @_builtins.property
     def changeset_pushed(self) -> Global___ChangesetPushed: ...
@@ -141,15 +150,18 @@ class Event(_message.Message):
         file_changed: Global___FileChanged | None = ...,
         log: Global___Log | None = ...,
         delta: Global___Delta | None = ...,
+        usage: Global___UsageTold | None = ...,
+        tests_started: Global___TestsStarted | None = ...,
+        tests_ended: Global___TestsEnded | None = ...,
         changeset_stored: Global___ChangesetStored | None = ...,
         changeset_pushed: Global___ChangesetPushed | None = ...,
         changeset_failed: Global___ChangesetFailed | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["changeset_failed", b"changeset_failed", "changeset_pushed", b"changeset_pushed", "changeset_stored", b"changeset_stored", "delta", b"delta", "file_changed", b"file_changed", "job_cancel_requested", b"job_cancel_requested", "job_finished", b"job_finished", "job_started", b"job_started", "job_submitted", b"job_submitted", "log", b"log", "payload", b"payload", "run_dispatched", b"run_dispatched", "run_finished", b"run_finished", "run_message", b"run_message", "run_prepared", b"run_prepared", "run_publishing", b"run_publishing", "run_requeued", b"run_requeued", "run_started", b"run_started", "run_waiting", b"run_waiting", "time", b"time", "tool_ended", b"tool_ended", "tool_started", b"tool_started", "turn_ended", b"turn_ended", "turn_reset", b"turn_reset", "turn_started", b"turn_started"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["changeset_failed", b"changeset_failed", "changeset_pushed", b"changeset_pushed", "changeset_stored", b"changeset_stored", "delta", b"delta", "file_changed", b"file_changed", "job_cancel_requested", b"job_cancel_requested", "job_finished", b"job_finished", "job_started", b"job_started", "job_submitted", b"job_submitted", "log", b"log", "payload", b"payload", "run_dispatched", b"run_dispatched", "run_finished", b"run_finished", "run_message", b"run_message", "run_prepared", b"run_prepared", "run_publishing", b"run_publishing", "run_requeued", b"run_requeued", "run_started", b"run_started", "run_waiting", b"run_waiting", "tests_ended", b"tests_ended", "tests_started", b"tests_started", "time", b"time", "tool_ended", b"tool_ended", "tool_started", b"tool_started", "turn_ended", b"turn_ended", "turn_reset", b"turn_reset", "turn_started", b"turn_started", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "changeset_failed", b"changeset_failed", "changeset_pushed", b"changeset_pushed", "changeset_stored", b"changeset_stored", "delta", b"delta", "file_changed", b"file_changed", "id", b"id", "job_cancel_requested", b"job_cancel_requested", "job_finished", b"job_finished", "job_id", b"job_id", "job_started", b"job_started", "job_submitted", b"job_submitted", "kind", b"kind", "log", b"log", "number", b"number", "payload", b"payload", "run_dispatched", b"run_dispatched", "run_finished", b"run_finished", "run_id", b"run_id", "run_message", b"run_message", "run_prepared", b"run_prepared", "run_publishing", b"run_publishing", "run_requeued", b"run_requeued", "run_started", b"run_started", "run_waiting", b"run_waiting", "time", b"time", "tool_ended", b"tool_ended", "tool_started", b"tool_started", "turn_ended", b"turn_ended", "turn_reset", b"turn_reset", "turn_started", b"turn_started"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "changeset_failed", b"changeset_failed", "changeset_pushed", b"changeset_pushed", "changeset_stored", b"changeset_stored", "delta", b"delta", "file_changed", b"file_changed", "id", b"id", "job_cancel_requested", b"job_cancel_requested", "job_finished", b"job_finished", "job_id", b"job_id", "job_started", b"job_started", "job_submitted", b"job_submitted", "kind", b"kind", "log", b"log", "number", b"number", "payload", b"payload", "run_dispatched", b"run_dispatched", "run_finished", b"run_finished", "run_id", b"run_id", "run_message", b"run_message", "run_prepared", b"run_prepared", "run_publishing", b"run_publishing", "run_requeued", b"run_requeued", "run_started", b"run_started", "run_waiting", b"run_waiting", "tests_ended", b"tests_ended", "tests_started", b"tests_started", "time", b"time", "tool_ended", b"tool_ended", "tool_started", b"tool_started", "turn_ended", b"turn_ended", "turn_reset", b"turn_reset", "turn_started", b"turn_started", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["job_submitted", "job_started", "job_cancel_requested", "job_finished", "run_dispatched", "run_started", "run_requeued", "run_publishing", "run_finished", "run_prepared", "run_waiting", "run_message", "turn_started", "turn_ended", "turn_reset", "tool_started", "tool_ended", "file_changed", "log", "delta", "changeset_stored", "changeset_pushed", "changeset_failed"]  # noqa: Y015
+    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["job_submitted", "job_started", "job_cancel_requested", "job_finished", "run_dispatched", "run_started", "run_requeued", "run_publishing", "run_finished", "run_prepared", "run_waiting", "run_message", "turn_started", "turn_ended", "turn_reset", "tool_started", "tool_ended", "file_changed", "log", "delta", "usage", "tests_started", "tests_ended", "changeset_stored", "changeset_pushed", "changeset_failed"]  # noqa: Y015
     _WhichOneofArgType_payload: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_payload) -> _WhichOneofReturnType_payload | None: ...
 
@@ -655,6 +667,104 @@ class Usage(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Usage: _TypeAlias = Usage  # noqa: Y015
+
+@_typing.final
+class UsageTold(_message.Message):
+    """What a request to the model used, and what all of the run has cost so far."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TURN_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    COST_USD_FIELD_NUMBER: _builtins.int
+    RUN_COST_USD_FIELD_NUMBER: _builtins.int
+    IS_UNPRICED_FIELD_NUMBER: _builtins.int
+    turn: _builtins.int
+    model: _builtins.str
+    cost_usd: _builtins.float
+    """US dollars; 0 where the model has no known price."""
+    run_cost_usd: _builtins.float
+    is_unpriced: _builtins.bool
+    """The model has no known price: what it costs is not counted."""
+    @_builtins.property
+    def tokens(self) -> Global___Usage: ...
+    def __init__(
+        self,
+        *,
+        turn: _builtins.int = ...,
+        model: _builtins.str = ...,
+        tokens: Global___Usage | None = ...,
+        cost_usd: _builtins.float = ...,
+        run_cost_usd: _builtins.float = ...,
+        is_unpriced: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["tokens", b"tokens"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost_usd", b"cost_usd", "is_unpriced", b"is_unpriced", "model", b"model", "run_cost_usd", b"run_cost_usd", "tokens", b"tokens", "turn", b"turn"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UsageTold: _TypeAlias = UsageTold  # noqa: Y015
+
+@_typing.final
+class TestsStarted(_message.Message):
+    """The service runs the repository's tests before it delivers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMMAND_FIELD_NUMBER: _builtins.int
+    FIX_ATTEMPT_FIELD_NUMBER: _builtins.int
+    command: _builtins.str
+    fix_attempt: _builtins.int
+    """0 for the first time, then how often failures went back to the model."""
+    def __init__(
+        self,
+        *,
+        command: _builtins.str = ...,
+        fix_attempt: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "fix_attempt", b"fix_attempt"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TestsStarted: _TypeAlias = TestsStarted  # noqa: Y015
+
+@_typing.final
+class TestsEnded(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PASSED_FIELD_NUMBER: _builtins.int
+    EXIT_CODE_FIELD_NUMBER: _builtins.int
+    TIMED_OUT_FIELD_NUMBER: _builtins.int
+    DURATION_MS_FIELD_NUMBER: _builtins.int
+    OUTPUT_FIELD_NUMBER: _builtins.int
+    passed: _builtins.bool
+    exit_code: _builtins.int
+    """The command's; negative: the signal that ended it."""
+    timed_out: _builtins.bool
+    """It was stopped at its time limit."""
+    duration_ms: _builtins.int
+    output: _builtins.str
+    """The end of what it printed, at most 4,000 characters."""
+    def __init__(
+        self,
+        *,
+        passed: _builtins.bool = ...,
+        exit_code: _builtins.int = ...,
+        timed_out: _builtins.bool = ...,
+        duration_ms: _builtins.int = ...,
+        output: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration_ms", b"duration_ms", "exit_code", b"exit_code", "output", b"output", "passed", b"passed", "timed_out", b"timed_out"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TestsEnded: _TypeAlias = TestsEnded  # noqa: Y015
 
 @_typing.final
 class ChangesetStored(_message.Message):

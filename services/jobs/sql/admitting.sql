@@ -90,7 +90,7 @@ WITH chosen AS MATERIALIZED (
 )
 UPDATE runs r SET state = 'dispatched', dispatch = dispatch + 1, dispatched_at = now(), queue_deadline = NULL
 FROM judged j WHERE r.id = j.id AND NOT j.is_held
-RETURNING r.id, r.job_id, r.queue, r.dispatch, r.attempt;
+RETURNING r.id, r.job_id, r.position, r.queue, r.dispatch, r.attempt;
 
 -- name: hide!
 -- Not looked at again before one of their runs is due; at the latest in half a minute, should anybody forget to say so.

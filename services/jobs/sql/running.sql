@@ -9,7 +9,8 @@ WITH claimed AS (
     WHERE r.id = w.run_id AND r.dispatch = w.dispatch AND r.state = ANY(:sources::text[])
       AND r.cancel_requested_at IS NULL
     RETURNING r.id, r.job_id, r.client_id, r.attempt, r.lease_token, r.repository, r.base_ref, r.base_sha,
-              r.base_branch, r.branch, r.turns, r.attempts_spent, r.created_at, r.resumes,
+              r.base_branch, r.branch, r.turns, r.attempts_spent, r.created_at, r.resumes, r.head, r.cost_microusd,
+              r.input_tokens + r.output_tokens + r.cache_read_input_tokens + r.cache_creation_input_tokens AS tokens,
               extract(epoch FROM r.run_deadline - now())::float8 AS seconds_left
 ), granted AS (
     INSERT INTO leases (id, kind, token, holder, expires_at)
@@ -17,7 +18,9 @@ WITH claimed AS (
     ON CONFLICT (id) DO UPDATE SET kind = excluded.kind, token = excluded.token, holder = excluded.holder,
                                    expires_at = excluded.expires_at
 )
-SELECT c.*, j.kind, j.name, j.prompt, j.options FROM claimed c JOIN jobs j ON j.id = c.job_id;
+SELECT c.*, j.kind, j.name, j.prompt, j.options, j.sealed AS job_sealed, s.settings, s.sealed AS client_sealed,
+       EXISTS (SELECT FROM budgets) AS is_budgeted
+FROM claimed c JOIN jobs j ON j.id = c.job_id LEFT JOIN client_settings s ON s.client_id = c.client_id;
 
 -- name: grant_lease!
 INSERT INTO leases (id, kind, token, holder, expires_at)
@@ -34,12 +37,23 @@ SELECT patch, read_versions, message FROM checkpoints WHERE run_id = :run_id;
 -- name: transcript
 SELECT number, role, body FROM messages WHERE run_id = :run_id ORDER BY number;
 
+-- name: outputs
+SELECT name, body FROM outputs WHERE run_id = :run_id;
+
+-- name: head$
+SELECT head FROM runs WHERE id = :run_id;
+
 -- name: resume!
--- Begin with what another run left: its transcript and tree. The numbers of its messages stay.
+-- Begin with what another run left: its transcript, tree and outputs. The numbers of its messages stay.
 WITH tree AS (
     INSERT INTO checkpoints (run_id, attempt, message, patch, read_versions)
     SELECT :run_id, 1, c.message, c.patch, c.read_versions FROM checkpoints c WHERE c.run_id = :resumes
     ON CONFLICT (run_id) DO NOTHING
+), head AS (
+    UPDATE runs r SET head = o.head FROM runs o WHERE r.id = :run_id AND o.id = :resumes
+), kept AS (
+    INSERT INTO outputs (run_id, name, body) SELECT :run_id, o.name, o.body FROM outputs o WHERE o.run_id = :resumes
+    ON CONFLICT (run_id, name) DO NOTHING
 )
 INSERT INTO messages (run_id, number, attempt, role, body)
 SELECT :run_id, m.number, 0, m.role, m.body FROM messages m WHERE m.run_id = :resumes
@@ -62,28 +76,6 @@ SELECT EXISTS (SELECT FROM runs WHERE id = :run_id AND attempt = :attempt AND le
 
 -- name: record_base!
 UPDATE runs SET base_sha = :base_sha, base_branch = :base_branch WHERE id = :run_id AND base_sha IS NULL;
-
--- name: append_messages!
-INSERT INTO messages (run_id, number, attempt, role, body)
-SELECT :run_id, m.number, :attempt, m.role, m.body
-FROM unnest(:numbers::int[], :roles::text[], :bodies::bytea[]) AS m (number, role, body);
-
--- name: save_tree!
--- A patch of null: no tool wrote, so the one before still stands.
-INSERT INTO checkpoints (run_id, attempt, message, patch, read_versions)
-VALUES (:run_id, :attempt, :message, coalesce(:patch::bytea, ''), :read_versions)
-ON CONFLICT (run_id) DO UPDATE SET attempt = excluded.attempt, message = excluded.message,
-    patch = coalesce(:patch::bytea, checkpoints.patch), read_versions = excluded.read_versions, updated_at = now();
-
--- name: mark_read!
-UPDATE inbox SET read_at = now() WHERE run_id = :run_id AND number <= :through AND read_at IS NULL;
-
--- name: add_usage!
-UPDATE runs SET turns = turns + :turns, input_tokens = input_tokens + :input_tokens,
-    output_tokens = output_tokens + :output_tokens,
-    cache_read_input_tokens = cache_read_input_tokens + :cache_read_input_tokens,
-    cache_creation_input_tokens = cache_creation_input_tokens + :cache_creation_input_tokens
-WHERE id = :run_id;
 
 -- name: requeue!
 UPDATE runs SET state = 'queued', lease_token = NULL, agent = NULL, error = :error,
@@ -129,10 +121,6 @@ SELECT :id, r.id, r.job_id, r.client_id, r.repository, r.branch, r.base_sha, r.b
     :author_name, :author_email, :commit_time, :commit_message, :patch, :files, :insertions, :deletions, :state,
     :dispatch, CASE WHEN :dispatch > 0 THEN now() END
 FROM runs r WHERE r.id = :run_id;
-
--- name: is_stored$
--- Whether this attempt has stored this message already: an earlier try whose commit was unknown did it.
-SELECT EXISTS (SELECT FROM messages WHERE run_id = :run_id AND number = :number AND attempt = :attempt);
 
 -- name: renew
 -- Prolong the leases with these tokens; says which runs are still held and which of them are to stop.

@@ -12,7 +12,7 @@ import pytest
 
 from services.agent.vcs_client import VcsClient, VcsFailedError, Worktree
 from services.contracts.words import EventKind, ExitReason, RunState
-from services.jobs.models import Checkpoint, ClaimedRun, Hold
+from services.jobs.models import Checkpoint, ClaimedRun, Hold, Standing
 from services.jobs.running import Running
 from tests.integration.agent.agents import StartAgent
 from tests.integration.agent.fleet import VCS_TOKEN, Fleet
@@ -41,7 +41,7 @@ class FailingVcs(VcsClient):
 class BrokenRunning(Running):
     """Has a bug in its checkpoints, whose error looks like the deadline's."""
 
-    async def checkpoint(self, hold: Hold, checkpoint: Checkpoint) -> None:
+    async def checkpoint(self, hold: Hold, checkpoint: Checkpoint) -> Standing:
         raise TimeoutError("not the attempt's own")
 
 

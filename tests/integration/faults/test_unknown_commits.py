@@ -19,7 +19,7 @@ from tests.integration.faults.proxy import Link
 from tests.integration.jobs.domain import COMMIT, Domain, job_request
 
 REPOSITORY = "https://forge.example/a/{}.git"
-LOG = Draft(EventKind.LOG, {"message": "once"})
+LOG = Draft(EventKind.LOG, {"message": "told once"})
 
 
 @dataclass(frozen=True)
@@ -101,8 +101,9 @@ CASES = {
     "admit": Case(queued, lambda domain, _: domain.admit()),
     "claim": Case(lambda domain, name: domain.dispatch_one(name), lambda domain, order: domain.claim(order)),
     "prepared": Case(claimed, prepared),
-    "checkpoint": Case(started, checkpoint),
-    "tell": Case(started, lambda domain, run: domain.running.tell(run.hold, [LOG])),
+    # In a statement each, which commits by itself; they hold these words.
+    "checkpoint": Case(started, checkpoint, commit=b"told once"),
+    "tell": Case(started, lambda domain, run: domain.running.tell(run.hold, [LOG]), commit=b"told once"),
     "complete": Case(started, complete),
     "deliver": Case(started, deliver),
     "fail": Case(started, fail),
@@ -147,7 +148,18 @@ async def picture(domain: Domain) -> dict[str, list[str]]:
 
 
 async def forget(domain: Domain) -> None:
-    for table in ("events", "messages", "inbox", "changesets", "leases", "idempotency_keys", "runs", "jobs"):
+    for table in (
+        "events",
+        "messages",
+        "model_usage",
+        "spending",
+        "inbox",
+        "changesets",
+        "leases",
+        "idempotency_keys",
+        "runs",
+        "jobs",
+    ):
         await domain.execute(f"DELETE FROM {table}")
     await domain.execute("UPDATE event_cursor SET assigned = 0, published = 0")
 

@@ -14,6 +14,7 @@ from tests.integration.jobs.domain import Domain
 
 # Those that refer to others first.
 TABLES = (
+    *("model_usage", "spending", "reservations", "outputs", "budgets", "model_pace", "client_settings"),
     *("events", "messages", "inbox", "checkpoints", "changesets", "leases", "nodes", "limits", "fair_clocks"),
     *("idempotency_keys", "runs", "jobs", "clients"),
 )

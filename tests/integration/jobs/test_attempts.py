@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from services.contracts.words import EventKind, ExitReason, Outcome
-from services.jobs.models import Checkpoint, SavedTree, StoredMessage, Usage
+from services.jobs.models import Checkpoint, ModelUse, SavedTree, StoredMessage, Usage
 from services.jobs.unit import Draft
 from tests.integration.jobs.domain import COMMIT, Domain
 
@@ -15,7 +15,7 @@ EXACT = b'{"z": 1, "a":  2.0, "role":"user"}'
 STEP = Checkpoint(
     messages=[StoredMessage(1, "user", EXACT), StoredMessage(2, "assistant", b"\xff\x00")],
     tree=SavedTree(b"the patch\0", {"a.txt": "hash"}),
-    usage=Usage(10, 20, 30, 40),
+    usage=ModelUse(Usage(10, 20, 30, 40), "a-model"),
     events=[Draft(EventKind.LOG, {"level": "info", "message": "one turn"})],
 )
 

@@ -9,7 +9,7 @@ import pytest
 
 from services.contracts.words import EventKind, ExitReason, Outcome
 from services.jobs.errors import LeaseLostError
-from services.jobs.models import Checkpoint, Hold, SavedTree, StoredMessage, Usage
+from services.jobs.models import Checkpoint, Hold, ModelUse, SavedTree, StoredMessage, Usage
 from services.jobs.running import Running
 from services.jobs.unit import Draft
 from tests.integration.jobs.domain import COMMIT, Domain
@@ -17,7 +17,9 @@ from tests.integration.jobs.domain import COMMIT, Domain
 pytestmark = pytest.mark.usefixtures("postgres_is_up_long")
 
 STEP = Checkpoint(
-    messages=[StoredMessage(1, "user", b"{}")], tree=SavedTree(b"patch", {"a": "1"}), usage=Usage(input_tokens=9)
+    messages=[StoredMessage(1, "user", b"{}")],
+    tree=SavedTree(b"patch", {"a": "1"}),
+    usage=ModelUse(Usage(input_tokens=9), "a-model"),
 )
 WRITES: dict[str, Callable[[Running, Hold], Awaitable[object]]] = {
     "prepared": lambda running, hold: running.prepared(hold, base_sha="f" * 40, base_branch="x", events=[]),

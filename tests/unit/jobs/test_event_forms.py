@@ -44,6 +44,16 @@ PAYLOADS: dict[EventKind, dict[str, Any]] = {draft.kind: draft.data for draft in
     EventKind.RUN_FINISHED: {"state": "failed", "exitReason": "lost", "error": "why"},
     EventKind.TURN_RESET: {"turn": 3, "reason": "stream broke"},
     EventKind.DELTA: {"turn": 3, "type": "text", "text": "hel", "block": 1},
+    EventKind.USAGE: {
+        "turn": 3,
+        "model": "a-model",
+        "tokens": {"inputTokens": 1, "outputTokens": 2, "cacheReadInputTokens": 3, "cacheCreationInputTokens": 4},
+        "costUsd": 0.25,
+        "runCostUsd": 1.5,
+        "isUnpriced": True,
+    },
+    EventKind.TESTS_STARTED: {"command": "make test", "fixAttempt": 1},
+    EventKind.TESTS_ENDED: {"passed": True, "exitCode": 2, "timedOut": True, "durationMs": 9, "output": "1 failed"},
     EventKind.CHANGESET_STORED: {
         "changesetId": CHANGESET,
         "commitSha": "b" * 40,
