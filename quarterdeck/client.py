@@ -7,7 +7,7 @@ import json
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from functools import partial
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
@@ -25,6 +25,7 @@ from services.contracts.rest import (
     MAX_PAGE,
     Changeset,
     ChangesetPage,
+    ClientSettings,
     Health,
     Job,
     JobOptions,
@@ -34,10 +35,12 @@ from services.contracts.rest import (
     Logs,
     Message,
     RepositoryRequest,
+    RetryOptions,
     Run,
     RunPage,
     Transcript,
 )
+from services.contracts.spending import Budgets, UsageReport
 from services.contracts.words import ChangesetState, EventKind, JobKind, JobState
 
 PATIENCE = timedelta(seconds=30)
@@ -98,11 +101,13 @@ class Client:
         priority: int = 0,
         not_before: datetime | None = None,
         options: JobOptions | Mapping[str, Any] | None = None,
+        anthropic_api_key: str | None = None,
         idempotency_key: str | None = None,
     ) -> Job:
         """Ask for a job on these repositories: Git URLs, or absolute paths where the server allows them.
 
         ``options``: as ``JobOptions`` or by their JSON names. ``not_before``: with a time zone.
+        ``anthropic_api_key``: for this job alone; the gateway keeps it encrypted, and nobody is shown it.
         ``idempotency_key``: the same key twice makes one job; default: a fresh one, so that retries are safe.
         """
         body: dict[str, Any] = {
@@ -117,11 +122,16 @@ class Client:
             body["notBefore"] = not_before.isoformat()
         if options is not None:
             body["options"] = _model_json(options) if isinstance(options, JobOptions) else dict(options)
+        if anthropic_api_key is not None:
+            body["credentials"] = {"anthropicApiKey": anthropic_api_key}
         return await self._submit(body, idempotency_key)
 
     async def submit_request(self, request: JobRequest, *, idempotency_key: str | None = None) -> Job:
         """The same for a request that is a model already."""
-        return await self._submit(_model_json(request), idempotency_key)
+        body = _model_json(request)
+        if request.credentials is not None and (secret := request.credentials.anthropic_api_key) is not None:
+            body["credentials"] = {"anthropicApiKey": secret.get_secret_value()}  # a model shows stars in its place
+        return await self._submit(body, idempotency_key)
 
     async def _submit(self, body: Mapping[str, Any], idempotency_key: str | None) -> Job:
         # Escaped to ASCII: a lone surrogate is for the gateway to refuse, by the field's name.
@@ -159,13 +169,22 @@ class Client:
         return _parsed(Job, await self._transport.post_once(f"/v1/jobs/{_segment(job_id)}/cancel"))
 
     async def retry_job(
-        self, job_id: Id, *, only_failed: bool = False, resume: bool = False, idempotency_key: str | None = None
+        self,
+        job_id: Id,
+        *,
+        only_failed: bool = False,
+        resume: bool = False,
+        options: RetryOptions | Mapping[str, Any] | None = None,
+        idempotency_key: str | None = None,
     ) -> Job:
         """Do an ended job again; the answer is the new job. Raises ConflictError where the old one has not ended.
 
         ``only_failed``: only the runs that did not complete. ``resume``: from the old runs' checkpoints.
+        ``options``: what takes the place of the old ones, by their JSON names or as ``RetryOptions``.
         """
-        body = {"only": "failed" if only_failed else "all", "resume": resume}
+        body: dict[str, Any] = {"only": "failed" if only_failed else "all", "resume": resume}
+        if options is not None:
+            body["options"] = _model_json(options) if isinstance(options, RetryOptions) else dict(options)
         path, key = f"/v1/jobs/{_segment(job_id)}/retry", idempotency_key or str(uuid.uuid4())
         return _parsed(Job, await self._transport.post(path, json.dumps(body).encode(), key))
 
@@ -193,6 +212,47 @@ class Client:
         """Replace all limits. Raises UnauthorizedError where the key is no operator's."""
         body = limits.model_dump_json(by_alias=True).encode()
         return _parsed(Limits, await self._transport.send_once("PUT", "/v1/limits", body))
+
+    async def settings(self) -> ClientSettings:
+        """What one's own runs take where their job says nothing; each secret as `(set)`."""
+        return _parsed(ClientSettings, await self._transport.get("/v1/settings"))
+
+    async def set_settings(self, settings: ClientSettings) -> ClientSettings:
+        """Replace all but the key; a secret that says `(set)` stays as it is stored."""
+        body = settings.model_dump_json(by_alias=True).encode()
+        return _parsed(ClientSettings, await self._transport.send_once("PUT", "/v1/settings", body))
+
+    async def remove_settings(self) -> ClientSettings:
+        """Take all settings away, with the key and every other secret."""
+        return _parsed(ClientSettings, await self._transport.send_once("DELETE", "/v1/settings", b""))
+
+    async def set_anthropic_key(self, key: str | None) -> ClientSettings:
+        """Store the key that one's own runs use the model service with; None: take it away."""
+        path = "/v1/settings/anthropic-key"
+        if key is None:
+            return _parsed(ClientSettings, await self._transport.send_once("DELETE", path, b""))
+        body = json.dumps({"anthropicApiKey": key}).encode()
+        return _parsed(ClientSettings, await self._transport.send_once("PUT", path, body))
+
+    async def budgets(self) -> Budgets:
+        """What may be used over more than one job: all budgets for an operator, else the common ones and one's own."""
+        return _parsed(Budgets, await self._transport.get("/v1/budgets"))
+
+    async def set_budgets(self, budgets: Budgets) -> Budgets:
+        """Replace all budgets. Raises UnauthorizedError where the key is no operator's."""
+        body = budgets.model_dump_json(by_alias=True).encode()
+        return _parsed(Budgets, await self._transport.send_once("PUT", "/v1/budgets", body))
+
+    async def usage(
+        self, *, first_day: date | None = None, last_day: date | None = None, client: str | None = None
+    ) -> UsageReport:
+        """What was used from one UTC day to another, both included, and what the budgets leave for today.
+
+        Default: the 30 days up to ``last_day``, and that is today. ``client``: another client's, for operators; raises
+        UnauthorizedError for anybody else.
+        """
+        filters = _filters(**{"from": first_day, "to": last_day, "client": client})
+        return _parsed(UsageReport, await self._transport.get("/v1/usage", filters))
 
     def runs(self, job_id: Id, *, limit: int | None = None) -> AsyncIterator[Run]:
         """The job's runs in the order of its repositories."""
@@ -339,9 +399,9 @@ def _repository_json(repository: str | RepositoryRequest) -> dict[str, Any]:
     return {"url": repository} if isinstance(repository, str) else _model_json(repository)
 
 
-def _filters(**values: str | UUID | datetime | None) -> dict[str, str]:
+def _filters(**values: str | UUID | date | None) -> dict[str, str]:
     return {
-        name: value.isoformat() if isinstance(value, datetime) else str(value)
+        name: value.isoformat() if isinstance(value, date) else str(value)
         for name, value in values.items()
         if value is not None
     }

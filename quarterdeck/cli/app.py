@@ -7,7 +7,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from quarterdeck.cli import control, jobs, limits, runs, stack, submitting, watching
+from quarterdeck.cli import budgets, control, jobs, limits, runs, settings, stack, submitting, watching
 from quarterdeck.cli.console import print_error
 from quarterdeck.errors import QuarterdeckError, UnavailableError
 from quarterdeck.stack.errors import StackError
@@ -45,6 +45,9 @@ app.command()(control.retry)
 app.command()(control.say)
 app.command()(control.complete)
 app.add_typer(limits.app, name="limits")
+app.add_typer(budgets.app, name="budgets")
+app.command()(budgets.usage)
+app.add_typer(settings.app, name="settings")
 app.command()(runs.diff)
 app.command()(runs.transcript)
 app.command()(runs.logs)

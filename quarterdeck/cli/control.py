@@ -9,7 +9,17 @@ import typer
 
 from quarterdeck.cli.console import print_json, print_note, print_text
 from quarterdeck.cli.ids import job_id, run_id
-from quarterdeck.cli.options import AsJson, DataDir, JobArgument, connected
+from quarterdeck.cli.options import (
+    AsJson,
+    BudgetUsd,
+    DataDir,
+    JobArgument,
+    MaxTurns,
+    Model,
+    budget,
+    connected,
+    given,
+)
 from quarterdeck.cli.watching import watch_to_end
 from services.contracts.rest import Job, Message
 
@@ -21,15 +31,20 @@ def retry(
     *,
     only_failed: Annotated[bool, typer.Option("--only-failed", help="Only the runs that did not complete.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the old runs' checkpoints.")] = False,
+    model: Model = None,
+    max_turns: MaxTurns = None,
+    budget_usd: BudgetUsd = None,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Stay and show how it goes.")] = False,
     as_json: AsJson = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Do an ended job again, as a new job."""
+    """Do an ended job again, as a new job; what is not named of its options stays as it was."""
+    options = given(model=model, max_turns=max_turns, run_budget=budget(budget_usd))
 
     async def ask() -> Job:
         async with connected(data_dir) as client:
-            return await client.retry_job(await job_id(client, job), only_failed=only_failed, resume=resume)
+            old = await job_id(client, job)
+            return await client.retry_job(old, only_failed=only_failed, resume=resume, options=options or None)
 
     new = asyncio.run(ask())
     if watch:

@@ -4,12 +4,30 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from quarterdeck.cli.console import print_json, print_note, print_text
-from quarterdeck.cli.options import AsJson, DataDir, connected
+from quarterdeck.cli.options import (
+    AllowCommand,
+    AsJson,
+    BaseUrl,
+    BudgetUsd,
+    DataDir,
+    EffortOption,
+    MaxTokens,
+    MaxTurns,
+    Mode,
+    Model,
+    Network,
+    SystemPrompt,
+    Temperature,
+    budget,
+    connected,
+    given,
+    read_text,
+)
 from quarterdeck.cli.prompts import read_prompt, repository_url
 from quarterdeck.cli.watching import watch_to_end
 from services.contracts.rest import Job, RepositoryRequest
@@ -30,7 +48,21 @@ def submit(
     kind: Annotated[JobKind, typer.Option(help="`code` ends in a change, `task` is a conversation.")] = JobKind.CODE,
     no_publish: Annotated[bool, typer.Option("--no-publish", help="Store the change only; push nothing.")] = False,
     max_parallel: Annotated[int | None, typer.Option(help="Most runs of the job at once.")] = None,
-    model: Annotated[str | None, typer.Option(help="The model to use.")] = None,
+    model: Model = None,
+    max_tokens: MaxTokens = None,
+    temperature: Temperature = None,
+    effort: EffortOption = None,
+    max_turns: MaxTurns = None,
+    budget_usd: BudgetUsd = None,
+    job_budget_usd: Annotated[float | None, typer.Option(help="Most US dollars of all runs together.")] = None,
+    base_url: BaseUrl = None,
+    system_prompt_file: SystemPrompt = None,
+    permission_mode: Mode = None,
+    allow_command: AllowCommand = None,
+    network: Network = None,
+    test_command: Annotated[
+        str | None, typer.Option(help="Run before a change is delivered; `auto`: detected from the repository.")
+    ] = None,
     priority: Annotated[int, typer.Option(help="-100 to 100; higher goes first.")] = 0,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Stay and show how it goes.")] = False,
     as_json: AsJson = False,
@@ -44,8 +76,23 @@ def submit(
         raise typer.BadParameter("name at least one repository with -r: a `code` job needs one")
     text = read_prompt(prompt, prompt_file)
     repositories = [_repository(typed, base) for typed in repository or []]
-    options: dict[str, Any] = {"publish": Publish.NONE} if no_publish else {}
-    options |= {key: value for key, value in {"maxParallel": max_parallel, "model": model}.items() if value is not None}
+    options = given(
+        publish=Publish.NONE if no_publish else None,
+        max_parallel=max_parallel,
+        model=model,
+        max_tokens=max_tokens,
+        temperature=temperature,
+        effort=effort,
+        max_turns=max_turns,
+        run_budget=budget(budget_usd),
+        job_budget=budget(job_budget_usd),
+        base_url=base_url,
+        system_prompt=read_text(system_prompt_file),
+        permission_mode=permission_mode,
+        allowed_commands=allow_command,
+        network=network,
+        test_command=test_command,
+    )
 
     async def send() -> Job:
         async with connected(data_dir) as client:

@@ -16,6 +16,24 @@ NETWORK = (
 )
 """For the processes that talk to the outside: the model's API and Git remotes."""
 
+AGENT = (
+    "CLAUDE_MAX_TOKENS",
+    "CLAUDE_TEMPERATURE",
+    "QUARTERDECK_EFFORT",
+    "QUARTERDECK_MAX_TURNS",
+    "QUARTERDECK_SYSTEM_PROMPT",
+    "QUARTERDECK_PERMISSION_MODE",
+    "QUARTERDECK_ALLOWED_COMMANDS",
+    "QUARTERDECK_NETWORK",
+    "QUARTERDECK_RUN_BUDGET_USD",
+    "QUARTERDECK_RUN_BUDGET_TOKENS",
+    "QUARTERDECK_ALLOW_UNPRICED",
+    "QUARTERDECK_ALLOW_PRIVATE_ADDRESSES",
+    "SANDBOX",
+    "SANDBOX_PATHS",
+)
+"""What agents are told of how to work, where somebody has set it."""
+
 
 def passed_on(*names: str, source: Mapping[str, str] = os.environ) -> dict[str, str]:
     """Those of the variables that are set."""

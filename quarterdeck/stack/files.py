@@ -3,7 +3,10 @@
 import os
 import secrets
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+
+SECRET_BYTES = 32
 
 
 def write_private(path: Path, text: str, *, mode: int = 0o600) -> None:
@@ -28,11 +31,11 @@ def private_folder(path: Path) -> Path:
     return path
 
 
-def kept_secret(path: Path, *, prefix: str = "") -> str:
-    """The secret kept in ``path``; made, 256 bits in hexadecimal behind ``prefix``, the first time."""
+def kept_secret(path: Path, *, prefix: str = "", form: Callable[[bytes], str] = bytes.hex) -> str:
+    """The secret kept in ``path``; made, 256 bits in ``form`` behind ``prefix``, the first time."""
     if path.exists() and (kept := path.read_text().strip()):
         return kept
-    secret = prefix + secrets.token_hex(32)
+    secret = prefix + form(secrets.token_bytes(SECRET_BYTES))
     private_folder(path.parent)
     write_private(path, secret + "\n")
     return secret

@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from os import getpid
 from types import TracebackType
@@ -156,7 +157,7 @@ class LocalStack:
             )
 
         agents = [agent(number) for number in range(1, self._options.agents + 1)]
-        address, *_ = await together(self._start_gateway(specs), self._start_on(1, specs.scheduler), *agents)
+        address, *_ = await together(self._start_gateway(specs, model_url), self._start_on(1, specs.scheduler), *agents)
         return self._describe(specs, address=address, vcs_address=vcs_address, model_url=model_url)
 
     async def _migrate(self, specs: ServiceSpecs) -> None:
@@ -167,12 +168,9 @@ class LocalStack:
         """The offline model's URL, where it stands in."""
         return f"http://{await self._start_on(1, specs.offline_model)}" if self._options.offline else None
 
-    async def _start_gateway(self, specs: ServiceSpecs) -> str:
-        port = self._options.port
-        if port is None:
-            address = await self._start_on(1, specs.gateway)
-        else:
-            address = await self._start_one(specs.gateway, port)
+    async def _start_gateway(self, specs: ServiceSpecs, model_url: str | None) -> str:
+        port, gateway = self._options.port, partial(specs.gateway, model_url=model_url)
+        address = await (self._start_on(1, gateway) if port is None else self._start_one(gateway, port))
         return f"http://{reachable(self._options.host)}:{address.rpartition(':')[2]}"
 
     async def _start_on(self, count: int, make: Callable[..., ProcessSpec]) -> str:

@@ -46,7 +46,9 @@ class StackOptions:
         default_factory=lambda: _first_set("ANTHROPIC_API_KEY", "CLAUDE_API_KEY"), repr=False
     )
     anthropic_base_url: str | None = field(default_factory=lambda: _first_set("ANTHROPIC_BASE_URL"))
+    model_base_urls: str | None = field(default_factory=lambda: _first_set("MODEL_BASE_URLS"))
     claude_model: str | None = field(default_factory=lambda: _first_set("CLAUDE_MODEL"))
+    secret_key: str | None = field(default_factory=lambda: _first_set("QUARTERDECK_SECRET_KEY"), repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "data_dir", self.data_dir.expanduser().absolute())
@@ -78,7 +80,9 @@ class StackOptions:
             "ANTHROPIC_API_KEY": self.anthropic_api_key,
             "CLAUDE_API_KEY": None,
             "ANTHROPIC_BASE_URL": self.anthropic_base_url,
+            "MODEL_BASE_URLS": self.model_base_urls,
             "CLAUDE_MODEL": self.claude_model,
+            "QUARTERDECK_SECRET_KEY": self.secret_key,
         }
 
 

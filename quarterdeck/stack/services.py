@@ -3,12 +3,13 @@
 The seconds that each may take to stop add up to less than the 10 that the whole stack may take.
 """
 
+import base64
 import os
 import sys
 from dataclasses import dataclass
 from signal import Signals
 
-from quarterdeck.stack.environment import NETWORK, base_environment, passed_on
+from quarterdeck.stack.environment import AGENT, NETWORK, base_environment, passed_on
 from quarterdeck.stack.files import kept_secret
 from quarterdeck.stack.options import DataFolder, StackOptions
 from quarterdeck.stack.probes import http_health
@@ -76,10 +77,11 @@ class ServiceSpecs:
             "QUARTERDECK_VCS_ADDRESS": vcs_address,
             "QUARTERDECK_VCS_TOKEN": self._vcs_token,
         }
-        return self._service("agent", health_port, own | self._model(model_url) | passed_on(*NETWORK), number=number)
+        model = self._model(model_url) | self._secrets(model_url)
+        return self._service("agent", health_port, own | model | passed_on(*NETWORK, *AGENT), number=number)
 
-    def gateway(self, port: int) -> ProcessSpec:
-        """It serves its health at its own address."""
+    def gateway(self, port: int, *, model_url: str | None = None) -> ProcessSpec:
+        """It serves its health at its own address. ``model_url``: as for an agent."""
         own = {
             "QUARTERDECK_HOST": self.options.host,
             "QUARTERDECK_PORT": str(port),
@@ -87,20 +89,35 @@ class ServiceSpecs:
         }
         if self.options.grpc_port is not None:
             own["QUARTERDECK_GRPC_LISTEN"] = f"{self.options.host}:{self.options.grpc_port}"
+        own |= self._secrets(model_url)
         return self._connected("gateway", own, health=f"{reachable(self.options.host)}:{port}")
 
     @property
     def _vcs_token(self) -> str:
         return kept_secret(self._folder.secret("vcs_token"))
 
+    @property
+    def _secret_keys(self) -> str:
+        """What seals secrets; the kept key goes on opening what it sealed where another was told since."""
+        told, kept = self.options.secret_key, self._folder.secret("secret_key")
+        if told is not None and not kept.exists():
+            return told
+        made = kept_secret(kept, form=lambda secret: base64.urlsafe_b64encode(secret).decode())
+        return made if told is None else f"{told},{made}"
+
     def _model(self, model_url: str | None) -> dict[str, str]:
-        offline = {"ANTHROPIC_API_KEY": OFFLINE_KEY, "ANTHROPIC_BASE_URL": model_url}
-        real = {
-            "ANTHROPIC_API_KEY": self.options.anthropic_api_key,
-            "ANTHROPIC_BASE_URL": self.options.anthropic_base_url,
-        }
-        chosen = (offline if model_url else real) | {"CLAUDE_MODEL": self.options.claude_model}
-        return {name: value for name, value in chosen.items() if value}
+        key = OFFLINE_KEY if model_url else self.options.anthropic_api_key
+        return _given({"ANTHROPIC_API_KEY": key, "CLAUDE_MODEL": self.options.claude_model})
+
+    def _secrets(self, model_url: str | None) -> dict[str, str]:
+        """What both who takes secrets and who uses them must know alike."""
+        return _given(
+            {
+                "ANTHROPIC_BASE_URL": model_url or self.options.anthropic_base_url,
+                "MODEL_BASE_URLS": self.options.model_base_urls,
+                "QUARTERDECK_SECRET_KEY": self._secret_keys,
+            }
+        )
 
     def _service(
         self, service: str, health_port: int, own: dict[str, str], *, number: int | None = None
@@ -146,6 +163,10 @@ class ServiceSpecs:
             health_address=health_address,
             misconfigured_exit=EXIT_MISCONFIGURED,
         )
+
+
+def _given(variables: dict[str, str | None]) -> dict[str, str]:
+    return {name: value for name, value in variables.items() if value}
 
 
 def reachable(host: str) -> str:

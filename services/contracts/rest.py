@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 from uuid import UUID
 
 from pydantic import (
@@ -36,6 +37,9 @@ from services.contracts.words import (
 MAX_PROMPT_CHARACTERS = 100_000
 MAX_REPOSITORIES = 1_000
 MAX_PAGE = 200
+MAX_KEY_CHARACTERS = 4_000
+SET = "(set)"
+"""Stands for a secret that is stored, wherever it would be shown."""
 FIRST_YEAR, LAST_YEAR = 1970, 9998
 """Of any time that a client gives: at the edges of the calendar, another time zone's cannot be told."""
 
@@ -100,6 +104,10 @@ class Budget(Both):
     )
 
 
+MaxTurns = Annotated[int, Field(ge=1, le=1_000)]
+DeadlineSeconds = Annotated[int, Field(ge=1, le=86_400)]
+
+
 class AgentDefaults(Both):
     """How runs are worked on. What is null is taken from the next wider level: job, client, server."""
 
@@ -111,9 +119,7 @@ class AgentDefaults(Both):
     effort: Annotated[Effort, Field(strict=False)] | None = Field(
         None, description="how much the model is to think; left out where the model does not take it"
     )
-    max_turns: Annotated[int, Field(ge=1, le=1_000)] | None = Field(
-        None, description="most model requests a run; 100 where nobody says otherwise"
-    )
+    max_turns: MaxTurns | None = Field(None, description="most model requests a run; 100 where nobody says otherwise")
     system_prompt: Annotated[Text, Field(min_length=1, max_length=50_000)] | None = Field(
         None, description="instructions added to the agent's own"
     )
@@ -145,7 +151,7 @@ class JobOptions(AgentDefaults):
         None, description="most runs of this job at once; default: no limit of its own"
     )
     max_attempts: Annotated[int, Field(ge=1, le=10)] = Field(3, description="most attempts a run")
-    deadline_seconds: Annotated[int, Field(ge=1, le=86_400)] = Field(
+    deadline_seconds: DeadlineSeconds = Field(
         1_800,
         description="wall time that agents may work on a run, over all its attempts, in seconds; time in the queue or "
         "waiting for the user does not count",
@@ -173,13 +179,43 @@ class JobOptions(AgentDefaults):
     )
 
 
-ApiKey = Annotated[SecretStr, Field(min_length=1, max_length=500)]
+def _refuse_odd_key(key: SecretStr) -> SecretStr:
+    if not all("!" <= character <= "~" for character in key.get_secret_value()):
+        raise ValueError("must be visible ASCII characters, without spaces or line ends")
+    return key
+
+
+ApiKey = Annotated[
+    SecretStr, Field(min_length=1, max_length=MAX_KEY_CHARACTERS, strict=False), AfterValidator(_refuse_odd_key)
+]
 
 
 class Credentials(Request):
-    """Secrets of a client or a job."""
+    """Secrets of a job: never shown, and kept encrypted."""
 
-    anthropic_api_key: Annotated[ApiKey, Field(strict=False)] | None = None
+    anthropic_api_key: ApiKey | None = None
+
+
+class KeyRequest(Request):
+    anthropic_api_key: ApiKey
+
+
+def _refuse_odd_address(address: str) -> str:
+    try:
+        parts = urlsplit(address)
+        is_whole = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_whole = False
+    if not is_whole or "@" in parts.netloc or parts.fragment or any(not "!" <= each <= "~" for each in address):
+        raise ValueError("must be an http or https address without user, password and fragment")
+    return address
+
+
+SecretName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,99}$")]
+HeaderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}$")]
+SecretText = Annotated[Text, Field(max_length=8_000)]
+SecretHeader = Annotated[str, Field(max_length=8_000, pattern=r"^[!-~]([ -~]*[!-~])?$")]
+_SECRET_VALUES = f"secret values: kept encrypted and shown as `{SET}`, which, sent back, keeps what is stored"
 
 
 class StdioServer(Both):
@@ -187,7 +223,9 @@ class StdioServer(Both):
 
     type: Literal["stdio"]
     command: Annotated[list[CommandPattern], Field(min_length=1, max_length=100)]
-    env: Annotated[dict[Name, Text], Field(max_length=100)] = Field(default_factory=dict, description="secret values")
+    env: Annotated[dict[SecretName, SecretText], Field(max_length=100)] = Field(
+        default_factory=dict, description=_SECRET_VALUES
+    )
     network: bool = False
 
 
@@ -195,9 +233,9 @@ class HttpServer(Both):
     """An MCP server that speaks streamable HTTP."""
 
     type: Literal["http"]
-    url: Annotated[Text, Field(min_length=1, max_length=2_000)]
-    headers: Annotated[dict[Name, Text], Field(max_length=100)] = Field(
-        default_factory=dict, description="secret values"
+    url: Annotated[Text, Field(min_length=1, max_length=2_000), AfterValidator(_refuse_odd_address)]
+    headers: Annotated[dict[HeaderName, SecretHeader], Field(max_length=100)] = Field(
+        default_factory=dict, description=_SECRET_VALUES
     )
 
 
@@ -209,6 +247,9 @@ class ClientSettings(AgentDefaults):
     """What a client's runs take where their job says nothing."""
 
     mcp_servers: Annotated[dict[ServerName, McpServer], Field(max_length=20)] = Field(default_factory=dict)
+    anthropic_api_key: Literal["(set)"] | None = Field(
+        None, description=f"`{SET}` where a key is stored; to be read only: what a request says here changes nothing"
+    )
 
 
 class JobRequest(Request):
@@ -236,6 +277,16 @@ class JobRequest(Request):
         return self
 
 
+class RetryOptions(Request):
+    """What the new job takes in place of the old one's options; what is null stays as it was."""
+
+    model: Name | None = None
+    max_turns: MaxTurns | None = None
+    run_budget: Budget | None = None
+    job_budget: Budget | None = None
+    deadline_seconds: DeadlineSeconds | None = None
+
+
 class RetryRequest(Request):
     only: Literal["all", "failed"] = Field(
         "all", description="`failed`: only the runs that did not complete; `all`: every run of the job"
@@ -243,6 +294,7 @@ class RetryRequest(Request):
     resume: bool = Field(
         default=False, description="begin from the checkpoints of the old runs; default: from the beginning"
     )
+    options: RetryOptions = Field(default_factory=lambda: RetryOptions.model_validate({}))
 
 
 class MessageRequest(Request):
@@ -305,6 +357,8 @@ class RunUsage(Model):
     output_tokens: int
     cache_read_input_tokens: int
     cache_creation_input_tokens: int
+    cost_usd: float = Field(description="by list prices; without the unpriced turns")
+    unpriced_turns: int = Field(description="turns with a model that has no known price")
 
 
 class FileStat(Model):
@@ -332,6 +386,8 @@ class Changeset(Model):
     deletions: int
     url: str | None = Field(description="where it can be reviewed")
     error: str | None
+    is_draft: bool = Field(description="published as a draft, or to be")
+    verified: bool | None = Field(description="whether its tests passed; null: none were run")
     created_at: datetime
     published_at: datetime | None
 

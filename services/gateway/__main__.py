@@ -53,7 +53,13 @@ async def _connected(settings: GatewaySettings) -> AsyncIterator[Gateway]:
     key = settings.api_key
     try:
         await bus.start(wait=CONNECT_WAIT)
-        yield assemble(database, bus, api_key=key.get_secret_value() if key else None)
+        yield assemble(
+            database,
+            bus,
+            api_key=key.get_secret_value() if key else None,
+            sealer=settings.sealer,
+            base_urls=settings.base_urls,
+        )
     finally:
         await bus.close()
         await database.close()

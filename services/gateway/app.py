@@ -17,25 +17,37 @@ from services.gateway.routes.service import DOCUMENT
 from services.gateway.tracing import add_headers, traced
 from services.gateway.web.changeset import PATH, changeset_page
 from services.jobs.cancelling import Cancelling
+from services.jobs.client_settings import ClientSetting
 from services.jobs.eventlog import EventLog
 from services.jobs.limits import LimitSetting
 from services.jobs.messaging import Messaging
 from services.jobs.reading import Reading
 from services.jobs.retrying import Retrying
+from services.jobs.spending import BudgetSetting, UsageReading
 from services.jobs.submission import Submissions
 from services.jobs.unit import Rung, Units
+from services.runtime.base_urls import BaseUrls
 from services.runtime.jetstream import Bus
 from services.runtime.postgres import Database
+from services.runtime.sealing import Sealer
 
 
-def assemble(database: Database, bus: Bus, *, api_key: str | None) -> Gateway:
-    """``api_key``: the client `default`'s, to be stored at the start."""
+def assemble(
+    database: Database,
+    bus: Bus,
+    *,
+    api_key: str | None,
+    sealer: Sealer | None = None,
+    base_urls: BaseUrls | None = None,
+) -> Gateway:
+    """``api_key``: the client `default`'s, to be stored at the start. The others: as ``Submissions`` takes them."""
+    sealer, base_urls = sealer or Sealer(None), base_urls or BaseUrls()
 
     async def ring(rung: Rung) -> None:
         await bus.ring(subjects.EVENTS_DOORBELL, rung.encode())
 
     units = Units(database, ring=ring)
-    submissions = Submissions(units)
+    submissions = Submissions(units, sealer, base_urls)
     return Gateway(
         database=database,
         bus=bus,
@@ -45,6 +57,9 @@ def assemble(database: Database, bus: Bus, *, api_key: str | None) -> Gateway:
         retrying=Retrying(units, submissions),
         messaging=Messaging(units),
         limits=LimitSetting(units),
+        budgets=BudgetSetting(database),
+        usage=UsageReading(database),
+        client_settings=ClientSetting(units, sealer, base_urls),
         log=EventLog(database),
         authenticator=Authenticator(submissions, api_key),
         commands=Commands(bus),

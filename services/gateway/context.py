@@ -10,11 +10,13 @@ from services.gateway.auth import Authenticator
 from services.gateway.commands import Commands
 from services.gateway.events.hub import Hub
 from services.jobs.cancelling import Cancelling
+from services.jobs.client_settings import ClientSetting
 from services.jobs.eventlog import EventLog
 from services.jobs.limits import LimitSetting
 from services.jobs.messaging import Messaging
 from services.jobs.reading import Reading
 from services.jobs.retrying import Retrying
+from services.jobs.spending import BudgetSetting, UsageReading
 from services.jobs.submission import Submissions
 from services.runtime.jetstream import Bus
 from services.runtime.postgres import Database
@@ -30,6 +32,9 @@ class Gateway:
     retrying: Retrying
     messaging: Messaging
     limits: LimitSetting
+    budgets: BudgetSetting
+    usage: UsageReading
+    client_settings: ClientSetting
     log: EventLog
     authenticator: Authenticator
     commands: Commands

@@ -18,6 +18,8 @@ from services.jobs.errors import (
     NotFoundError,
     NotRetryableError,
     NotWaitingError,
+    RefusedFieldError,
+    SecretsError,
     TooManyQueuedError,
     UnknownClientError,
 )
@@ -34,6 +36,7 @@ _STATUS: Mapping[type[JobsError], int] = {
     NotRetryableError: 409,
     NotWaitingError: 409,
     NotAllowedError: 403,
+    SecretsError: 409,
     UnknownClientError: 400,
     TooManyQueuedError: 429,
     BadCursorError: 400,
@@ -86,6 +89,8 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
 
 
 def _of_domain(error: JobsError) -> ProblemError:
+    if isinstance(error, RefusedFieldError):
+        return FieldProblemError(error.field, error.message)
     status = _STATUS.get(type(error))
     if status is None:
         raise error

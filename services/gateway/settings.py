@@ -7,7 +7,8 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, SecretStr
 
 from services.gateway.credentials import is_plausible_key
-from services.runtime.settings import Address, ServiceSettings
+from services.runtime.model_service import ModelServiceSettings
+from services.runtime.settings import Address
 
 
 def _refuse_odd_key(key: SecretStr) -> SecretStr:
@@ -16,7 +17,7 @@ def _refuse_odd_key(key: SecretStr) -> SecretStr:
     return key
 
 
-class GatewaySettings(ServiceSettings):
+class GatewaySettings(ModelServiceSettings):
     host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65_535)] = 8080
     """0: any free one, which the log names."""

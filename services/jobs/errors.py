@@ -43,6 +43,19 @@ class UnknownClientError(JobsError):
         super().__init__(f"there is no client named {', '.join(names)}")
 
 
+class SecretsError(JobsError):
+    """A secret cannot be stored or kept; the words say what to do about it."""
+
+
+class RefusedFieldError(JobsError):
+    """What a field asks for is not allowed here; ``field`` is its path in the request."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(f"{field}: {message}")
+        self.field = field
+        self.message = message
+
+
 class NotRetryableError(JobsError):
     """The job is not at its end, or has nothing to do again."""
 

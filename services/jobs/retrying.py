@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from uuid import UUID
 
 from services.contracts import rest
@@ -25,10 +26,11 @@ class Retrying:
     async def retry(
         self, client: Client, job_id: UUID, wanted: rest.RetryRequest, *, key: str | None, body: bytes
     ) -> Submitted:
-        """Make a job like ``job_id`` of the same kind and options: whole, or only of the runs that did not complete.
+        """Make a job like ``job_id`` of the same kind, options and secrets: whole, or only of what did not complete.
 
         A run's branch has a new name; the old one where the old run never stored a changeset, since then nothing of
-        it can be anywhere. ``key``: as for a submit. Raises ``NotFoundError``, ``NotRetryableError``.
+        it can be anywhere. ``wanted``'s options take the place of the old ones. ``key``: as for a submit.
+        Raises ``NotFoundError``, ``NotRetryableError``, and as a submit does.
         """
         async with self._database.connection() as connection:
             job = await _STATEMENTS.row(connection, "job", id=job_id, client_id=client.id)
@@ -41,11 +43,14 @@ class Retrying:
             raise NotRetryableError("every run of the job has completed: there is nothing to do again")
         new = NewJob(
             client,
-            _request(job, chosen),
+            _request(job, chosen, wanted.options),
             keyed(key, b"retry %b\n%b" % (job_id.bytes, body)),
             [_run(run, resume=wanted.resume) for run in chosen],
             retry_of=job_id,
         )
+        if job["sealed"] is not None:
+            sealed = self._submissions.sealed_anew(job["sealed"], of=job_id, to=new.id)
+            new = replace(new, sealed=sealed)
         return await self._submissions.accept(new)
 
 
@@ -54,8 +59,9 @@ def _refuse_unended(job: Record) -> None:
         raise NotRetryableError(f"the job has not ended: it is {job['state']}; cancel it first, or wait")
 
 
-def _request(job: Record, runs: Sequence[Record]) -> rest.JobRequest:
-    """The job as it was asked for; `notBefore` is over."""
+def _request(job: Record, runs: Sequence[Record], changes: rest.RetryOptions) -> rest.JobRequest:
+    """The job as it was asked for, but for ``changes``; `notBefore` is over."""
+    changed = {key: value for key, value in changes.model_dump(mode="json", by_alias=True).items() if value is not None}
     repositories = [{"url": run["repository"], "baseRef": run["base_ref"]} for run in runs if run["repository"]]
     return rest.JobRequest.model_validate(
         {
@@ -64,7 +70,7 @@ def _request(job: Record, runs: Sequence[Record]) -> rest.JobRequest:
             "name": job["name"],
             "repositories": repositories,
             "priority": job["priority"],
-            "options": job["options"],
+            "options": job["options"] | changed,
         }
     )
 

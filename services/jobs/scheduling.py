@@ -29,11 +29,12 @@ class Scheduling:
         self._units = units
 
     async def forget_old(self) -> None:
-        """Delete what nobody asks for any more: dead nodes, spent Idempotency-Keys."""
+        """Delete what nobody asks for any more: dead nodes, spent Idempotency-Keys, what lost attempts had reserved."""
 
         async def work(connection: Connection) -> None:
             await STATEMENTS.execute(connection, "forget_nodes")
             await STATEMENTS.execute(connection, "forget_keys")
+            await STATEMENTS.execute(connection, "forget_reservations")
 
         await self._units.database.in_transaction(work)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -15,12 +15,16 @@ from uuid_utils.compat import uuid7
 from services.contracts import rest
 from services.contracts.rest import JobRequest
 from services.contracts.words import JobState, Queue
-from services.jobs.errors import IdempotencyMismatchError, TooManyQueuedError
+from services.jobs.client_settings import check_base_url
+from services.jobs.errors import IdempotencyMismatchError, SecretsError, TooManyQueuedError
 from services.jobs.limits import limits_of
 from services.jobs.models import Client
+from services.jobs.sealed import CLIENT_KEY, job_owner
 from services.jobs.unit import SQL, Rung, Units
+from services.runtime.base_urls import BaseUrls
 from services.runtime.batching import Batcher
 from services.runtime.postgres import TRANSIENT, Connection, Record, Statements
+from services.runtime.sealing import Sealer, SealingError
 
 _STATEMENTS = Statements(SQL / "submission.sql")
 _SLUG_CHARACTERS = 40
@@ -59,6 +63,8 @@ class NewJob:
     runs: Sequence[NewRun] = ()
     retry_of: UUID | None = None
     id: UUID = field(default_factory=uuid7)
+    sealed: bytes | None = field(default=None, repr=False)
+    """Its secrets, encrypted; those of ``request`` are not stored."""
 
     @property
     def queue(self) -> Queue:
@@ -68,12 +74,15 @@ class NewJob:
     def of(cls, client: Client, request: JobRequest, *, key: str | None, body: bytes) -> NewJob:
         """A run for each repository; a task without one gets a run without one."""
         runs = [NewRun(repository.url, repository.base_ref) for repository in request.repositories] or [NewRun(None)]
-        return cls(client, request, keyed(key, body), runs)
+        return cls(client, request, keyed(key, _without_secrets(request, body)), runs)
 
 
 class Submissions:
-    def __init__(self, units: Units) -> None:
+    def __init__(self, units: Units, sealer: Sealer | None = None, base_urls: BaseUrls | None = None) -> None:
+        """Without a ``sealer`` no secret is taken; without ``base_urls`` no address but the provider's."""
         self._units = units
+        self._sealer = sealer or Sealer(None)
+        self._base_urls = base_urls or BaseUrls()
         self._accept = Batcher[NewJob, Submitted](self._accept_all, most=_MOST_AT_ONCE, transient=TRANSIENT)
 
     async def ensure_client(self, name: str, api_key: str, *, is_operator: bool = False) -> None:
@@ -101,13 +110,32 @@ class Submissions:
         """Store the job and its runs; it is accepted once this returns.
 
         ``key``: the Idempotency-Key, kept 24 h; the same key with another ``body`` raises
-        ``IdempotencyMismatchError``. Raises ``TooManyQueuedError``.
+        ``IdempotencyMismatchError``. Raises ``TooManyQueuedError``, ``RefusedFieldError``, ``SecretsError``.
         """
-        return await self._accept(NewJob.of(client, request, key=key, body=body))
+        job = NewJob.of(client, request, key=key, body=body)
+        if request.credentials is not None and request.credentials.anthropic_api_key is not None:
+            secrets = {CLIENT_KEY: request.credentials.anthropic_api_key.get_secret_value()}
+            job = replace(job, sealed=self._sealed(job.id, secrets))
+        return await self.accept(job)
 
     async def accept(self, job: NewJob) -> Submitted:
         """Store a job that was put together by another use case; raises as ``submit`` does."""
+        check_base_url(self._base_urls, job.request.options.base_url, "options.baseUrl")
         return await self._accept(job)
+
+    def sealed_anew(self, sealed: bytes, *, of: UUID, to: UUID) -> bytes:
+        """The secrets of the job ``of`` for the job ``to``. Raises ``SecretsError``."""
+        try:
+            opened = self._sealer.open(sealed, owners=[job_owner(of)])
+        except SealingError as error:
+            raise SecretsError(f"the old job has a key of its own that cannot be taken over: {error}") from error
+        return self._sealed(to, opened.secrets)
+
+    def _sealed(self, job_id: UUID, secrets: Mapping[str, Any]) -> bytes:
+        try:
+            return self._sealer.seal(secrets, owner=job_owner(job_id))
+        except SealingError as error:
+            raise SecretsError(str(error)) from error
 
     async def _accept_all(self, jobs: Sequence[NewJob]) -> Sequence[Submitted | Exception]:
         answers = await self._accept_at_once(jobs) if all(job.key is None for job in jobs) else None
@@ -208,6 +236,7 @@ def _columns(jobs: Sequence[NewJob]) -> dict[str, list[Any]]:
         "queues": [job.queue.value for job in jobs],
         "max_parallels": [job.request.options.max_parallel for job in jobs],
         "retries_of": [job.retry_of for job in jobs],
+        "sealeds": [job.sealed for job in jobs],
         "totals": [len(job.runs) for job in jobs],
         "event_ids": [uuid7() for _ in jobs],
         "events": [{"kind": job.request.kind.value, "runs": len(job.runs)} for job in jobs],
@@ -253,6 +282,13 @@ def _as_made(job: NewJob, created: datetime) -> rest.Job:
 def keyed(key: str | None, body: bytes) -> tuple[str, bytes] | None:
     """An Idempotency-Key with the hash of the request that it stands for."""
     return (key, _hash(body)) if key is not None else None
+
+
+def _without_secrets(request: JobRequest, body: bytes) -> bytes:
+    """What an Idempotency-Key stands for: from a hash of the whole ``body`` its secrets could be guessed."""
+    if request.credentials is None:
+        return body
+    return b"with credentials " + request.model_dump_json(exclude={"credentials"}, exclude_unset=True).encode()
 
 
 def _key(job: NewJob) -> str:

@@ -42,7 +42,15 @@ def make_job(**changes: Any) -> Job:
 
 
 def make_run(job: Job, **changes: Any) -> Run:
-    usage = RunUsage(turns=1, input_tokens=5, output_tokens=2, cache_read_input_tokens=0, cache_creation_input_tokens=0)
+    usage = RunUsage(
+        turns=1,
+        input_tokens=5,
+        output_tokens=2,
+        cache_read_input_tokens=0,
+        cache_creation_input_tokens=0,
+        cost_usd=0.001,
+        unpriced_turns=0,
+    )
     values: dict[str, Any] = dict.fromkeys(Run.model_fields)
     values |= {
         "id": uuid4(),

@@ -10,12 +10,15 @@ from uuid import uuid4
 
 import pytest
 from aiohttp import web
+from pydantic import BaseModel
 from typer.testing import CliRunner, Result
 
 from quarterdeck import Client, ConflictError, RateLimitedError, UnauthorizedError, UnavailableError
 from quarterdeck.cli.app import app
-from services.contracts.rest import Job, Limits, Message
+from services.contracts.rest import SET, ClientSettings, Job, JobRequest, Limits, Message, RetryOptions
 from tests.integration.fake_gateway import API_KEY, NOW, FakeGateway, make_job, make_run, problem, running
+
+WEB = {"type": "http", "url": "https://mcp.example/", "headers": {"Authorization": SET}}
 
 
 @dataclass
@@ -23,6 +26,7 @@ class ControlGateway(FakeGateway):
     """The fake gateway with the routes that steer; ``sent``: the bodies that came, by method and last word."""
 
     limits: dict[str, Any] = field(default_factory=lambda: {"fleet": 7, "client": {"byName": {"default": 4}}})
+    settings: dict[str, Any] = field(default_factory=lambda: {"model": "m", "mcpServers": {"web": WEB}})
     sent: list[tuple[str, Any]] = field(default_factory=list)
 
     def application(self) -> web.Application:
@@ -34,6 +38,11 @@ class ControlGateway(FakeGateway):
                 web.post("/v1/jobs/{id}/complete", self._complete),
                 web.get("/v1/limits", self._get_limits),
                 web.put("/v1/limits", self._put_limits),
+                web.get("/v1/settings", self._get_settings),
+                web.put("/v1/settings", self._put_settings),
+                web.delete("/v1/settings", self._put_settings),
+                web.put("/v1/settings/anthropic-key", self._put_key),
+                web.delete("/v1/settings/anthropic-key", self._put_key),
             ]
         )
         return application
@@ -61,8 +70,22 @@ class ControlGateway(FakeGateway):
         self.sent.append(("limits", self.limits))
         return _answer(Limits.model_validate(self.limits))
 
+    async def _get_settings(self, _: web.Request) -> web.Response:
+        return _answer(ClientSettings.model_validate(self.settings))
 
-def _answer(model: Job | Message | Limits, *, status: int = 200) -> web.Response:
+    async def _put_settings(self, request: web.Request) -> web.Response:
+        self.settings = await request.json() if request.method == "PUT" else {}
+        self.sent.append((request.method, self.settings))
+        return await self._get_settings(request)
+
+    async def _put_key(self, request: web.Request) -> web.Response:
+        body = await request.json() if request.method == "PUT" else None
+        self.sent.append((request.method, body))
+        self.settings = self.settings | {"anthropicApiKey": SET if body else None}
+        return await self._get_settings(request)
+
+
+def _answer(model: BaseModel, *, status: int = 200) -> web.Response:
     return web.json_response(text=model.model_dump_json(by_alias=True), status=status)
 
 
@@ -206,3 +229,97 @@ def test_who_is_no_operator_is_told_so(gateway: ControlGateway) -> None:
     refused = quarterdeck("limits", "set", "--fleet", "1")
     assert refused.exit_code == 1
     assert "only an operator's key may change limits" in refused.stderr
+
+
+async def test_a_retry_carries_what_is_to_be_different(client: Client, gateway: ControlGateway, job: Job) -> None:
+    await client.retry_job(job.id, options={"runBudget": {"usd": 9}})
+    await client.retry_job(job.id, options=RetryOptions.model_validate({"maxTurns": 7}))
+    assert [body["options"] for _, body in gateway.sent] == [{"runBudget": {"usd": 9}}, {"maxTurns": 7}]
+
+
+async def test_a_jobs_key_arrives_as_it_is(client: Client, gateway: ControlGateway) -> None:
+    await client.submit("x", kind="task", anthropic_api_key="sk-mine")
+    request = {"prompt": "x", "kind": "task", "credentials": {"anthropicApiKey": "sk-model"}}
+    await client.submit_request(JobRequest.model_validate(request))
+    keys = [body["credentials"]["anthropicApiKey"] for body in gateway.bodies]
+    assert keys == ["sk-mine", "sk-model"]
+
+
+async def test_settings_that_were_read_can_be_put_back(client: Client, gateway: ControlGateway) -> None:
+    now = await client.settings()
+    assert await client.set_settings(now) == now
+    assert gateway.settings["mcpServers"] == {"web": WEB}
+    assert (await client.remove_settings()).model is None
+
+
+def test_settings_set_changes_what_is_named_and_nothing_else(gateway: ControlGateway) -> None:
+    changed = quarterdeck("settings", "set", "--effort", "high", "--budget-usd", "2.5", "--unset", "model")
+    assert changed.exit_code == 0, changed.output
+    assert "high" in changed.output
+    (method, body), *_ = gateway.sent
+    sent = {name: value for name, value in body.items() if value}
+    assert method == "PUT"
+    assert sent == {"effort": "high", "runBudget": {"usd": 2.5, "tokens": None}, "mcpServers": {"web": WEB}}
+
+
+def test_settings_show_no_secret_and_say_where_there_is_nothing(gateway: ControlGateway) -> None:
+    assert "https://mcp.example/" in quarterdeck("settings").output
+    assert json.loads(quarterdeck("settings", "--json").output)["mcpServers"]["web"]["headers"] == {
+        "Authorization": SET
+    }
+    cleared = quarterdeck("settings", "clear")
+    assert (cleared.exit_code, gateway.settings) == (0, {})
+    assert "Nothing is set" in cleared.output
+
+
+def test_the_key_is_read_from_standard_input_alone(gateway: ControlGateway) -> None:
+    stored = CliRunner().invoke(app, ["settings", "key"], input="sk-mine\n")
+    assert (stored.exit_code, gateway.sent) == (0, [("PUT", {"anthropicApiKey": "sk-mine"})])
+    assert "sk-mine" not in stored.output
+    assert SET in stored.output
+    assert quarterdeck("settings", "key", "sk-mine").exit_code == 2
+    assert CliRunner().invoke(app, ["settings", "key"], input=" \n").exit_code == 2
+    assert len(gateway.sent) == 1
+    assert quarterdeck("settings", "key", "--remove").exit_code == 0
+    assert gateway.sent[-1] == ("DELETE", None)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("set",), "name at least one setting"),
+        (("set", "--unset", "colour"), "--unset colour: there are the settings model, maxTokens"),
+        (("set", "--max-turns", "0"), "maxTurns 0: Input should be greater than or equal to 1"),
+        (("set", "--system-prompt-file", "/no/such/file"), "/no/such/file cannot be read"),
+        (("--json", "set", "--model", "x"), "belong behind `set`"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_named_and_nothing_is_sent(
+    words: tuple[str, ...], message: str, gateway: ControlGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    refused = quarterdeck("settings", *words)
+    assert (refused.exit_code, gateway.sent) == (2, [])
+    assert message in refused.output
+
+
+def test_submit_and_retry_carry_the_options_that_were_given(gateway: ControlGateway, job: Job) -> None:
+    words = ["submit", "do it", "--kind", "task", "--max-turns", "7", "--effort", "low", "--budget-usd", "1.5"]
+    words += ["--job-budget-usd", "3", "--allow-command", "make test", "--allow-command", "git status *"]
+    words += ["--permission-mode", "plan", "--no-network", "--test-command", "auto", "--temperature", "0"]
+    submitted = quarterdeck(*words)
+    assert submitted.exit_code == 0, submitted.output
+    assert gateway.bodies[-1]["options"] == {
+        "maxTurns": 7,
+        "effort": "low",
+        "runBudget": {"usd": 1.5},
+        "jobBudget": {"usd": 3.0},
+        "allowedCommands": ["make test", "git status *"],
+        "permissionMode": "plan",
+        "network": False,
+        "testCommand": "auto",
+        "temperature": 0.0,
+    }
+    retried = quarterdeck("retry", str(job.id), "--resume", "--budget-usd", "9", "--max-turns", "200")
+    assert retried.exit_code == 0, retried.output
+    assert gateway.sent[-1][1]["options"] == {"runBudget": {"usd": 9.0}, "maxTurns": 200}

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from cryptography.fernet import Fernet
 from pydantic import AliasChoices, SecretStr
 from pydantic_settings import BaseSettings
 
@@ -21,6 +22,8 @@ from services.contracts import subjects
 from services.contracts.words import Queue
 from services.gateway.settings import GatewaySettings
 from services.jobs.migrate import MigrateSettings
+from services.runtime.sealing import VARIABLE as SEALING_KEY
+from services.runtime.sealing import Sealer
 from services.runtime.settings import split_address
 from services.scheduler.settings import SchedulerSettings
 from services.vcs.settings import VcsSettings
@@ -63,9 +66,11 @@ def variables_of(settings: type[BaseSettings]) -> set[str]:
 
 
 def environment_of(service: str) -> dict[str, str]:
-    """As a container gets it where .env holds no more than the secrets, each being ``secret``."""
+    """As a container gets it where .env holds no more than the secrets, each being ``secret`` where it may be."""
 
     def value(found: re.Match[str]) -> str:
+        if found["name"] == SEALING_KEY:
+            return Fernet.generate_key().decode()
         return found["rest"] if found["kind"] == "-" else "secret"
 
     given = SERVICES[service]["environment"]
@@ -174,6 +179,10 @@ def test_the_example_leaves_each_secret_empty_and_names_every_other_variable():
         ("QUARTERDECK_LOG_LEVEL", AgentSettings.model_fields["log_level"].default),
         ("CLAUDE_MODEL", AgentSettings.model_fields["model"].default),
         ("CLAUDE_MAX_TOKENS", AgentSettings.model_fields["max_tokens"].default),
+        ("QUARTERDECK_MAX_TURNS", AgentSettings.model_fields["max_turns"].default),
+        ("QUARTERDECK_RUN_BUDGET_USD", AgentSettings.model_fields["run_budget_usd"].default),
+        ("QUARTERDECK_PERMISSION_MODE", AgentSettings.model_fields["permission_mode"].default),
+        ("SANDBOX", AgentSettings.model_fields["sandbox"].default),
         *((found["name"], found["rest"]) for found in REFERENCE.finditer(COMPOSE_TEXT) if found["kind"] == "-"),
     ],
 )
@@ -244,7 +253,8 @@ def test_make_env_fills_every_secret_with_one_of_its_own_for_nobody_else_to_read
     assert env["ANTHROPIC_API_KEY"] == "sk-mine"
     made = {env[name] for name in SECRETS}
     assert len(made) == len(SECRETS)
-    assert all(re.fullmatch(r"(qd_)?[0-9a-f]{48}", secret) for secret in made - {"sk-mine"})
+    Sealer(env[SEALING_KEY])
+    assert all(re.fullmatch(r"(qd_)?[0-9a-f]{48}", secret) for secret in made - {"sk-mine", env[SEALING_KEY]})
     assert "COMPOSE_PROFILES" not in env
     assert stat.S_IMODE((folder / ".env").stat().st_mode) == 0o600
 

@@ -7,8 +7,10 @@ from typing import Any
 
 import psutil
 import pytest
+from cryptography.fernet import Fernet
 
 from quarterdeck.stack.__main__ import read_options
+from quarterdeck.stack.environment import AGENT
 from quarterdeck.stack.errors import StackError, StackStartError
 from quarterdeck.stack.files import kept_secret, write_private
 from quarterdeck.stack.identity import KEEP, Identity, check_reach, launch_command
@@ -18,8 +20,17 @@ from quarterdeck.stack.postgres import STOP as POSTGRES_STOP
 from quarterdeck.stack.processes import ProcessSpec, how_ended
 from quarterdeck.stack.services import STOP_SECONDS, ServiceSpecs, reachable
 from quarterdeck.stack.supervisor import Backoff, Notice
+from services.agent.settings import AgentSettings
+from services.runtime.sealing import Sealer
 
-SECRETS = {"DATABASE_URL", "NATS_URL", "QUARTERDECK_VCS_TOKEN", "QUARTERDECK_API_KEY", "ANTHROPIC_API_KEY"}
+SECRETS = {
+    "DATABASE_URL",
+    "NATS_URL",
+    "QUARTERDECK_VCS_TOKEN",
+    "QUARTERDECK_API_KEY",
+    "QUARTERDECK_SECRET_KEY",
+    "ANTHROPIC_API_KEY",
+}
 
 
 @pytest.fixture(autouse=True)
@@ -101,10 +112,13 @@ def test_each_process_gets_the_secrets_that_it_needs_and_no_others(specs, monkey
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "theirs")
     servers = {"DATABASE_URL", "NATS_URL"}
     agent = specs.agent(1, 9001, vcs_address="127.0.0.1:9000", model_url=None)
-    assert secrets_of(specs.gateway(9002)) == servers | {"QUARTERDECK_API_KEY"}
+    assert secrets_of(specs.gateway(9002, model_url=None)) == servers | {
+        "QUARTERDECK_API_KEY",
+        "QUARTERDECK_SECRET_KEY",
+    }
     assert secrets_of(specs.scheduler(9003)) == servers
     assert secrets_of(specs.vcs(9000, 9004)) == servers | {"QUARTERDECK_VCS_TOKEN"}
-    assert secrets_of(agent) == servers | {"QUARTERDECK_VCS_TOKEN", "ANTHROPIC_API_KEY"}
+    assert secrets_of(agent) == servers | {"QUARTERDECK_VCS_TOKEN", "QUARTERDECK_SECRET_KEY", "ANTHROPIC_API_KEY"}
     assert secrets_of(specs.migrate()) == {"DATABASE_URL"}
     assert secrets_of(specs.offline_model(9005)) == set()
     assert "AWS_SECRET_ACCESS_KEY" not in agent.environment
@@ -120,8 +134,31 @@ def test_the_agent_gets_the_real_model_or_the_offline_one(specs):
     assert real["QUARTERDECK_AGENT_NAME"] == "agent-2"
 
 
+def test_gateway_and_agent_know_the_same_keys_and_addresses(specs, monkeypatch):
+    monkeypatch.setenv("SANDBOX", "none")
+    specs = replace(specs, options=replace(specs.options, model_base_urls="https://m.example"))
+    for model_url in (None, "http://127.0.0.1:9"):
+        agent = specs.agent(1, 9001, vcs_address="v", model_url=model_url).environment
+        gateway = specs.gateway(9002, model_url=model_url).environment
+        for name in ("QUARTERDECK_SECRET_KEY", "ANTHROPIC_BASE_URL", "MODEL_BASE_URLS"):
+            assert gateway.get(name) == agent.get(name), name
+        assert (agent["SANDBOX"], "SANDBOX" in gateway) == ("none", False)
+
+
+def test_the_key_to_secrets_is_kept_and_another_one_goes_before_it(specs):
+    def keys(specs: ServiceSpecs) -> str:
+        return specs.gateway(9002, model_url=None).environment["QUARTERDECK_SECRET_KEY"]
+
+    kept, told = keys(specs), Fernet.generate_key().decode()
+    sealed = Sealer(kept).seal({"a": "b"}, owner="x")
+    assert keys(specs) == kept
+    both = Sealer(keys(replace(specs, options=replace(specs.options, secret_key=told))))
+    assert both.open(sealed, owners=["x"]).secrets == {"a": "b"}
+    assert Sealer(told).open(both.seal({}, owner="x"), owners=["x"]).secrets == {}
+
+
 def test_a_gateway_that_listens_everywhere_is_reached_on_loopback(specs):
-    gateway = replace(specs, options=replace(specs.options, host="0.0.0.0")).gateway(9002)
+    gateway = replace(specs, options=replace(specs.options, host="0.0.0.0")).gateway(9002, model_url=None)
     assert gateway.environment["QUARTERDECK_HOST"] == "0.0.0.0"
     assert gateway.health_address == "127.0.0.1:9002"
     assert reachable("192.0.2.1") == "192.0.2.1"
@@ -195,3 +232,13 @@ def test_another_account_must_be_able_to_enter_every_folder_on_the_way(tmp_path)
 def test_a_launched_command_comes_last():
     words = launch_command(("program", "argument"), identity=Identity("namespace", 7, 8), death_signal=15)
     assert words[-5:] == [str(os.getpid()), "15", "namespace:7:8", "program", "argument"]
+
+
+def test_every_setting_of_how_agents_work_reaches_them(specs, monkeypatch):
+    """Those that the stack does not give itself are passed on."""
+    told = {name: alias for name, field in AgentSettings.model_fields.items() if (alias := field.validation_alias)}
+    variables = {str(told.get(name, f"QUARTERDECK_{name.upper()}")) for name in AgentSettings.model_fields}
+    of_their_own = {"QUARTERDECK_AUTHOR_NAME", "QUARTERDECK_AUTHOR_EMAIL", "QUARTERDECK_DATABASE_POOL"}
+    agent = specs.agent(1, 9001, vcs_address="v", model_url="http://127.0.0.1:9")
+    missing = variables - set(agent.environment) - set(AGENT) - of_their_own
+    assert {name for name in missing if "choices" not in name} == {"MODEL_BASE_URLS", "QUARTERDECK_LOG_LEVEL"}

@@ -34,6 +34,7 @@ class SubmitJobRequest(_message.Message):
     NOT_BEFORE_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
     IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
+    CREDENTIALS_FIELD_NUMBER: _builtins.int
     prompt: _builtins.str
     kind: _builtins.str
     """code (ends in a change) or task (a conversation); empty: code."""
@@ -52,6 +53,10 @@ class SubmitJobRequest(_message.Message):
 
     @_builtins.property
     def options(self) -> Global___JobOptions: ...
+    @_builtins.property
+    def credentials(self) -> Global___Credentials:
+        """Secrets for this job alone; kept encrypted, never shown."""
+
     def __init__(
         self,
         *,
@@ -63,16 +68,37 @@ class SubmitJobRequest(_message.Message):
         not_before: _timestamp_pb2.Timestamp | None = ...,
         options: Global___JobOptions | None = ...,
         idempotency_key: _builtins.str | None = ...,
+        credentials: Global___Credentials | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_idempotency_key", b"_idempotency_key", "idempotency_key", b"idempotency_key", "not_before", b"not_before", "options", b"options"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_idempotency_key", b"_idempotency_key", "credentials", b"credentials", "idempotency_key", b"idempotency_key", "not_before", b"not_before", "options", b"options"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_idempotency_key", b"_idempotency_key", "idempotency_key", b"idempotency_key", "kind", b"kind", "name", b"name", "not_before", b"not_before", "options", b"options", "priority", b"priority", "prompt", b"prompt", "repositories", b"repositories"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_idempotency_key", b"_idempotency_key", "credentials", b"credentials", "idempotency_key", b"idempotency_key", "kind", b"kind", "name", b"name", "not_before", b"not_before", "options", b"options", "priority", b"priority", "prompt", b"prompt", "repositories", b"repositories"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__idempotency_key: _TypeAlias = _typing.Literal["idempotency_key"]  # noqa: Y015
     _WhichOneofArgType__idempotency_key: _TypeAlias = _typing.Literal["_idempotency_key", b"_idempotency_key"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__idempotency_key) -> _WhichOneofReturnType__idempotency_key | None: ...
 
 Global___SubmitJobRequest: _TypeAlias = SubmitJobRequest  # noqa: Y015
+
+@_typing.final
+class Credentials(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ANTHROPIC_API_KEY_FIELD_NUMBER: _builtins.int
+    anthropic_api_key: _builtins.str
+    """Visible ASCII, at most 4,000 characters. Empty: the client's, else the server's."""
+    def __init__(
+        self,
+        *,
+        anthropic_api_key: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anthropic_api_key", b"anthropic_api_key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Credentials: _TypeAlias = Credentials  # noqa: Y015
 
 @_typing.final
 class RepositoryRequest(_message.Message):
@@ -113,12 +139,27 @@ class JobOptions(_message.Message):
     QUEUE_DEADLINE_SECONDS_FIELD_NUMBER: _builtins.int
     IDLE_LIMIT_SECONDS_FIELD_NUMBER: _builtins.int
     COMMIT_MESSAGE_FIELD_NUMBER: _builtins.int
+    MAX_TOKENS_FIELD_NUMBER: _builtins.int
+    TEMPERATURE_FIELD_NUMBER: _builtins.int
+    EFFORT_FIELD_NUMBER: _builtins.int
+    SYSTEM_PROMPT_FIELD_NUMBER: _builtins.int
+    BASE_URL_FIELD_NUMBER: _builtins.int
+    PERMISSION_MODE_FIELD_NUMBER: _builtins.int
+    ALLOWED_COMMANDS_FIELD_NUMBER: _builtins.int
+    NETWORK_FIELD_NUMBER: _builtins.int
+    RUN_BUDGET_FIELD_NUMBER: _builtins.int
+    ALLOW_UNPRICED_FIELD_NUMBER: _builtins.int
+    JOB_BUDGET_FIELD_NUMBER: _builtins.int
+    TEST_COMMAND_FIELD_NUMBER: _builtins.int
+    TEST_TIMEOUT_SECONDS_FIELD_NUMBER: _builtins.int
+    MAX_FIX_ATTEMPTS_FIELD_NUMBER: _builtins.int
+    ON_UNVERIFIED_FIELD_NUMBER: _builtins.int
     publish: _builtins.str
     """What becomes of a change: pull_request (the default) or none, which only stores it."""
     model: _builtins.str
-    """Empty: the server's."""
+    """Empty: the client's, else the server's."""
     max_turns: _builtins.int
-    """Most model requests a run; 100."""
+    """Most model requests a run; unset: the client's, else the server's."""
     max_parallel: _builtins.int
     """Most runs of this job at once; unset: no limit of its own."""
     max_attempts: _builtins.int
@@ -131,6 +172,44 @@ class JobOptions(_message.Message):
     """A conversation whose user says nothing for so long is ended; 86400."""
     commit_message: _builtins.str
     """Empty: the job's name, else the prompt's first line."""
+    max_tokens: _builtins.int
+    """Of the following, what is unset or empty is the client's, else the server's; until `job_budget`.
+    Most tokens of one reply, 256 to 128,000.
+    """
+    temperature: _builtins.float
+    """0 to 1; left out, with a line in the run's log, where the model does not take it."""
+    effort: _builtins.str
+    """low, medium, high, xhigh or max; left out where the model does not take it."""
+    system_prompt: _builtins.str
+    """Instructions added to the agent's own."""
+    base_url: _builtins.str
+    """Address of the model service; one of those that the server allows."""
+    permission_mode: _builtins.str
+    """acceptEdits, plan or bypassPermissions."""
+    network: _builtins.bool
+    """Whether commands may use the network."""
+    allow_unpriced: _builtins.bool
+    """Whether a model without a known price may be used under a budget in USD."""
+    test_command: _builtins.str
+    """Run in the worktree before a change is delivered; auto: detected from the repository; empty: no tests."""
+    test_timeout_seconds: _builtins.int
+    """Wall time of one test run; 600."""
+    max_fix_attempts: _builtins.int
+    """How often failing tests go back to the model; 2."""
+    on_unverified: _builtins.str
+    """What becomes of a change whose tests still fail: store (the default) or draft."""
+    @_builtins.property
+    def allowed_commands(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What acceptEdits lets the agent run: a command, or its beginning followed by " *"."""
+
+    @_builtins.property
+    def run_budget(self) -> Global___Budget:
+        """Of each run."""
+
+    @_builtins.property
+    def job_budget(self) -> Global___Budget:
+        """Of all runs together; unset: no limit of its own."""
+
     def __init__(
         self,
         *,
@@ -143,23 +222,52 @@ class JobOptions(_message.Message):
         queue_deadline_seconds: _builtins.int | None = ...,
         idle_limit_seconds: _builtins.int | None = ...,
         commit_message: _builtins.str = ...,
+        max_tokens: _builtins.int | None = ...,
+        temperature: _builtins.float | None = ...,
+        effort: _builtins.str = ...,
+        system_prompt: _builtins.str = ...,
+        base_url: _builtins.str = ...,
+        permission_mode: _builtins.str = ...,
+        allowed_commands: _abc.Iterable[_builtins.str] | None = ...,
+        network: _builtins.bool | None = ...,
+        run_budget: Global___Budget | None = ...,
+        allow_unpriced: _builtins.bool | None = ...,
+        job_budget: Global___Budget | None = ...,
+        test_command: _builtins.str = ...,
+        test_timeout_seconds: _builtins.int | None = ...,
+        max_fix_attempts: _builtins.int | None = ...,
+        on_unverified: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_deadline_seconds", b"_deadline_seconds", "_idle_limit_seconds", b"_idle_limit_seconds", "_max_attempts", b"_max_attempts", "_max_parallel", b"_max_parallel", "_max_turns", b"_max_turns", "_queue_deadline_seconds", b"_queue_deadline_seconds", "deadline_seconds", b"deadline_seconds", "idle_limit_seconds", b"idle_limit_seconds", "max_attempts", b"max_attempts", "max_parallel", b"max_parallel", "max_turns", b"max_turns", "queue_deadline_seconds", b"queue_deadline_seconds"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_allow_unpriced", b"_allow_unpriced", "_deadline_seconds", b"_deadline_seconds", "_idle_limit_seconds", b"_idle_limit_seconds", "_max_attempts", b"_max_attempts", "_max_fix_attempts", b"_max_fix_attempts", "_max_parallel", b"_max_parallel", "_max_tokens", b"_max_tokens", "_max_turns", b"_max_turns", "_network", b"_network", "_queue_deadline_seconds", b"_queue_deadline_seconds", "_temperature", b"_temperature", "_test_timeout_seconds", b"_test_timeout_seconds", "allow_unpriced", b"allow_unpriced", "deadline_seconds", b"deadline_seconds", "idle_limit_seconds", b"idle_limit_seconds", "job_budget", b"job_budget", "max_attempts", b"max_attempts", "max_fix_attempts", b"max_fix_attempts", "max_parallel", b"max_parallel", "max_tokens", b"max_tokens", "max_turns", b"max_turns", "network", b"network", "queue_deadline_seconds", b"queue_deadline_seconds", "run_budget", b"run_budget", "temperature", b"temperature", "test_timeout_seconds", b"test_timeout_seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_deadline_seconds", b"_deadline_seconds", "_idle_limit_seconds", b"_idle_limit_seconds", "_max_attempts", b"_max_attempts", "_max_parallel", b"_max_parallel", "_max_turns", b"_max_turns", "_queue_deadline_seconds", b"_queue_deadline_seconds", "commit_message", b"commit_message", "deadline_seconds", b"deadline_seconds", "idle_limit_seconds", b"idle_limit_seconds", "max_attempts", b"max_attempts", "max_parallel", b"max_parallel", "max_turns", b"max_turns", "model", b"model", "publish", b"publish", "queue_deadline_seconds", b"queue_deadline_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_allow_unpriced", b"_allow_unpriced", "_deadline_seconds", b"_deadline_seconds", "_idle_limit_seconds", b"_idle_limit_seconds", "_max_attempts", b"_max_attempts", "_max_fix_attempts", b"_max_fix_attempts", "_max_parallel", b"_max_parallel", "_max_tokens", b"_max_tokens", "_max_turns", b"_max_turns", "_network", b"_network", "_queue_deadline_seconds", b"_queue_deadline_seconds", "_temperature", b"_temperature", "_test_timeout_seconds", b"_test_timeout_seconds", "allow_unpriced", b"allow_unpriced", "allowed_commands", b"allowed_commands", "base_url", b"base_url", "commit_message", b"commit_message", "deadline_seconds", b"deadline_seconds", "effort", b"effort", "idle_limit_seconds", b"idle_limit_seconds", "job_budget", b"job_budget", "max_attempts", b"max_attempts", "max_fix_attempts", b"max_fix_attempts", "max_parallel", b"max_parallel", "max_tokens", b"max_tokens", "max_turns", b"max_turns", "model", b"model", "network", b"network", "on_unverified", b"on_unverified", "permission_mode", b"permission_mode", "publish", b"publish", "queue_deadline_seconds", b"queue_deadline_seconds", "run_budget", b"run_budget", "system_prompt", b"system_prompt", "temperature", b"temperature", "test_command", b"test_command", "test_timeout_seconds", b"test_timeout_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__allow_unpriced: _TypeAlias = _typing.Literal["allow_unpriced"]  # noqa: Y015
+    _WhichOneofArgType__allow_unpriced: _TypeAlias = _typing.Literal["_allow_unpriced", b"_allow_unpriced"]  # noqa: Y015
     _WhichOneofReturnType__deadline_seconds: _TypeAlias = _typing.Literal["deadline_seconds"]  # noqa: Y015
     _WhichOneofArgType__deadline_seconds: _TypeAlias = _typing.Literal["_deadline_seconds", b"_deadline_seconds"]  # noqa: Y015
     _WhichOneofReturnType__idle_limit_seconds: _TypeAlias = _typing.Literal["idle_limit_seconds"]  # noqa: Y015
     _WhichOneofArgType__idle_limit_seconds: _TypeAlias = _typing.Literal["_idle_limit_seconds", b"_idle_limit_seconds"]  # noqa: Y015
     _WhichOneofReturnType__max_attempts: _TypeAlias = _typing.Literal["max_attempts"]  # noqa: Y015
     _WhichOneofArgType__max_attempts: _TypeAlias = _typing.Literal["_max_attempts", b"_max_attempts"]  # noqa: Y015
+    _WhichOneofReturnType__max_fix_attempts: _TypeAlias = _typing.Literal["max_fix_attempts"]  # noqa: Y015
+    _WhichOneofArgType__max_fix_attempts: _TypeAlias = _typing.Literal["_max_fix_attempts", b"_max_fix_attempts"]  # noqa: Y015
     _WhichOneofReturnType__max_parallel: _TypeAlias = _typing.Literal["max_parallel"]  # noqa: Y015
     _WhichOneofArgType__max_parallel: _TypeAlias = _typing.Literal["_max_parallel", b"_max_parallel"]  # noqa: Y015
+    _WhichOneofReturnType__max_tokens: _TypeAlias = _typing.Literal["max_tokens"]  # noqa: Y015
+    _WhichOneofArgType__max_tokens: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens"]  # noqa: Y015
     _WhichOneofReturnType__max_turns: _TypeAlias = _typing.Literal["max_turns"]  # noqa: Y015
     _WhichOneofArgType__max_turns: _TypeAlias = _typing.Literal["_max_turns", b"_max_turns"]  # noqa: Y015
+    _WhichOneofReturnType__network: _TypeAlias = _typing.Literal["network"]  # noqa: Y015
+    _WhichOneofArgType__network: _TypeAlias = _typing.Literal["_network", b"_network"]  # noqa: Y015
     _WhichOneofReturnType__queue_deadline_seconds: _TypeAlias = _typing.Literal["queue_deadline_seconds"]  # noqa: Y015
     _WhichOneofArgType__queue_deadline_seconds: _TypeAlias = _typing.Literal["_queue_deadline_seconds", b"_queue_deadline_seconds"]  # noqa: Y015
+    _WhichOneofReturnType__temperature: _TypeAlias = _typing.Literal["temperature"]  # noqa: Y015
+    _WhichOneofArgType__temperature: _TypeAlias = _typing.Literal["_temperature", b"_temperature"]  # noqa: Y015
+    _WhichOneofReturnType__test_timeout_seconds: _TypeAlias = _typing.Literal["test_timeout_seconds"]  # noqa: Y015
+    _WhichOneofArgType__test_timeout_seconds: _TypeAlias = _typing.Literal["_test_timeout_seconds", b"_test_timeout_seconds"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__allow_unpriced) -> _WhichOneofReturnType__allow_unpriced | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__deadline_seconds) -> _WhichOneofReturnType__deadline_seconds | None: ...
     @_typing.overload
@@ -167,13 +275,55 @@ class JobOptions(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_attempts) -> _WhichOneofReturnType__max_attempts | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_fix_attempts) -> _WhichOneofReturnType__max_fix_attempts | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_parallel) -> _WhichOneofReturnType__max_parallel | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_tokens) -> _WhichOneofReturnType__max_tokens | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_turns) -> _WhichOneofReturnType__max_turns | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__network) -> _WhichOneofReturnType__network | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__queue_deadline_seconds) -> _WhichOneofReturnType__queue_deadline_seconds | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__temperature) -> _WhichOneofReturnType__temperature | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__test_timeout_seconds) -> _WhichOneofReturnType__test_timeout_seconds | None: ...
 
 Global___JobOptions: _TypeAlias = JobOptions  # noqa: Y015
+
+@_typing.final
+class Budget(_message.Message):
+    """What may be used at most; what is unset is not limited."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USD_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    usd: _builtins.float
+    tokens: _builtins.int
+    """Input and output together, cached input included."""
+    def __init__(
+        self,
+        *,
+        usd: _builtins.float | None = ...,
+        tokens: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_tokens", b"_tokens", "_usd", b"_usd", "tokens", b"tokens", "usd", b"usd"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_tokens", b"_tokens", "_usd", b"_usd", "tokens", b"tokens", "usd", b"usd"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__tokens: _TypeAlias = _typing.Literal["tokens"]  # noqa: Y015
+    _WhichOneofArgType__tokens: _TypeAlias = _typing.Literal["_tokens", b"_tokens"]  # noqa: Y015
+    _WhichOneofReturnType__usd: _TypeAlias = _typing.Literal["usd"]  # noqa: Y015
+    _WhichOneofArgType__usd: _TypeAlias = _typing.Literal["_usd", b"_usd"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__tokens) -> _WhichOneofReturnType__tokens | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__usd) -> _WhichOneofReturnType__usd | None: ...
+
+Global___Budget: _TypeAlias = Budget  # noqa: Y015
 
 @_typing.final
 class SubmittedJob(_message.Message):
@@ -426,6 +576,7 @@ class RetryJobRequest(_message.Message):
     ONLY_FIELD_NUMBER: _builtins.int
     RESUME_FIELD_NUMBER: _builtins.int
     IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
+    OPTIONS_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     only: _builtins.str
     """failed (the runs that did not complete) or all; empty: all."""
@@ -433,6 +584,8 @@ class RetryJobRequest(_message.Message):
     """Begin from the checkpoints of the old runs, instead of from the beginning."""
     idempotency_key: _builtins.str
     """As for a submit."""
+    @_builtins.property
+    def options(self) -> Global___RetryOptions: ...
     def __init__(
         self,
         *,
@@ -440,16 +593,59 @@ class RetryJobRequest(_message.Message):
         only: _builtins.str = ...,
         resume: _builtins.bool = ...,
         idempotency_key: _builtins.str | None = ...,
+        options: Global___RetryOptions | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_idempotency_key", b"_idempotency_key", "idempotency_key", b"idempotency_key"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_idempotency_key", b"_idempotency_key", "idempotency_key", b"idempotency_key", "options", b"options"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_idempotency_key", b"_idempotency_key", "idempotency_key", b"idempotency_key", "job_id", b"job_id", "only", b"only", "resume", b"resume"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_idempotency_key", b"_idempotency_key", "idempotency_key", b"idempotency_key", "job_id", b"job_id", "only", b"only", "options", b"options", "resume", b"resume"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__idempotency_key: _TypeAlias = _typing.Literal["idempotency_key"]  # noqa: Y015
     _WhichOneofArgType__idempotency_key: _TypeAlias = _typing.Literal["_idempotency_key", b"_idempotency_key"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__idempotency_key) -> _WhichOneofReturnType__idempotency_key | None: ...
 
 Global___RetryJobRequest: _TypeAlias = RetryJobRequest  # noqa: Y015
+
+@_typing.final
+class RetryOptions(_message.Message):
+    """What the new job takes in place of the old one's options; what is unset or empty stays as it was."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    MAX_TURNS_FIELD_NUMBER: _builtins.int
+    RUN_BUDGET_FIELD_NUMBER: _builtins.int
+    JOB_BUDGET_FIELD_NUMBER: _builtins.int
+    DEADLINE_SECONDS_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    max_turns: _builtins.int
+    deadline_seconds: _builtins.int
+    @_builtins.property
+    def run_budget(self) -> Global___Budget: ...
+    @_builtins.property
+    def job_budget(self) -> Global___Budget: ...
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        max_turns: _builtins.int | None = ...,
+        run_budget: Global___Budget | None = ...,
+        job_budget: Global___Budget | None = ...,
+        deadline_seconds: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_deadline_seconds", b"_deadline_seconds", "_max_turns", b"_max_turns", "deadline_seconds", b"deadline_seconds", "job_budget", b"job_budget", "max_turns", b"max_turns", "run_budget", b"run_budget"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_deadline_seconds", b"_deadline_seconds", "_max_turns", b"_max_turns", "deadline_seconds", b"deadline_seconds", "job_budget", b"job_budget", "max_turns", b"max_turns", "model", b"model", "run_budget", b"run_budget"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__deadline_seconds: _TypeAlias = _typing.Literal["deadline_seconds"]  # noqa: Y015
+    _WhichOneofArgType__deadline_seconds: _TypeAlias = _typing.Literal["_deadline_seconds", b"_deadline_seconds"]  # noqa: Y015
+    _WhichOneofReturnType__max_turns: _TypeAlias = _typing.Literal["max_turns"]  # noqa: Y015
+    _WhichOneofArgType__max_turns: _TypeAlias = _typing.Literal["_max_turns", b"_max_turns"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__deadline_seconds) -> _WhichOneofReturnType__deadline_seconds | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_turns) -> _WhichOneofReturnType__max_turns | None: ...
+
+Global___RetryOptions: _TypeAlias = RetryOptions  # noqa: Y015
 
 @_typing.final
 class SendMessageRequest(_message.Message):
@@ -786,7 +982,7 @@ Global___Run: _TypeAlias = Run  # noqa: Y015
 
 @_typing.final
 class RunUsage(_message.Message):
-    """In tokens, but for the turns."""
+    """In tokens, but for the turns and the cost."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -795,11 +991,17 @@ class RunUsage(_message.Message):
     OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
     CACHE_READ_INPUT_TOKENS_FIELD_NUMBER: _builtins.int
     CACHE_CREATION_INPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    COST_USD_FIELD_NUMBER: _builtins.int
+    UNPRICED_TURNS_FIELD_NUMBER: _builtins.int
     turns: _builtins.int
     input_tokens: _builtins.int
     output_tokens: _builtins.int
     cache_read_input_tokens: _builtins.int
     cache_creation_input_tokens: _builtins.int
+    cost_usd: _builtins.float
+    """By list prices; without the unpriced turns."""
+    unpriced_turns: _builtins.int
+    """Turns with a model that has no known price."""
     def __init__(
         self,
         *,
@@ -808,10 +1010,12 @@ class RunUsage(_message.Message):
         output_tokens: _builtins.int = ...,
         cache_read_input_tokens: _builtins.int = ...,
         cache_creation_input_tokens: _builtins.int = ...,
+        cost_usd: _builtins.float = ...,
+        unpriced_turns: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_creation_input_tokens", b"cache_creation_input_tokens", "cache_read_input_tokens", b"cache_read_input_tokens", "input_tokens", b"input_tokens", "output_tokens", b"output_tokens", "turns", b"turns"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_creation_input_tokens", b"cache_creation_input_tokens", "cache_read_input_tokens", b"cache_read_input_tokens", "cost_usd", b"cost_usd", "input_tokens", b"input_tokens", "output_tokens", b"output_tokens", "turns", b"turns", "unpriced_turns", b"unpriced_turns"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -839,6 +1043,8 @@ class Changeset(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
     PUBLISHED_AT_FIELD_NUMBER: _builtins.int
+    IS_DRAFT_FIELD_NUMBER: _builtins.int
+    VERIFIED_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     job_id: _builtins.str
     run_id: _builtins.str
@@ -855,6 +1061,10 @@ class Changeset(_message.Message):
     url: _builtins.str
     """Where it can be reviewed. A path is a page of the gateway: put the address of its HTTP side before it."""
     error: _builtins.str
+    is_draft: _builtins.bool
+    """Published as a draft, or to be."""
+    verified: _builtins.bool
+    """Whether its tests passed; unset: none were run."""
     @_builtins.property
     def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChangedFile]: ...
     @_builtins.property
@@ -880,12 +1090,16 @@ class Changeset(_message.Message):
         error: _builtins.str = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
         published_at: _timestamp_pb2.Timestamp | None = ...,
+        is_draft: _builtins.bool = ...,
+        verified: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "published_at", b"published_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_verified", b"_verified", "created_at", b"created_at", "published_at", b"published_at", "verified", b"verified"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_branch", b"base_branch", "base_sha", b"base_sha", "branch", b"branch", "commit_sha", b"commit_sha", "created_at", b"created_at", "deletions", b"deletions", "error", b"error", "files", b"files", "id", b"id", "insertions", b"insertions", "job_id", b"job_id", "published_at", b"published_at", "repository", b"repository", "run_id", b"run_id", "state", b"state", "url", b"url"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_verified", b"_verified", "base_branch", b"base_branch", "base_sha", b"base_sha", "branch", b"branch", "commit_sha", b"commit_sha", "created_at", b"created_at", "deletions", b"deletions", "error", b"error", "files", b"files", "id", b"id", "insertions", b"insertions", "is_draft", b"is_draft", "job_id", b"job_id", "published_at", b"published_at", "repository", b"repository", "run_id", b"run_id", "state", b"state", "url", b"url", "verified", b"verified"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__verified: _TypeAlias = _typing.Literal["verified"]  # noqa: Y015
+    _WhichOneofArgType__verified: _TypeAlias = _typing.Literal["_verified", b"_verified"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__verified) -> _WhichOneofReturnType__verified | None: ...
 
 Global___Changeset: _TypeAlias = Changeset  # noqa: Y015
 

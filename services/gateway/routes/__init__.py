@@ -1,7 +1,7 @@
 """The native API: each module declares the operations on one thing, with their handlers."""
 
 from services.gateway.operations import Operation
-from services.gateway.routes import changesets, events, jobs, limits, runs, service
+from services.gateway.routes import budgets, changesets, events, jobs, limits, runs, service, settings, usage
 
 OPERATIONS: tuple[Operation, ...] = (
     *jobs.OPERATIONS,
@@ -9,5 +9,8 @@ OPERATIONS: tuple[Operation, ...] = (
     *runs.OPERATIONS,
     *changesets.OPERATIONS,
     *limits.OPERATIONS,
+    *budgets.OPERATIONS,
+    *usage.OPERATIONS,
+    *settings.OPERATIONS,
     *service.OPERATIONS,
 )

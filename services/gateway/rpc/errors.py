@@ -23,6 +23,8 @@ from services.jobs.errors import (
     NotFoundError,
     NotRetryableError,
     NotWaitingError,
+    RefusedFieldError,
+    SecretsError,
     TooManyQueuedError,
 )
 from services.runtime.jetstream import BusUnavailableError
@@ -64,6 +66,7 @@ _CODES: Mapping[type[Exception], grpc.StatusCode] = {
     NotCancellableError: grpc.StatusCode.FAILED_PRECONDITION,
     NotRetryableError: grpc.StatusCode.FAILED_PRECONDITION,
     NotWaitingError: grpc.StatusCode.FAILED_PRECONDITION,
+    SecretsError: grpc.StatusCode.FAILED_PRECONDITION,
     TooManyQueuedError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     StoreUnavailableError: grpc.StatusCode.UNAVAILABLE,
     BusUnavailableError: grpc.StatusCode.UNAVAILABLE,
@@ -111,6 +114,9 @@ class Refusal:
         if isinstance(error, ProblemError):
             # A request's fields are all that the shared validation refuses.
             return cls._made(grpc.StatusCode.INVALID_ARGUMENT, error.detail, error.errors)
+        if isinstance(error, RefusedFieldError):
+            named = ProblemField(field=error.field, message=error.message)
+            return cls._made(grpc.StatusCode.INVALID_ARGUMENT, str(error), [named])
         code = _CODES.get(type(error))
         if code is None:
             log.error("call failed", exc_info=error)

@@ -102,3 +102,10 @@ WHERE name IN (SELECT name FROM nodes WHERE seen_at < now() - interval '1 hour' 
 DELETE FROM idempotency_keys
 WHERE (client_id, key) IN (SELECT client_id, key FROM idempotency_keys
                            WHERE created_at < now() - interval '24 hours' ORDER BY created_at LIMIT 5000);
+
+-- name: forget_reservations!
+-- Those of attempts that have ended without storing what their last request used: crashed, failed, parked, cancelled.
+-- None that is new: a later attempt may be putting its own in this one's place, unseen by the look at the runs.
+DELETE FROM reservations v
+WHERE v.created_at < now() - interval '5 seconds'
+  AND NOT EXISTS (SELECT FROM runs r WHERE r.id = v.run_id AND r.state = 'running' AND r.attempt = v.attempt);

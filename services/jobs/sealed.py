@@ -1,0 +1,17 @@
+"""Whose sealed secrets are whose, and what they are called inside."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+CLIENT_KEY = "anthropicApiKey"
+MCP_SERVERS = "mcpServers"
+"""Server → variable or header → value."""
+
+
+def job_owner(job_id: UUID) -> str:
+    return f"job {job_id}"
+
+
+def client_owner(client_id: UUID) -> str:
+    return f"client {client_id}"
