@@ -36,6 +36,15 @@ EXAMPLES: dict[EventKind, dict[str, Any]] = {
     EventKind.TOOL_STARTED: {"turn": 2, "toolUseId": _CALL, "name": "read_file", "subject": "README.md"},
     EventKind.TOOL_ENDED: {"turn": 2, "toolUseId": _CALL, "name": "read_file", "isError": True, "durationMs": 12},
     EventKind.FILE_CHANGED: {"path": "README.md", "change": "modified"},
+    EventKind.USAGE: {
+        "turn": 2,
+        "model": "claude-sonnet-5-5",
+        "tokens": {"inputTokens": 12, "outputTokens": 480, "cacheReadInputTokens": 9000},
+        "costUsd": 0.0121,
+        "runCostUsd": 0.0475,
+    },
+    EventKind.TESTS_STARTED: {"command": "make test", "fixAttempt": 1},
+    EventKind.TESTS_ENDED: {"exitCode": 2, "durationMs": 5400, "output": "1 failed, 41 passed"},
     EventKind.LOG: {"level": "info", "message": "The tests are run."},
     EventKind.DELTA: {"turn": 2, "type": "text", "text": "I will look", "block": 1},
     EventKind.CHANGESET_STORED: {

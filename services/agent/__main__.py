@@ -5,14 +5,19 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 
-from services.agent.attempt import Attempt, Tools
+from services.agent.assembly import Shared
+from services.agent.attempt import Attempt
 from services.agent.model import Claude
+from services.agent.pace import FleetPace
 from services.agent.settings import AgentSettings
 from services.agent.vcs_client import VcsClient
 from services.agent.worker import RUN_QUEUES, Worker
 from services.contracts import subjects
+from services.jobs.budgeting import Budgeting
 from services.jobs.heartbeat import Heartbeat
 from services.jobs.leases import Node, new_node_name
+from services.jobs.messaging import Messaging
+from services.jobs.pacing import Pacing
 from services.jobs.running import Running
 from services.jobs.unit import Units
 from services.runtime import lifecycle
@@ -36,16 +41,24 @@ async def serve(stop: asyncio.Event) -> None:
     bus = Bus(settings.nats_url.get_secret_value(), name=node.name)
     heartbeat = Heartbeat(settings.database_url.get_secret_value(), node)
     vcs = VcsClient(settings.vcs_address, settings.vcs_token.get_secret_value())
-    claude = Claude(
-        api_key=settings.anthropic_api_key.get_secret_value(),
-        base_url=settings.anthropic_base_url,
-        model=settings.model,
-        max_tokens=settings.max_tokens,
+    pace = FleetPace(Pacing(database), bus)
+    claude = Claude(pace=pace)
+    units = Units(database, ring=lambda rung: bus.ring(subjects.EVENTS_DOORBELL, rung.encode()))
+    running = Running(units)
+    shared = Shared(
+        settings=settings,
+        running=running,
+        messaging=Messaging(units),
+        budgeting=Budgeting(database),
+        claude=claude,
+        vcs=vcs,
+        bus=bus,
+        sealer=settings.sealer,
+        sandbox=None,
+        searches=asyncio.Semaphore(_SEARCHES),
     )
-    running = Running(Units(database, ring=lambda rung: bus.ring(subjects.EVENTS_DOORBELL, rung.encode())))
-    tools = Tools(settings, running, claude, vcs, bus, asyncio.Semaphore(_SEARCHES))
     worker = Worker(
-        lambda run: Attempt(run, tools),
+        lambda run: Attempt(run, shared),
         running=running,
         bus=bus,
         heartbeat=heartbeat,

@@ -6,38 +6,26 @@ import asyncio
 import random
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, assert_never
 
 from services.agent import events
+from services.agent._pending import Limits, McpTools, connected
+from services.agent.allowance import BudgetExhaustedError
+from services.agent.assembly import Shared, kind_of, loop_of, toolbox_of
+from services.agent.configuration import Configuration, ConfigurationError, resolve
+from services.agent.delivery import Delivery
 from services.agent.events import DeltaStream
-from services.agent.loop import Finished, Loop, RunFailedError
-from services.agent.model import (
-    Claude,
-    Fragment,
-    ModelRejectedError,
-    ModelUnavailableError,
-    PostponedError,
-    Reply,
-)
-from services.agent.prompts import prompt
-from services.agent.settings import AgentSettings
-from services.agent.tools import Toolbox, Workspace
-from services.agent.transcript import Transcript
-from services.agent.vcs_client import VcsAwayError, VcsClient, VcsFailedError
-from services.contracts import subjects
-from services.contracts.v1.commands_pb2 import PublishOrder
-from services.contracts.v1.vcs_pb2 import CommitMetadata
-from services.contracts.words import ExitReason, JobKind, Outcome, Publish, Queue
+from services.agent.loop import Finished, Loop, Parked, RunFailedError
+from services.agent.model import ModelRejectedError, ModelUnavailableError, PostponedError, Profile
+from services.agent.tools import Workspace
+from services.agent.vcs_client import VcsAwayError, VcsFailedError
+from services.contracts.words import ExitReason, Outcome
 from services.jobs.errors import LeaseLostError
-from services.jobs.models import Checkpoint, ClaimedRun, Hold, SavedTree, StoredMessage
-from services.jobs.running import Running
+from services.jobs.models import ClaimedRun
 from services.jobs.unit import Draft
-from services.runtime.jetstream import Bus, BusUnavailableError, Outgoing
 from services.runtime.postgres import StoreUnavailableError
 from services.runtime.telemetry import logger
 
@@ -47,55 +35,17 @@ _BACKOFF_SECONDS = 5.0
 _LONGEST_BACKOFF_SECONDS = 300.0
 _AWAY_SECONDS = 2.0
 """Until a run is tried again whose node has no vcs just now; another node may take it before."""
-_SUBJECT_CHARACTERS = 72
-
-
-@dataclass(frozen=True)
-class Tools:
-    """What all attempts of a process share."""
-
-    settings: AgentSettings
-    running: Running
-    claude: Claude
-    vcs: VcsClient
-    bus: Bus
-    searches: asyncio.Semaphore
-    """How many ripgrep processes may run at once."""
-
-
-@dataclass
-class BoundModel:
-    """Claude with all fixed for a run but its messages."""
-
-    claude: Claude
-    name: str
-    system: str
-    tools: list[dict[str, Any]]
-
-    async def __call__(
-        self,
-        transcript: Transcript,
-        on_fragment: Callable[[Fragment], None],
-        on_reset: Callable[[str], Awaitable[None]],
-    ) -> Reply:
-        return await self.claude.reply(
-            model=self.name,
-            system=self.system,
-            tools=self.tools,
-            messages=transcript.messages,
-            on_fragment=on_fragment,
-            on_reset=on_reset,
-        )
 
 
 class Attempt:
-    def __init__(self, run: ClaimedRun, tools: Tools) -> None:
+    def __init__(self, run: ClaimedRun, shared: Shared) -> None:
         self._run = run
         self._hold = run.hold
-        self._tools = tools
-        self._running = tools.running
-        self._deltas = DeltaStream(tools.bus, run.hold)
-        self._model_name = run.options.model or tools.claude.default_model
+        self._shared = shared
+        self._running = shared.running
+        self._deltas = DeltaStream(shared.bus, run.hold)
+        self._loop: Loop | None = None
+        self._hearing: asyncio.Task[None] | None = None
 
     async def work(self) -> None:
         """Do the run's work and record how it ended.
@@ -109,8 +59,10 @@ class Attempt:
             await self._running.postpone(self._hold, error=str(error), delay=_moment())
         except (RunFailedError, VcsFailedError) as error:
             await self._fail_or_retry(error.reason, str(error), retryable=error.retryable)
-        except ModelRejectedError as error:
+        except (ModelRejectedError, ConfigurationError) as error:
             await self._running.fail(self._hold, ExitReason.MODEL_REJECTED, error=str(error))
+        except BudgetExhaustedError as error:
+            await self._running.fail(self._hold, ExitReason.BUDGET_EXHAUSTED, error=str(error))
         except ModelUnavailableError as error:
             await self._fail_or_retry(ExitReason.MODEL_UNAVAILABLE, str(error), retryable=True)
         except PostponedError as error:
@@ -129,7 +81,20 @@ class Attempt:
         if self._run.repository is None:
             return
         with suppress(VcsFailedError, LeaseLostError):
-            await self._tools.vcs.release(self._hold)
+            await self._shared.vcs.release(self._hold)
+
+    def hear(self) -> None:
+        """The user said something: listen now if it is to interrupt, else at the turn's end."""
+        if self._loop is not None and self._hearing is None:
+            self._hearing = asyncio.create_task(self._interrupt_if_wanted(self._loop), name="hear")
+
+    async def _interrupt_if_wanted(self, loop: Loop) -> None:
+        try:
+            await loop.notice()
+        except StoreUnavailableError as error:
+            log.warning("a message is heard at the turn's end only", error=str(error))
+        finally:
+            self._hearing = None
 
     async def _work_in_time(self) -> None:
         deadline = asyncio.timeout(self._run.seconds_left)
@@ -143,97 +108,95 @@ class Attempt:
             raise RunFailedError(ExitReason.TIMED_OUT, f"not finished within {seconds} s") from error
 
     async def _work(self) -> None:
-        async with self._workspace() as workspace:
+        configuration = resolve(self._run, self._shared.settings, self._shared.sealer)
+        async with self._workspace(configuration) as workspace, self._servers(configuration, workspace) as servers:
             if self._run.tree is not None:
                 workspace.restore_read_versions(self._run.tree.read_versions)
-            finished = await self._loop(workspace).run()
-            if finished.blocked:
-                raise RunFailedError(ExitReason.BLOCKED, finished.summary or "the model said that it cannot go on")
-            await self._finish(finished)
+            toolbox = toolbox_of(self._run, configuration, workspace, self._shared, from_servers=servers.tools)
+            loop = loop_of(
+                self._run,
+                configuration,
+                workspace,
+                toolbox,
+                self._shared,
+                deltas=self._deltas,
+                notes=servers.problems,
+            )
+            self._loop = loop
+            await self._tell_problems(servers.problems)
+            ended = await loop.run()
+            while isinstance(ended, Parked):
+                if await self._shared.messaging.park(self._hold, summary=ended.summary):
+                    return
+                ended = await loop.run()  # something was said in between
+            await self._finish(ended, loop, configuration, workspace)
 
     @asynccontextmanager
-    async def _workspace(self) -> AsyncIterator[Workspace]:
+    async def _workspace(self, configuration: Configuration) -> AsyncIterator[Workspace]:
         """The worktree; for a task without a repository an empty folder that goes with the attempt."""
+        told = [events.log_line("warning", note) for note in _notes(configuration)]
         if self._run.repository is None:
             folder = Path(tempfile.mkdtemp(prefix="quarterdeck-task-"))
             try:
-                await self._begin([])
+                await self._begin(told, configuration)
                 yield Workspace(folder)
             finally:
                 await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
             return
-        worktree = await self._tools.vcs.prepare(self._run)
+        worktree = await self._shared.vcs.prepare(self._run)
         prepared = {"baseSha": worktree.base_sha, "branch": self._run.branch or ""}
-        await self._begin([events.prepared(prepared)], base_sha=worktree.base_sha, base_branch=worktree.base_branch)
+        await self._begin(
+            [events.prepared(prepared), *told],
+            configuration,
+            base_sha=worktree.base_sha,
+            base_branch=worktree.base_branch,
+        )
         yield Workspace(worktree.path)
 
-    async def _begin(self, told: list[Draft], *, base_sha: str | None = None, base_branch: str | None = None) -> None:
+    async def _begin(
+        self,
+        told: list[Draft],
+        configuration: Configuration,
+        *,
+        base_sha: str | None = None,
+        base_branch: str | None = None,
+    ) -> None:
         run = self._run
         if run.messages:
             words = f"attempt {self._hold.attempt} goes on after message {len(run.messages)} of the transcript"
             told.append(events.log_line("info", words))
         if not run.messages or run.messages[-1].role == "user":  # else the tools of the turn before come first
-            told.append(events.turn_started(run.turns + 1, self._model_name))
+            told.append(events.turn_started(run.turns + 1, configuration.model))
         if self._hold.attempt > 1:
             await self._deltas.reset(run.turns + 1, f"attempt {self._hold.attempt} begins")
         await self._running.prepared(self._hold, base_sha=base_sha, base_branch=base_branch, events=told)
 
-    def _loop(self, workspace: Workspace) -> Loop:
-        run = self._run
-        toolbox = Toolbox(workspace, kind=run.kind.value, searches=self._tools.searches)
-        transcript = Transcript(run.messages or [_first_message(run)])
-        specs = [
-            {"name": spec.name, "description": spec.description, "input_schema": spec.input_schema}
-            for spec in toolbox.specs
-        ]
-        first = [] if run.messages else [_first_message(run)]
-        model = BoundModel(self._tools.claude, self._model_name, prompt(run.kind.value), specs)
-        return Loop(
-            model=model,
-            toolbox=toolbox,
-            transcript=transcript,
-            deltas=self._deltas,
-            save=_Saver(self._running, run, first),
-            saved_tree=_TreeReader(self._tools.vcs, run.hold, workspace),
-            turns=run.turns,
-            max_turns=run.options.max_turns or 100,
-            ends_on_text=run.kind is JobKind.TASK,
-        )
-
-    async def _finish(self, finished: Finished) -> None:
-        match self._run.kind:
-            case JobKind.TASK:
-                await self._running.complete(self._hold, Outcome.ANSWERED, summary=finished.summary)
-            case JobKind.CODE:
-                await self._deliver(finished)
-            case _:
-                assert_never(self._run.kind)
-
-    async def _deliver(self, finished: Finished) -> None:
-        commit = await self._tools.vcs.commit(self._hold, self._commit_metadata(), self._run)
-        if commit is None:
-            await self._running.complete(self._hold, Outcome.NO_CHANGES, summary=finished.summary)
+    @asynccontextmanager
+    async def _servers(self, configuration: Configuration, workspace: Workspace) -> AsyncIterator[McpTools]:
+        """The MCP servers of the run's client, for as long as the attempt works."""
+        if not configuration.mcp_servers or kind_of(self._run, configuration) == "plan":
+            yield McpTools()
             return
-        publish = self._run.options.publish is not Publish.NONE
-        changeset_id = await self._running.deliver(self._hold, commit, publish=publish, summary=finished.summary)
-        if publish:
-            order = PublishOrder(changeset_id=str(changeset_id), run_id=str(self._hold.run_id), dispatch=1)
-            message_id = subjects.work_order_id(str(changeset_id), 1)
-            with suppress(BusUnavailableError):  # the sweep sends it again
-                await self._tools.bus.publish(
-                    Outgoing(subjects.work(Queue.PUBLISH), order.SerializeToString(), message_id)
-                )
+        async with connected(
+            configuration.mcp_servers,
+            sandbox=self._shared.sandbox,
+            worktree=workspace.root,
+            limits=Limits(),
+            allow_private_addresses=self._shared.settings.allow_private_addresses,
+        ) as servers:
+            yield servers
 
-    def _commit_metadata(self) -> CommitMetadata:
-        """From the run's row alone, so that the same patch makes the same commit wherever it is made again."""
-        run, settings = self._run, self._tools.settings
-        message = run.options.commit_message or _title(run)
-        return CommitMetadata(
-            author_name=settings.author_name,
-            author_email=settings.author_email,
-            time=int(run.created_at.timestamp()),
-            message=f"{message.rstrip()}\n\nQuarterdeck-Run: {self._hold.run_id}\n",
-        )
+    async def _tell_problems(self, problems: Sequence[str]) -> None:
+        if problems:
+            await self._running.tell(self._hold, [events.log_line("warning", problem) for problem in problems])
+
+    async def _finish(self, finished: Finished, loop: Loop, configuration: Configuration, workspace: Workspace) -> None:
+        if finished.blocked:
+            raise RunFailedError(ExitReason.BLOCKED, finished.summary or "the model said that it cannot go on")
+        if kind_of(self._run, configuration) == "code":
+            await Delivery(self._run, configuration, self._shared, workspace.root).deliver(finished, loop)
+        else:
+            await self._running.complete(self._hold, Outcome.ANSWERED, summary=finished.summary)
 
     async def _fail_or_retry(self, reason: ExitReason, words: str, *, retryable: bool) -> None:
         spent = self._run.attempts_spent + 1
@@ -243,45 +206,10 @@ class Attempt:
             await self._running.fail(self._hold, reason, error=words)
 
 
-class _Saver:
-    """Stores checkpoints; the run's first message goes with the first of them."""
-
-    def __init__(self, running: Running, run: ClaimedRun, first: list[StoredMessage]) -> None:
-        self._running = running
-        self._hold = run.hold
-        self._first = first
-
-    async def __call__(self, checkpoint: Checkpoint) -> None:
-        messages = [*self._first, *checkpoint.messages]
-        await self._running.checkpoint(self._hold, replace(checkpoint, messages=messages))
-        self._first = []
-
-
-class _TreeReader:
-    """What a checkpoint has to store of the worktree."""
-
-    def __init__(self, vcs: VcsClient, hold: Hold, workspace: Workspace) -> None:
-        self._vcs = vcs
-        self._hold = hold
-        self._workspace = workspace
-        self._stored_versions = workspace.read_versions()
-
-    async def __call__(self, wrote: bool) -> SavedTree | None:
-        versions = self._workspace.read_versions()
-        if not wrote and versions == self._stored_versions:
-            return None
-        patch = await self._vcs.checkpoint(self._hold) if wrote else None
-        self._stored_versions = versions
-        return SavedTree(patch, versions)
-
-
-def _first_message(run: ClaimedRun) -> StoredMessage:
-    return Transcript([]).append("user", [{"type": "text", "text": run.prompt}])
-
-
-def _title(run: ClaimedRun) -> str:
-    first_line = (run.name or run.prompt).strip().splitlines()[0]
-    return first_line if len(first_line) <= _SUBJECT_CHARACTERS else first_line[: _SUBJECT_CHARACTERS - 1] + "…"
+def _notes(configuration: Configuration) -> list[str]:
+    """What was asked for and cannot be had."""
+    profile = Profile(configuration.model, configuration.max_tokens, configuration.temperature, configuration.effort)
+    return [*configuration.notes, *profile.left_out()]
 
 
 def _moment() -> timedelta:

@@ -15,12 +15,13 @@ from services.contracts import subjects
 from services.contracts.text import storable
 from services.contracts.words import EventKind
 from services.jobs.eventlog import encode_event
-from services.jobs.models import Hold
+from services.jobs.models import Hold, ModelUse, Usage
 from services.jobs.unit import Draft
 from services.runtime.jetstream import Bus
 
 DELTA_EVERY = timedelta(milliseconds=50)
 """Deltas are merged to at most 20 a second a run."""
+_MICRO = 1_000_000
 _MAX_DELTA_CHARACTERS = 100_000
 
 
@@ -34,15 +35,8 @@ def turn_started(turn: int, model: str) -> Draft:
 
 
 def turn_ended(turn: int, reply: Reply, duration: timedelta) -> Draft:
-    used = reply.usage
-    usage = {
-        "inputTokens": used.input_tokens,
-        "outputTokens": used.output_tokens,
-        "cacheReadInputTokens": used.cache_read_input_tokens,
-        "cacheCreationInputTokens": used.cache_creation_input_tokens,
-    }
     milliseconds = round(duration.total_seconds() * 1000)
-    data = {"turn": turn, "stopReason": reply.stop_reason, "usage": usage, "durationMs": milliseconds}
+    data = {"turn": turn, "stopReason": reply.stop_reason, "usage": _tokens(reply.usage), "durationMs": milliseconds}
     return Draft(EventKind.TURN_ENDED, data)
 
 
@@ -51,8 +45,30 @@ def tool_started(turn: int, call: ToolCall, subject: str) -> Draft:
     return Draft(EventKind.TOOL_STARTED, data)
 
 
-def tool_ended(turn: int, call: ToolCall, result: ToolResult, duration: timedelta) -> Draft:
-    milliseconds = round(duration.total_seconds() * 1000)
+def usage(turn: int, use: ModelUse, run_microusd: int) -> Draft:
+    """``run_microusd``: what the run has cost so far, with this."""
+    data = {
+        "turn": turn,
+        "model": storable(use.model),
+        "tokens": _tokens(use.tokens),
+        "costUsd": (use.cost_microusd or 0) / _MICRO,
+        "runCostUsd": run_microusd / _MICRO,
+        "isUnpriced": use.cost_microusd is None,
+    }
+    return Draft(EventKind.USAGE, data)
+
+
+def _tokens(used: Usage) -> dict[str, int]:
+    return {
+        "inputTokens": used.input_tokens,
+        "outputTokens": used.output_tokens,
+        "cacheReadInputTokens": used.cache_read_input_tokens,
+        "cacheCreationInputTokens": used.cache_creation_input_tokens,
+    }
+
+
+def tool_ended(turn: int, call: ToolCall, result: ToolResult) -> Draft:
+    milliseconds = round(result.took.total_seconds() * 1000)
     data: dict[str, Any] = {
         "turn": turn,
         "toolUseId": call.id,
@@ -65,6 +81,10 @@ def tool_ended(turn: int, call: ToolCall, result: ToolResult, duration: timedelt
 
 def file_changed(change: FileChange) -> Draft:
     return Draft(EventKind.FILE_CHANGED, {"path": storable(change.path), "change": change.change})
+
+
+def tests_started(command: str, fix_attempt: int) -> Draft:
+    return Draft(EventKind.TESTS_STARTED, {"command": storable(command), "fixAttempt": fix_attempt})
 
 
 def log_line(level: str, message: str) -> Draft:

@@ -1,29 +1,39 @@
 """The Claude tool loop of one attempt: turn → reply → checkpoint → tools → checkpoint, until it is finished.
 
-It begins wherever the transcript stands, so that a resumed attempt is the same loop.
+It begins wherever the transcript stands, so that a resumed attempt is the same loop. A checkpoint of results is stored
+while the next request is under way, and one of a reply while tools run that only read: what follows from either is
+stored behind it, so a kill between them costs nothing that was checkpointed.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from services.agent import events
-from services.agent.model import Fragment, Reply
+from services.agent.conversation import Conversation, Heard
+from services.agent.model import INTERRUPTED, Fragment, Reply, Watch
 from services.agent.prompts import prompt
+from services.agent.side_by_side import finish, side_by_side
 from services.agent.tools import Completion, Toolbox, ToolCall, ToolResult
-from services.agent.tools.finishing import TaskComplete
+from services.agent.tools.finishing import AskUser, TaskComplete
 from services.agent.transcript import Transcript, result_blocks
 from services.contracts.words import ExitReason
-from services.jobs.models import Checkpoint, ModelUse, SavedTree, StoredMessage
+from services.jobs.models import Checkpoint, ModelUse, SavedTree, Standing, StoredMessage
 from services.jobs.unit import Draft
 
+Result = TypeVar("Result")
+
 # Replies that are not over, and the prompt that has the model go on with them.
-_GOES_ON = {"max_tokens": "cut_off", "pause_turn": "paused"}
+_GOES_ON = {"max_tokens": "cut_off", "pause_turn": "paused", "compaction": "paused"}
 _THINKING = ("thinking", "redacted_thinking")
+_INSTEAD = {"max_tokens": "(cut off)", INTERRUPTED: "(interrupted by the user)"}
+
+_SETTLE_SECONDS = 1.0
 
 MAX_NUDGES = 1
 MAX_CUT_OFFS = 2
@@ -42,16 +52,23 @@ class RunFailedError(Exception):
 
 
 class Model(Protocol):
-    """What the loop asks for replies; ``services.agent.model.Claude`` with everything fixed but the messages."""
+    """What the loop asks for replies: the run's model, with everything fixed but the messages."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
-    async def __call__(
-        self,
-        transcript: Transcript,
-        on_fragment: Callable[[Fragment], None],
-        on_reset: Callable[[str], Awaitable[None]],
-    ) -> Reply: ...
+    @property
+    def spent_microusd(self) -> int:
+        """What the run's requests have cost so far, as far as that is known."""
+        ...
+
+    async def __call__(self, messages: Sequence[bytes], watch: Watch) -> Reply:
+        """The answer to ``messages``, each encoded. Raises what ends the attempt."""
+        ...
+
+    def used(self, reply: Reply) -> ModelUse:
+        """What ``reply`` used, with its price; counts it."""
+        ...
 
 
 class Deltas(Protocol):
@@ -62,10 +79,45 @@ class Deltas(Protocol):
 
 @dataclass(frozen=True)
 class Finished:
-    """The model is done."""
+    """The model is done, or its user is."""
 
     summary: str
     blocked: bool = False
+
+
+@dataclass(frozen=True)
+class Parked:
+    """It is its user's turn; nothing that was said is unread. ``summary``: what the model said last."""
+
+    summary: str
+
+
+@dataclass
+class Durable:
+    """Where a loop keeps what must not be lost."""
+
+    save: Callable[[Checkpoint], Awaitable[Standing]]
+    """Stores a checkpoint, fenced."""
+    saved_tree: Callable[[bool], Awaitable[SavedTree | None]]
+    """What to store of the worktree, given whether a tool wrote; None where that is as it was."""
+
+
+@dataclass
+class Limits:
+    max_turns: int
+    turns: int = 0
+    """Requests that earlier attempts made."""
+
+
+@dataclass
+class _Turn:
+    """What is under way."""
+
+    number: int
+    malformed: int = 0
+    """Turns in a row that had only malformed calls."""
+    saving: asyncio.Task[Standing] | None = field(default=None, repr=False)
+    """A checkpoint that is being stored beside the next step."""
 
 
 class Loop:
@@ -76,65 +128,100 @@ class Loop:
         toolbox: Toolbox,
         transcript: Transcript,
         deltas: Deltas,
-        save: Callable[[Checkpoint], Awaitable[None]],
-        saved_tree: Callable[[bool], Awaitable[SavedTree | None]],
-        turns: int,
-        max_turns: int,
-        ends_on_text: bool,
+        durable: Durable,
+        limits: Limits,
+        conversation: Conversation | None = None,
+        ends_on_text: bool = False,
     ) -> None:
-        """``save`` stores a checkpoint, fenced; ``saved_tree`` has what to store of the worktree, given whether
-        a tool wrote; None where that is as it was.
+        """``conversation``: with the run's user, who can be asked and waited for; None: the model works alone.
 
-        ``turns``: requests that earlier attempts made. ``ends_on_text``: a reply without tool calls is the answer.
+        ``ends_on_text``: a reply without tool calls is the result.
         """
         self._model = model
         self._toolbox = toolbox
         self._transcript = transcript
         self._deltas = deltas
-        self._save = save
-        self._saved_tree = saved_tree
-        self._turn = turns
-        self._max_turns = max_turns
+        self._durable = durable
+        self._max_turns = limits.max_turns
+        self._conversation = conversation
         self._ends_on_text = ends_on_text
-        self._malformed = 0
+        self._turn = _Turn(limits.turns)
+        self._is_resumed = transcript.last_role == "assistant"
+        self._interrupt = asyncio.Event()
 
-    async def run(self) -> Finished:
-        """Drive turns until the model is done; raises ``RunFailedError``, and what ``save`` and the model raise."""
-        while True:
-            finished = await self._after_reply() if self._transcript.last_role == "assistant" else None
-            if finished is not None:
-                return finished
-            if self._transcript.last_role == "user":
-                await self._ask()
+    async def notice(self) -> None:
+        """The user said something: if that is to be heard at once, what is under way is broken off."""
+        if self._conversation is not None and await self._conversation.wants_to_interrupt():
+            self._interrupt.set()
+        elif self._conversation is not None:
+            self._conversation.told(has_unread=True)
+
+    async def run(self) -> Finished | Parked:
+        """Drive turns until the model is done or waits for its user.
+
+        Raises ``RunFailedError``, and what saving and the model raise.
+        """
+        try:
+            while True:
+                if self._transcript.last_role == "assistant":
+                    ended = await self._after_reply()
+                    self._is_resumed = False
+                    if ended is not None:
+                        return ended
+                if self._transcript.last_role == "user":
+                    await self._ask()
+        finally:
+            await self._settle()
+
+    async def go_on(self, words: str) -> Finished | Parked:
+        """Say ``words`` to a model that was done, and drive on as ``run`` does."""
+        answers = [ToolResult(call.id, "Noted.") for call in self._transcript.open_calls()]
+        message = self._transcript.append("user", [*result_blocks(answers), _text(words)])
+        await self._save(Checkpoint(messages=[message], events=[self._next_turn()]))
+        return await self.run()
+
+    def times_begun(self, mark: str) -> int:
+        """How often ``go_on`` said what begins with ``mark``, over all attempts."""
+        return self._transcript.times_begun(mark)
 
     async def _ask(self) -> None:
         """One turn's request: checks the limits first, stores the reply."""
-        if self._turn >= self._max_turns:
+        if self._turn.number >= self._max_turns:
+            await self._saved()
             raise RunFailedError(ExitReason.MAX_TURNS, f"not finished after {self._max_turns} turns")
-        self._turn += 1
-        turn = self._turn
+        self._turn.number += 1
+        turn = self._turn.number
         began = time.monotonic()
-        reply = await self._model(
-            self._transcript,
+        watch = Watch(
             lambda fragment: self._deltas.add(turn, fragment),
             lambda reason: self._deltas.reset(turn, reason),
+            self._interrupt,
         )
+        reply = await self._beside_saving(self._model(self._transcript.bodies, watch))
         await self._deltas.flush()
-        told = [events.turn_ended(turn, reply, timedelta(seconds=time.monotonic() - began))]
-        await self._keep(reply, told)
+        await self._keep(reply, timedelta(seconds=time.monotonic() - began))
 
-    async def _keep(self, reply: Reply, told: list[Draft]) -> None:
-        """Store the reply as far as it can stand in a transcript, before anything is done about it."""
+    async def _keep(self, reply: Reply, took: timedelta) -> None:
+        """Store the reply as far as it can stand in a transcript, before anything that it asks for is done."""
+        use = self._model.used(reply)
+        told = [
+            events.turn_ended(self._turn.number, reply, took),
+            events.usage(self._turn.number, use, self._model.spent_microusd),
+        ]
         if (failure := self._failure(reply)) is not None:
-            await self._save(Checkpoint(usage=_used(reply), events=told))  # it was paid for all the same
+            await self._save(Checkpoint(usage=use, events=told))  # it was paid for all the same
             raise failure
         messages = [self._transcript.append("assistant", _standing(reply))]
         calls = self._transcript.open_calls()
-        told += [events.tool_started(self._turn, call, self._toolbox.subject(call)) for call in calls]
+        told += [events.tool_started(self._turn.number, call, self._toolbox.subject(call)) for call in calls]
         if not calls and (asked := _GOES_ON.get(reply.stop_reason)):
             messages.append(self._say(prompt(asked)))
             told.append(self._next_turn())
-        await self._save(Checkpoint(messages=messages, usage=_used(reply), events=told))
+        saving = self._save(Checkpoint(messages=messages, usage=use, events=told))
+        if calls and self._toolbox.only_reads(calls):
+            self._save_beside(saving)
+        else:
+            await saving
 
     def _failure(self, reply: Reply) -> RunFailedError | None:
         """Why the run cannot go on from ``reply``."""
@@ -150,64 +237,130 @@ class Loop:
             case _:
                 return None
 
-    async def _after_reply(self) -> Finished | None:
+    async def _after_reply(self) -> Finished | Parked | None:
         """Do what the last reply asks for; None where the model is to be asked again."""
         calls = self._transcript.open_calls()
         if calls:
             return await self._run_tools(calls)
+        if self._conversation is not None:
+            return await self._hear(self._conversation)
         if self._ends_on_text or self._transcript.times_said(prompt("nudge")) >= MAX_NUDGES:
             return Finished(self._transcript.last_text())
         message = self._say(prompt("nudge"))
         await self._save(Checkpoint(messages=[message], events=[self._next_turn()]))
         return None
 
-    async def _run_tools(self, calls: list[ToolCall]) -> Finished | None:
-        began = time.monotonic()
-        results = await self._toolbox.run(calls)
-        took = timedelta(seconds=time.monotonic() - began)
-        if self._toolbox.completion is not None:
-            if _stands(self._toolbox.completion, results):
-                # Stored no further: a resumed attempt runs these calls again, from the checkpoint before them.
-                return _finished(self._toolbox.completion)
-            self._toolbox.completion = None
-            results = [_taken_back(call, result) for call, result in zip(calls, results, strict=True)]
-        if self._toolbox.question is not None:
-            return Finished(self._toolbox.question)
-        await self._save(await self._results_checkpoint(calls, results, took))
+    async def _hear(self, conversation: Conversation, question: ToolCall | None = None) -> Finished | Parked | None:
+        """It is the user's turn. ``question``: what the model has asked, if it did by a tool."""
+        heard = await conversation.hear()
+        self._interrupt.clear()
+        if heard is None:
+            return Parked(_question(question) or self._transcript.last_text())
+        if heard.completes:
+            return Finished(self._transcript.last_text())
+        if question is not None:
+            content = result_blocks([ToolResult(question.id, "\n\n".join(heard.texts))])
+        else:
+            content = [_text(words) for words in heard.texts]
+        message = self._transcript.append("user", content)
+        self._save_beside(
+            self._save(Checkpoint(messages=[message], events=[self._next_turn()], read_through=heard.through))
+        )
         return None
 
-    async def _results_checkpoint(
-        self, calls: list[ToolCall], results: list[ToolResult], took: timedelta
-    ) -> Checkpoint:
+    async def _run_tools(self, calls: list[ToolCall]) -> Finished | Parked | None:
+        if self._conversation is not None and [call.name for call in calls] == [AskUser.name]:
+            return await self._hear(self._conversation, calls[0])
+        results = await self._beside_saving(
+            # What an earlier attempt may have done outside is not done again.
+            self._toolbox.run(calls, after_a_break=self._is_resumed, interrupt=self._interrupt)
+        )
+        heard = await self._heard_meanwhile()
+        completion, self._toolbox.completion = self._toolbox.completion, None
+        if heard is not None and heard.completes:
+            return Finished(self._transcript.last_text())
+        if completion is not None and heard is None:
+            if _stands(completion, results):
+                # Stored no further: a resumed attempt runs these calls again, from the checkpoint before them.
+                return Finished(completion.summary, blocked=completion.status == "blocked")
+            results = [_taken_back(call, result) for call, result in zip(calls, results, strict=True)]
+        self._answer(calls, results, heard)
+        return None
+
+    async def _heard_meanwhile(self) -> Heard | None:
+        """What the user said while the model spoke or tools ran; it goes with their results."""
+        if self._conversation is None:
+            return None
+        heard = await (self._conversation.hear() if self._interrupt.is_set() else self._conversation.hear_if_told())
+        self._interrupt.clear()
+        return heard
+
+    def _answer(self, calls: list[ToolCall], results: list[ToolResult], heard: Heard | None) -> None:
+        """Give the model the ``results`` of its ``calls``; they are stored while it is asked again."""
         content = result_blocks(results)
         if self._repeats(calls, results) == NUDGE_AT_IDENTICAL:
             content.append(_text(prompt("repeating")))
+        content += [_text(words) for words in (heard.texts if heard else ())]
         message = self._transcript.append("user", content)
-        told = [events.tool_ended(self._turn, c, r, took) for c, r in zip(calls, results, strict=True)]
+        told = [events.tool_ended(self._turn.number, *answered) for answered in zip(calls, results, strict=True)]
         changes = [change for result in results for change in result.changed]
         told += [events.file_changed(change) for change in changes]
-        tree = await self._saved_tree(bool(changes))
-        return Checkpoint(messages=[message], tree=tree, events=[*told, self._next_turn()])
+        checkpoint = Checkpoint(
+            messages=[message],
+            events=[*told, self._next_turn()],
+            read_through=heard.through if heard else 0,
+            outputs=self._toolbox.outputs.take_new(),
+        )
+        self._save_beside(self._save_with_tree(checkpoint, bool(changes) or self._toolbox.may_have_written(calls)))
+
+    async def _save_with_tree(self, checkpoint: Checkpoint, wrote: bool) -> Standing:
+        return await self._save(replace(checkpoint, tree=await self._durable.saved_tree(wrote)))
 
     def _repeats(self, calls: list[ToolCall], results: list[ToolResult]) -> int:
         """How many turns in a row were just like this one; raises where they get nowhere."""
-        self._malformed = self._malformed + 1 if all(result.malformed for result in results) else 0
-        if self._malformed >= MAX_MALFORMED:
+        turn = self._turn
+        turn.malformed = turn.malformed + 1 if all(result.malformed for result in results) else 0
+        if turn.malformed >= MAX_MALFORMED:
             raise RunFailedError(ExitReason.STUCK, f"{MAX_MALFORMED} turns in a row had only malformed tool calls")
         repeats = self._transcript.repeats(calls, results)
         if repeats >= MAX_IDENTICAL:
             raise RunFailedError(ExitReason.STUCK, f"made the same call {MAX_IDENTICAL} times in a row")
         return repeats
 
+    async def _save(self, checkpoint: Checkpoint) -> Standing:
+        standing = await self._durable.save(checkpoint)
+        if self._conversation is not None:
+            self._conversation.told(has_unread=standing.has_unread)
+        return standing
+
+    def _save_beside(self, saving: Coroutine[Any, Any, Standing]) -> None:
+        """Begin to save; the next step is not taken to be done before this is."""
+        self._turn.saving = asyncio.create_task(saving, name="checkpoint")
+
+    async def _beside_saving(self, work: Coroutine[Any, Any, Result]) -> Result:
+        """Do ``work`` beside a checkpoint that is under way; both are done afterwards."""
+        if self._turn.saving is None:
+            return await work
+        result, _ = await side_by_side(work, self._saved())
+        return result
+
+    async def _saved(self) -> None:
+        if self._turn.saving is not None:
+            await self._turn.saving
+            self._turn.saving = None
+
+    async def _settle(self) -> None:
+        """Whatever ends the loop: a checkpoint under way may end first, so that nothing is done again without need."""
+        if self._turn.saving is not None:
+            await asyncio.wait([self._turn.saving], timeout=_SETTLE_SECONDS)
+            await finish(self._turn.saving)
+            self._turn.saving = None
+
     def _say(self, text: str) -> StoredMessage:
         return self._transcript.append("user", [_text(text)])
 
     def _next_turn(self) -> Draft:
-        return events.turn_started(self._turn + 1, self._model.name)
-
-
-def _used(reply: Reply) -> ModelUse:
-    return ModelUse(reply.usage, reply.model)
+        return events.turn_started(self._turn.number + 1, self._model.name)
 
 
 def _standing(reply: Reply) -> list[dict[str, Any]]:
@@ -216,14 +369,19 @@ def _standing(reply: Reply) -> list[dict[str, Any]]:
     Of a reply that was cut off only the text: a tool call cut short parses as something else, and thinking cut short
     has no signature. A message may be neither empty nor end with thinking.
     """
-    is_cut_off = reply.stop_reason == "max_tokens"
+    is_cut_off = reply.stop_reason in ("max_tokens", INTERRUPTED)
     kept = [block for block in reply.content if not is_cut_off or block["type"] == "text"]
     if not kept or kept[-1]["type"] in _THINKING:
-        kept.append(_text("(cut off)" if is_cut_off else "(no reply)"))
+        kept.append(_text(_INSTEAD.get(reply.stop_reason, "(no reply)")))
     return kept
 
 
-def _stands(completion: Completion, results: list[ToolResult]) -> bool:
+def _question(call: ToolCall | None) -> str:
+    asked = call.input.get("question") if call is not None and isinstance(call.input, dict) else None
+    return asked if isinstance(asked, str) else ""
+
+
+def _stands(completion: Completion, results: Sequence[ToolResult]) -> bool:
     """Whether the model can have meant it: it called the work done before it saw that another call had failed."""
     return completion.status == "blocked" or not any(result.is_error for result in results)
 
@@ -232,10 +390,6 @@ def _taken_back(call: ToolCall, result: ToolResult) -> ToolResult:
     if call.name != TaskComplete.name:
         return result
     return replace(result, content="Not noted, as another call of this turn failed: see to that first.", is_error=True)
-
-
-def _finished(completion: Completion) -> Finished:
-    return Finished(completion.summary, blocked=completion.status == "blocked")
 
 
 def _text(text: str) -> dict[str, str]:

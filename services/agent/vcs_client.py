@@ -24,6 +24,7 @@ _AWAY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
 
 PREPARE_DEADLINE = timedelta(minutes=40)
 COMMIT_DEADLINE = timedelta(minutes=10)
+RESTORE_DEADLINE = timedelta(minutes=30)
 RELEASE_DEADLINE = timedelta(seconds=30)
 
 
@@ -85,6 +86,15 @@ class VcsClient:
                 timeout=COMMIT_DEADLINE.total_seconds(),
             )
         return bytes(reply.patch)
+
+    async def restore(self, hold: Hold, patch: bytes) -> None:
+        """Put the worktree back to exactly its base and ``patch``, a checkpoint's; what is ignored stays."""
+        async with _typed():
+            await self._stub.Restore(
+                vcs_pb2.RestoreRequest(worktree=_ref(hold), patch=patch),
+                metadata=self._metadata,
+                timeout=RESTORE_DEADLINE.total_seconds(),
+            )
 
     async def commit(self, hold: Hold, metadata: vcs_pb2.CommitMetadata, run: ClaimedRun) -> Commit | None:
         """The commit that the run delivers; None where nothing changed."""

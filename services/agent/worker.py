@@ -43,21 +43,6 @@ class Stop(StrEnum):
     INTERRUPTED = "interrupted"
 
 
-@dataclass
-class _Live:
-    """An attempt under way."""
-
-    run: ClaimedRun
-    task: asyncio.Task[None]
-    stop: Stop | None = None
-
-    def end(self, why: Stop) -> None:
-        """The first reason stands, but for a lost lease, which outdoes all."""
-        if self.stop is None or why is Stop.LOST:
-            self.stop = why
-            self.task.cancel()
-
-
 class Work(Protocol):
     """What is done for one claimed run."""
 
@@ -66,6 +51,25 @@ class Work(Protocol):
 
     async def release(self) -> None:
         """Remove what it left on this node."""
+
+    def hear(self) -> None:
+        """The run's user said something."""
+
+
+@dataclass
+class _Live:
+    """An attempt under way."""
+
+    run: ClaimedRun
+    work: Work
+    task: asyncio.Task[None]
+    stop: Stop | None = None
+
+    def end(self, why: Stop) -> None:
+        """The first reason stands, but for a lost lease, which outdoes all."""
+        if self.stop is None or why is Stop.LOST:
+            self.stop = why
+            self.task.cancel()
 
 
 class Worker:
@@ -126,8 +130,13 @@ class Worker:
     async def _on_control(self, message: Message) -> None:
         run_id = message.subject.rpartition(".")[2]
         live = next((found for key, found in self._live.items() if str(key) == run_id), None)
-        if live is not None and _control(message).kind == RunControl.KIND_CANCEL:
-            live.end(Stop.CANCELLED)
+        if live is None:
+            return
+        match _control(message).kind:
+            case RunControl.KIND_CANCEL:
+                live.end(Stop.CANCELLED)
+            case RunControl.KIND_MESSAGE:
+                live.work.hear()
 
     async def drain(self, timeout: timedelta) -> None:
         """Let attempts finish until ``timeout``, then hand what is left back as interrupted."""
@@ -160,7 +169,7 @@ class Worker:
         """Work on ``run`` under its lease, and say how it ended where it was stopped from outside."""
         hold = run.hold
         attempt = self._begin(run)
-        live = _Live(run, asyncio.create_task(attempt.work(), name=f"run {hold.run_id}"))
+        live = _Live(run, attempt, asyncio.create_task(attempt.work(), name=f"run {hold.run_id}"))
         if (older := self._live.get(hold.run_id)) is not None:
             older.end(Stop.LOST)  # this process had lost the run before it claimed it again
         self._live[hold.run_id] = live

@@ -20,6 +20,9 @@ ALL_EVENTS = "qd.evt.>"
 EVENTS_DOORBELL = "qd.ctl.events"
 """Core NATS: durable events were committed and wait to be published."""
 
+PACE = "qd.ctl.pace"
+"""Core NATS: the model service refused a request; its payload says of which key and address, as a hash."""
+
 SEQUENCE_HEADER = "Qd-Sequence"
 """Of a durable event's message: its place over all jobs, from 1, without holes."""
 CLIENT_HEADER = "Qd-Client"

@@ -83,15 +83,21 @@ class Messaging:
             rows = await _STATEMENTS.rows(connection, "unread", run_id=hold.run_id)
         return [InboxMessage(row["number"], row["body"], row["interrupt"], row["kind"] == "complete") for row in rows]
 
-    async def park(self, hold: Hold) -> bool:
+    async def park(self, hold: Hold, *, summary: str) -> bool:
         """Let the run wait for its user, giving up the lease; False where something unread is there already.
 
+        ``summary``: what the model said last, which stands if its user says nothing more.
         Raises ``LeaseLostError``.
         """
 
         async def work(unit: Unit) -> bool:
             parked = await _STATEMENTS.row(
-                unit.connection, "park", run_id=hold.run_id, token=hold.token, sources=sources(RunTransition.PARK)
+                unit.connection,
+                "park",
+                run_id=hold.run_id,
+                token=hold.token,
+                summary=storable(summary),
+                sources=sources(RunTransition.PARK),
             )
             if parked is None:
                 raise LeaseLostError(f"run {hold.run_id} is not held by attempt {hold.attempt} any more")

@@ -8,7 +8,10 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
 
+from google.protobuf.message import DecodeError
+
 from services.contracts import subjects
+from services.contracts.v1.commands_pb2 import JobCommand, RunControl
 from services.jobs.admitting import Admitting
 from services.jobs.cancelling import Cancelling
 from services.jobs.messaging import Messaging
@@ -84,9 +87,23 @@ class Scheduler:
                 # Which job it is about does not matter: the loops look at all there is to do.
                 if message.subject == subjects.COMMAND_CANCEL:
                     self._cancel_bell.ring()
+                elif message.subject == subjects.COMMAND_MESSAGE:
+                    self._admission_bell.ring()
+                    await self._tell_agent(message)
                 elif time.monotonic() - self._looked_at > _JUST_NOW.total_seconds():
                     self._admission_bell.ring()  # else the bell of whoever sent this was heard already
                 await message.ack()
+
+    async def _tell_agent(self, message: Message) -> None:
+        """A run's user said something; if an agent holds the run, it hears of it now."""
+        try:
+            run_id = JobCommand.FromString(message.data).run_id
+        except DecodeError:
+            log.warning("not a command, thrown away", subject=message.subject)
+            return
+        if run_id:
+            control = RunControl(run_id=run_id, kind=RunControl.KIND_MESSAGE)
+            await self._bus.ring(subjects.control(run_id), control.SerializeToString())
 
     async def _hear_events(self) -> None:
         await self._bus.listen(subjects.EVENTS_DOORBELL, self._on_events)

@@ -41,6 +41,9 @@ class NoWork:
     async def release(self) -> None:
         """It left nothing."""
 
+    def hear(self) -> None:
+        """It talks with nobody."""
+
 
 async def work(pick_up: PickUp) -> None:
     node = Node(new_node_name("noop"), "agent", capacity=CAPACITY)

@@ -1,16 +1,25 @@
 """The one place that speaks `anthropic`: a request goes in, a whole reply comes out, deltas on the way."""
 
-from services.agent.model.client import Claude
-from services.agent.model.reply import Fragment, Reply, StreamBrokenError
+from services.agent.model.client import Claude, Endpoint, FreePace, Pace, Watch
+from services.agent.model.reply import INTERRUPTED, Fragment, Reply, StreamBrokenError
+from services.agent.model.request import Profile, encode_head, encode_request
 from services.agent.model.retry import ModelRejectedError, ModelUnavailableError, Patience, PostponedError
 
 __all__ = [
+    "INTERRUPTED",
     "Claude",
+    "Endpoint",
     "Fragment",
+    "FreePace",
     "ModelRejectedError",
     "ModelUnavailableError",
+    "Pace",
     "Patience",
     "PostponedError",
+    "Profile",
     "Reply",
     "StreamBrokenError",
+    "Watch",
+    "encode_head",
+    "encode_request",
 ]

@@ -11,10 +11,21 @@ import orjson
 from services.jobs.models import Usage
 
 FragmentType = Literal["text", "thinking", "tool_input"]
+INTERRUPTED = "interrupted"
+"""The stop reason of a reply that its user broke off."""
+_CHARACTERS_PER_TOKEN = 3
 
 
 class StreamBrokenError(Exception):
     """The stream ended, or made no sense, before the reply was whole: throw it away and ask again."""
+
+
+class StreamFailedError(Exception):
+    """The service itself broke the reply off, with an `error` event. ``kind``: its type."""
+
+    def __init__(self, kind: str, words: str) -> None:
+        super().__init__(words)
+        self.kind = kind
 
 
 @dataclass(frozen=True)
@@ -33,6 +44,8 @@ class Reply:
     stop_reason: str
     model: str
     usage: Usage
+    raw_usage: dict[str, Any] = field(default_factory=dict)
+    """As the service told it."""
 
 
 @dataclass
@@ -49,85 +62,109 @@ class _Block:
                 return {"type": "thinking", "thinking": _joined(self.pieces), "signature": "".join(self.signature)}
             case "tool_use":
                 return {**self.start, "input": _parsed(self.start, _joined(self.pieces))}
+            case "compaction":
+                return {**self.start, "content": _joined(self.pieces) or self.start.get("content")}
             case _:
                 return self.start
 
 
 # The payload's field of each delta type, and what watchers call it.
-_DELTAS: dict[str, tuple[str, FragmentType]] = {
+_DELTAS: dict[str, tuple[str, FragmentType | None]] = {
     "text_delta": ("text", "text"),
     "thinking_delta": ("thinking", "thinking"),
     "input_json_delta": ("partial_json", "tool_input"),
+    "compaction_delta": ("content", None),
 }
 
 
 class Assembly:
-    """Feed it each event in order; ``reply()`` once the stream has ended."""
+    """Feed it the JSON of each event in order; ``reply()`` once the stream has ended."""
 
     def __init__(self, on_fragment: Callable[[Fragment], None]) -> None:
         self._on_fragment = on_fragment
         self._blocks: dict[int, _Block] = {}
         self._model = ""
         self._stop_reason: str | None = None
-        self._usage: dict[str, int] = {}
+        self._usage: dict[str, Any] = {}
         self._whole = False
 
     def feed(self, event: Any) -> None:
         """Unknown events and deltas are ignored: the API may add some.
 
-        Raises ``StreamBrokenError`` for a known one that lacks what it must have: the SDK checks nothing.
+        Raises ``StreamBrokenError`` for a known one that lacks what it must have, ``StreamFailedError`` for an `error`.
         """
         try:
             fragment = self._taken(event)
-        except (AttributeError, TypeError) as error:
-            raise StreamBrokenError(f"an event of the wrong shape: {error}") from error
+        except (AttributeError, KeyError, TypeError) as error:
+            raise StreamBrokenError(f"an event of the wrong shape: {error!r}") from error
         if fragment is not None:
             self._on_fragment(fragment)
 
     def _taken(self, event: Any) -> Fragment | None:
-        match event.type:
-            case "message_start":
-                self._model = event.message.model
-                self._count(event.message.usage)
-            case "content_block_start":
-                self._blocks[event.index] = _Block(event.content_block.model_dump(mode="json", exclude_none=True))
+        match event["type"]:
             case "content_block_delta":
-                return self._added(event.index, event.delta)
+                return self._added(event["index"], event["delta"])
+            case "content_block_start":
+                block = event["content_block"]
+                self._blocks[event["index"]] = _Block({**block, "type": str(block["type"])})
+            case "message_start":
+                self._model = event["message"]["model"]
+                self._count(event["message"]["usage"])
             case "message_delta":
-                self._stop_reason = event.delta.stop_reason or self._stop_reason
-                self._count(event.usage)
+                self._stop_reason = event["delta"].get("stop_reason") or self._stop_reason
+                self._count(event["usage"])
             case "message_stop":
                 self._whole = True
+            case "error":
+                error = event["error"]
+                raise StreamFailedError(str(error["type"]), str(error.get("message", "")))
         return None
 
-    def _added(self, index: int, delta: Any) -> Fragment | None:
+    def _added(self, index: int, delta: dict[str, Any]) -> Fragment | None:
         block = self._blocks.get(index)
         if block is None:
             raise StreamBrokenError(f"a delta of block {index}, which never began")
-        if delta.type == "signature_delta":
-            block.signature.append(delta.signature)
-        elif delta.type in _DELTAS:
-            name, fragment_type = _DELTAS[delta.type]
-            text: str = getattr(delta, name)
+        kind = delta["type"]
+        if kind == "signature_delta":
+            block.signature.append(delta["signature"])
+        elif kind in _DELTAS:
+            name, fragment_type = _DELTAS[kind]
+            text: str | None = delta[name]
+            if text is None:
+                return None
             block.pieces.append(text)
-            return Fragment(fragment_type, index, text)
+            return Fragment(fragment_type, index, text) if fragment_type is not None else None
         return None
 
-    def _count(self, usage: Any) -> None:
+    def _count(self, usage: dict[str, Any] | None) -> None:
         """Usage in `message_delta` is cumulative: the last number of each kind stands."""
-        for name in Usage.__dataclass_fields__:
-            value = getattr(usage, name, None)
-            if value is not None:
-                self._usage[name] = value
+        self._usage |= {name: value for name, value in (usage or {}).items() if value is not None}
 
     def reply(self) -> Reply:
-        """Raises ``StreamBrokenError`` where the stream ended without `message_stop`: the SDK does not notice."""
+        """Raises ``StreamBrokenError`` where the stream ended without `message_stop`: nothing else would tell."""
         if not self._whole or self._stop_reason is None:
             raise StreamBrokenError("the stream ended before the reply was whole")
         content = [block.finished() for _, block in sorted(self._blocks.items())]
         # The API refuses blank text blocks when they are sent back.
         content = [block for block in content if block["type"] != "text" or block["text"].strip()]
-        return Reply(content, self._stop_reason, self._model, Usage(**self._usage))
+        return Reply(content, self._stop_reason, self._model, self._used(), self._usage)
+
+    def interrupted(self) -> Reply:
+        """What there is of a reply that its user broke off: the text. Its output is estimated, as nobody tells it."""
+        blocks = [block for _, block in sorted(self._blocks.items())]
+        texts = [block.finished() for block in blocks if block.start["type"] == "text"]
+        content = [text for text in texts if text["text"].strip()]
+        length = sum(len(piece) for block in blocks for piece in block.pieces)
+        if self._usage:
+            estimate = max(self._usage.get("output_tokens", 0), length // _CHARACTERS_PER_TOKEN)
+            self._usage |= {"output_tokens": estimate, "output_is_estimated": True}
+        return Reply(content, INTERRUPTED, self._model, self._used(), self._usage)
+
+    def _used(self) -> Usage:
+        counted = {name: self._usage.get(name, 0) for name in Usage.__dataclass_fields__}
+        if not all(isinstance(value, int) and value >= 0 for value in counted.values()):
+            raise StreamBrokenError(f"usage that is no number of tokens: {counted}")
+        return Usage(**counted)
 
 
 def _joined(pieces: list[str]) -> str:

@@ -15,13 +15,16 @@ from typing import Any, TypeVar
 import anthropic
 import httpx2
 
-from services.agent.model.reply import StreamBrokenError
+from services.agent.model.reply import StreamBrokenError, StreamFailedError
 
 Result = TypeVar("Result")
 
 _RETRYABLE_STATUSES = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS}
-# What an `error` event within a stream calls itself; its status is 200.
+# What an `error` event within a stream calls itself.
 _RETRYABLE_TYPES = {"overloaded_error", "api_error", "rate_limit_error", "timeout_error"}
+# The service has too many requests: a matter of the whole fleet.
+_TOO_MANY_STATUSES = {HTTPStatus.TOO_MANY_REQUESTS, 529}
+_TOO_MANY_TYPES = {"overloaded_error", "rate_limit_error"}
 # A 429 that no waiting cures.
 _SPENT = ("spend limit", "credit balance", "usage limit")
 _LONGEST_DELAY_SECONDS = 24 * 3600.0
@@ -31,6 +34,7 @@ _FAILURES = (
     anthropic.AnthropicError,
     httpx2.HTTPError,
     StreamBrokenError,
+    StreamFailedError,
     JSONDecodeError,
     UnicodeDecodeError,
     OSError,
@@ -64,9 +68,14 @@ class Patience:
 
 
 async def retrying(
-    request: Callable[[], Awaitable[Result]], *, patience: Patience, on_retry: Callable[[str], Awaitable[None]]
+    request: Callable[[], Awaitable[Result]],
+    *,
+    patience: Patience,
+    on_retry: Callable[[str], Awaitable[None]],
+    on_throttle: Callable[[timedelta], Awaitable[None]],
 ) -> Result:
-    """Make ``request`` until it succeeds; ``on_retry`` is told why before each wait.
+    """Make ``request`` until it succeeds; ``on_retry`` is told why before each wait, ``on_throttle`` how long the
+    service asks to stay away where it has too many requests.
 
     Raises ``ModelRejectedError``, ``ModelUnavailableError``, ``PostponedError``.
     """
@@ -74,6 +83,8 @@ async def retrying(
         try:
             return await request()
         except _FAILURES as error:
+            if _is_throttling(error):
+                await on_throttle(min(_retry_after(error), patience.longest_wait))
             wait = _wait(error, number, patience)
             await on_retry(_words(error))
             await asyncio.sleep(wait.total_seconds())
@@ -95,14 +106,26 @@ def _wait(error: Exception, number: int, patience: Patience) -> timedelta:
     return max(asked, own)
 
 
+def _is_throttling(error: BaseException) -> bool:
+    if isinstance(error, StreamFailedError):
+        return error.kind in _TOO_MANY_TYPES
+    if not isinstance(error, anthropic.APIStatusError) or error.status_code not in _TOO_MANY_STATUSES:
+        return False
+    return not _is_spent(_words(error))
+
+
+def _is_spent(words: str) -> bool:
+    return any(phrase in words.lower() for phrase in _SPENT)
+
+
 def _is_retryable(error: BaseException, words: str) -> bool:
+    if isinstance(error, StreamFailedError):
+        return error.kind in _RETRYABLE_TYPES and not _is_spent(words)
     if not isinstance(error, anthropic.APIStatusError):
         # Transport errors, bad chunks, broken streams. Of the SDK's own errors only those of the connection.
         return not isinstance(error, anthropic.AnthropicError) or isinstance(error, anthropic.APIConnectionError)
-    if any(phrase in words.lower() for phrase in _SPENT):
+    if _is_spent(words):
         return False
-    if error.status_code == HTTPStatus.OK:
-        return _error_type(error) in _RETRYABLE_TYPES
     return error.status_code in _RETRYABLE_STATUSES or error.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR
 
 
@@ -112,15 +135,11 @@ def _error_body(error: anthropic.APIStatusError) -> dict[str, Any]:
     return inner if isinstance(inner, dict) else {}
 
 
-def _error_type(error: anthropic.APIStatusError) -> str:
-    return str(_error_body(error).get("type", ""))
-
-
 def _words(error: BaseException) -> str:
+    if isinstance(error, StreamFailedError):
+        return f"the model service broke its reply off: {error}"
     if isinstance(error, anthropic.APIStatusError):
         said = _error_body(error).get("message") or error.message
-        if error.status_code == HTTPStatus.OK:
-            return f"the model service broke its reply off: {said}"
         return f"the model service answered {error.status_code}: {said}"
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 

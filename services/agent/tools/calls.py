@@ -1,6 +1,7 @@
 """What the loop and the tools say to each other: calls, results, and the protocol that every tool follows."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any, Literal, Protocol
 
 from services.agent.workspace import FileChange
@@ -34,7 +35,8 @@ class ToolCall:
 class ToolResult:
     """``content`` can be stored as JSON and shown in a terminal; at most ``MAX_OUTPUT_CHARACTERS`` and a note.
 
-    ``malformed``: the arguments did not fit the schema, or there is no such tool; nothing was done.
+    ``malformed``: the arguments did not fit the schema, or there is no such tool; nothing was done. ``took``: how long
+    the tool ran.
     """
 
     tool_use_id: str
@@ -42,6 +44,7 @@ class ToolResult:
     is_error: bool = False
     changed: tuple[FileChange, ...] = ()
     malformed: bool = False
+    took: timedelta = field(default=timedelta(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)

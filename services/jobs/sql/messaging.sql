@@ -25,7 +25,7 @@ WITH held AS (
     FOR UPDATE
 ), parked AS (
     UPDATE runs r
-    SET state = 'waiting', lease_token = NULL, agent = NULL,
+    SET state = 'waiting', lease_token = NULL, agent = NULL, summary = :summary,
         time_left = greatest(run_deadline - now(), interval '1 second'), run_deadline = NULL,
         idle_deadline = now() + make_interval(secs => coalesce(idle_seconds, 86400))
     FROM held h WHERE r.id = h.id AND NOT h.has_unread

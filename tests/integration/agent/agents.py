@@ -7,22 +7,60 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any, Literal
 
-from services.agent.attempt import Attempt, Tools
+from services.agent.assembly import Shared
+from services.agent.attempt import Attempt
 from services.agent.model import Claude, Patience
+from services.agent.pace import FleetPace
 from services.agent.settings import AgentSettings
 from services.agent.vcs_client import VcsClient, Worktree
 from services.agent.worker import RUN_QUEUES, Worker
 from services.contracts.v1.vcs_pb2 import CommitMetadata
+from services.jobs.budgeting import Budgeting
 from services.jobs.heartbeat import Heartbeat
 from services.jobs.leases import Node, new_node_name
+from services.jobs.messaging import Messaging
 from services.jobs.models import ClaimedRun, Commit, Hold
+from services.jobs.pacing import Pacing
 from services.jobs.running import Running
 from services.runtime import lifecycle
 from services.runtime.jetstream import Bus
 from tests.integration.agent.fleet import DEADLINE_SECONDS, VCS_TOKEN, Fleet
+from tests.integration.jobs.domain import Domain
 
 LONG_SECONDS = 2 * DEADLINE_SECONDS
 HASTE = Patience(tries=2, shortest_seconds=0.001, longest_seconds=0.002)
+
+
+def settings_of(database_url: str, nats_url: str, model_url: str | None, **changes: Any) -> AgentSettings:
+    environment = {
+        "DATABASE_URL": database_url,
+        "NATS_URL": nats_url,
+        "ANTHROPIC_API_KEY": "a key",
+        "ANTHROPIC_BASE_URL": model_url,
+        "CLAUDE_MODEL": "claude-scripted",
+        "CLAUDE_MAX_TOKENS": 1_000,
+        "vcs_token": VCS_TOKEN,
+        "run_budget_usd": None,  # the scripted model has no price
+    }
+    return AgentSettings.model_validate({**environment, **changes})
+
+
+def shared_of(
+    settings: AgentSettings, domain: Domain, bus: Bus, *, vcs: VcsClient, claude: Claude, running: Running | None = None
+) -> Shared:
+    """What the attempts of an agent share."""
+    return Shared(
+        settings=settings,
+        running=running or Running(domain.units),
+        messaging=Messaging(domain.units),
+        budgeting=Budgeting(domain.database),
+        claude=claude,
+        vcs=vcs,
+        bus=bus,
+        sealer=settings.sealer,
+        sandbox=None,
+        searches=asyncio.Semaphore(2),
+    )
 
 
 class QuietHeartbeat(Heartbeat):
@@ -77,20 +115,20 @@ class Agent:
         bus: Bus | None = None,
         vcs: VcsClient | None = None,
         capacity: int = 8,
+        **changes: Any,
     ) -> None:
-        environment = {"DATABASE_URL": fleet.database_url, "NATS_URL": fleet.nats_url, "ANTHROPIC_API_KEY": "a key"}
-        settings = AgentSettings.model_validate({**environment, "vcs_token": VCS_TOKEN})
+        """``changes``: settings that are not as usual."""
+        settings = settings_of(fleet.database_url, fleet.nats_url, fleet.model.url, **changes)
         node = Node(new_node_name("agent"), "agent", capacity=capacity)
         self.name = node.name
         self._heartbeat = heartbeat(fleet.database_url, node)
         self._vcs = vcs or VcsClient(fleet.vcs_address, VCS_TOKEN)
-        self._claude = Claude(
-            api_key="a key", base_url=fleet.model.url, model="claude-scripted", max_tokens=1_000, patience=HASTE
-        )
+        self._pace = FleetPace(Pacing(fleet.domain.database), fleet.bus)
+        self._claude = Claude(patience=HASTE, pace=self._pace)
         running = running or Running(fleet.domain.units)
-        tools = Tools(settings, running, self._claude, self._vcs, fleet.bus, asyncio.Semaphore(2))
+        shared = shared_of(settings, fleet.domain, fleet.bus, vcs=self._vcs, claude=self._claude, running=running)
         self._worker = Worker(
-            lambda run: Attempt(run, tools),
+            lambda run: Attempt(run, shared),
             running=running,
             bus=bus or fleet.bus,
             heartbeat=self._heartbeat,

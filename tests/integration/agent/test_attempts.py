@@ -45,9 +45,9 @@ async def test_what_is_told_of_a_run(fleet: Fleet, start_agent: StartAgent):
     kinds = await fleet.kinds(run_id)
     assert kinds[kinds.index("run.started") :] == [
         *("run.started", "job.started", "run.prepared", "turn.started"),
-        *("turn.ended", "tool.started", "tool.ended", "turn.started"),
-        *("turn.ended", "tool.started", "tool.ended", "file.changed", "turn.started"),
-        *("turn.ended", "tool.started", "changeset.stored", "run.publishing"),
+        *("turn.ended", "usage", "tool.started", "tool.ended", "turn.started"),
+        *("turn.ended", "usage", "tool.started", "tool.ended", "file.changed", "turn.started"),
+        *("turn.ended", "usage", "tool.started", "changeset.stored", "run.publishing"),
     ]
 
 
@@ -83,7 +83,7 @@ async def test_what_is_not_to_be_published_is_stored(fleet: Fleet, start_agent: 
 
 async def test_a_task_without_a_repository_is_answered(fleet: Fleet, start_agent: StartAgent):
     await start_agent()
-    fleet.model.answer(whole(said("Forty-two."), stop="end_turn"))
+    fleet.model.answer(whole(call(1, "task_complete", summary="Forty-two.", status="done")))
     run = await fleet.until_run(await fleet.dispatch(kind="task", repositories=[]), RunState.COMPLETED, RunState.FAILED)
     assert (run["state"], run["outcome"], run["summary"]) == ("completed", "answered", "Forty-two.")
     offered = {tool["name"] for tool in fleet.model.requests[0]["tools"]}

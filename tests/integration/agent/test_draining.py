@@ -45,9 +45,10 @@ async def test_what_ends_in_time_is_let_end(fleet: Fleet, start_agent: StartAgen
 async def test_what_cannot_end_in_time_is_handed_back_and_goes_on_elsewhere(fleet: Fleet, start_agent: StartAgent):
     first = await start_agent()
     run_id = await hang(fleet)
-    stored = await fleet.transcript(run_id)
     await first.drain(0.1)
     run = await fleet.until_run(run_id, RunState.QUEUED, RunState.FAILED)
+    stored = await fleet.transcript(run_id)
+    assert len(stored) == 5, "the results beside the request that was broken off"
     assert (run["state"], run["attempts_spent"], run["times_lost"], run["turns"]) == ("queued", 0, 0, 2)
     assert (await fleet.kinds(run_id))[-1] == "run.requeued"
     await fleet.until_released(run_id)

@@ -7,17 +7,26 @@ from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
+import orjson
 import pytest
+from pydantic import SecretStr
 
 from services.agent.model import (
+    INTERRUPTED,
     Claude,
+    Endpoint,
     Fragment,
     ModelRejectedError,
     ModelUnavailableError,
     Patience,
     PostponedError,
+    Profile,
     Reply,
+    Watch,
+    encode_head,
+    encode_request,
 )
+from services.contracts.words import Effort
 from tests.integration.agent.messages_server import Answer, MessagesServer, call, chunks, event, refused, said, whole
 
 HASTE = Patience(shortest_seconds=0.001, longest_seconds=0.002)
@@ -25,24 +34,28 @@ DEADLINE_SECONDS = 60
 READ = call(1, "read_file", path="a/rather/long/path.txt")
 GOOD = whole(said("Reading."), READ)
 TOOLS = [{"name": "read_file", "description": "Reads.", "input_schema": {"type": "object", "properties": {}}}]
+HEAD = encode_head("Be good.", TOOLS)
+MESSAGE = orjson.dumps({"role": "user", "content": [said("Go.")]})
+PROFILE = Profile("claude-sonnet-5-5", 64_000)
 OVERLOADED = event("error", error={"type": "overloaded_error", "message": "Overloaded"})
 
 
 class Asked:
     """One request to the client, and what it told on the way."""
 
-    def __init__(self, claude: Claude) -> None:
+    def __init__(self, claude: Claude, base_url: str) -> None:
         self._claude = claude
+        self._endpoint = Endpoint(SecretStr("a key"), base_url)
+        self.interrupt = asyncio.Event()
         self.fragments: list[Fragment] = []
         self.resets: list[str] = []
         self.streaming = asyncio.Event()
 
-    async def reply(self, **changes: Any) -> Reply:
-        messages = [{"role": "user", "content": [said("Go.")]}]
-        request: dict[str, Any] = {"model": "claude-sonnet-5-5", "system": "Be good.", "tools": TOOLS}
+    async def reply(self, profile: Profile = PROFILE) -> Reply:
+        body = encode_request(profile, HEAD, [MESSAGE], max_tokens=profile.most_tokens)
         async with asyncio.timeout(DEADLINE_SECONDS):
             return await self._claude.reply(
-                **{**request, "messages": messages, **changes}, on_fragment=self._on_fragment, on_reset=self._on_reset
+                self._endpoint, body, Watch(self._on_fragment, self._on_reset, self.interrupt)
             )
 
     def _on_fragment(self, fragment: Fragment) -> None:
@@ -66,14 +79,14 @@ async def server() -> AsyncIterator[MessagesServer]:
 
 @pytest.fixture
 async def claude(server: MessagesServer) -> AsyncIterator[Claude]:
-    claude = Claude(api_key="a key", base_url=server.url, model="claude-x", max_tokens=64_000, patience=HASTE)
+    claude = Claude(patience=HASTE)
     yield claude
     await claude.close()
 
 
 @pytest.fixture
-def asked(claude: Claude) -> Asked:
-    return Asked(claude)
+def asked(claude: Claude, server: MessagesServer) -> Asked:
+    return Asked(claude, server.url)
 
 
 async def test_a_reply_and_its_fragments(server: MessagesServer, asked: Asked):
@@ -88,14 +101,46 @@ async def test_a_reply_and_its_fragments(server: MessagesServer, asked: Asked):
 async def test_what_is_asked(server: MessagesServer, asked: Asked):
     server.answer(GOOD, GOOD)
     await asked.reply()
-    await asked.reply(model="claude-of-old")
+    await asked.reply(Profile("claude-of-old", 64_000, temperature=0.5, effort=Effort.HIGH))
     request, of_old = server.requests
     assert request["max_tokens"] == 64_000
     assert request["stream"] is True
     assert request["system"] == [{"type": "text", "text": "Be good.", "cache_control": {"type": "ephemeral"}}]
     assert request["thinking"] == {"type": "adaptive", "display": "summarized"}
-    assert "thinking" not in of_old, "what a model is not known to take is left out"
+    assert request["cache_control"] == {"type": "ephemeral"}
+    assert request["tools"] == TOOLS
+    assert request["messages"] == [orjson.loads(MESSAGE)]
+    assert not {"thinking", "temperature", "output_config"} & of_old.keys(), "what a model is not known to take"
     assert "temperature" not in request
+
+
+TAKEN = {
+    "effort": (Profile("claude-opus-5-5", 64_000, effort=Effort.HIGH), {"output_config": {"effort": "high"}}),
+    "temperature": (Profile("claude-sonnet-4-5", 64_000, temperature=0.25), {"temperature": 0.25}),
+    "max_tokens": (Profile("claude-3-5-haiku", 64_000), {"max_tokens": 8_192}),
+}
+
+
+@pytest.mark.parametrize(("profile", "sent"), TAKEN.values(), ids=TAKEN.keys())
+async def test_each_model_is_asked_with_what_it_takes(
+    server: MessagesServer, asked: Asked, profile: Profile, sent: dict[str, Any]
+):
+    server.answer(GOOD)
+    await asked.reply(profile)
+    assert sent.items() <= server.requests[0].items()
+
+
+@pytest.mark.parametrize(
+    ("profile", "words"),
+    [
+        (Profile("claude-sonnet-5-5", 64_000, temperature=0.5), "claude-sonnet-5-5 takes no temperature"),
+        (Profile("claude-sonnet-4-5", 64_000, effort=Effort.LOW), "claude-sonnet-4-5 takes no effort"),
+        (Profile("claude-3-5-haiku", 64_000), "8,192 tokens at most, not 64,000"),
+    ],
+)
+def test_what_is_left_out_is_told(profile: Profile, words: str):
+    (told,) = profile.left_out()
+    assert words in told
 
 
 BEGINNING = chunks(said("Void."), READ)
@@ -196,8 +241,25 @@ async def test_a_cancel_before_the_first_byte_closes_the_connection(server: Mess
     await server.until(server.gone)
 
 
-async def test_nobody_listening_is_unavailable(claude: Claude, server: MessagesServer):
-    nowhere = Claude(api_key="k", base_url="http://127.0.0.1:9", model="m", max_tokens=1_000, patience=HASTE)
+async def test_an_interrupted_reply_is_what_there_is_of_it(server: MessagesServer, asked: Asked):
+    server.answer(Answer(GOOD.chunks, then="wait"))
+    task = asyncio.create_task(asked.reply())
+    await server.until(asked.streaming)
+    await server.until(server.waits)
+    asked.interrupt.set()
+    reply = await task
+    await server.until(server.gone)
+    assert (reply.stop_reason, reply.content) == (INTERRUPTED, [said("Reading.")])
+    assert reply.usage.input_tokens == 10
+    assert reply.raw_usage["output_is_estimated"] is True
+
+
+async def test_a_redirect_is_not_followed_with_the_key(server: MessagesServer, asked: Asked):
+    server.answer(refused(307, "over there", location="http://127.0.0.1:9/v1/messages"))
+    with pytest.raises(ModelRejectedError, match="307"):
+        await asked.reply()
+
+
+async def test_nobody_listening_is_unavailable(claude: Claude):
     with pytest.raises(ModelUnavailableError, match="tried 7 times"):
-        await Asked(nowhere).reply()
-    await nowhere.close()
+        await Asked(claude, "http://127.0.0.1:9").reply()

@@ -25,7 +25,7 @@ from tests.integration.agent.messages_server import call, hanging, said, whole
 
 EDIT = whole(call(1, "write_file", path="g.txt", content="b"))
 DONE = whole(call(2, "task_complete", summary="Wrote b.", status="done"))
-ANSWER = whole(said("Forty-two."), stop="end_turn")
+ANSWER = whole(call(1, "task_complete", summary="Answered.", status="done"))
 
 
 async def send(fleet: Fleet, order: Dispatched, message_id: str) -> None:

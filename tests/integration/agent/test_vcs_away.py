@@ -3,11 +3,11 @@
 import asyncio
 
 from quarterdeck.stack.ports import free_ports
-from services.agent.attempt import Attempt, Tools
+from services.agent.attempt import Attempt
 from services.agent.model import Claude
-from services.agent.settings import AgentSettings
 from services.agent.vcs_client import VcsClient
 from services.runtime.jetstream import Bus
+from tests.integration.agent.agents import settings_of, shared_of
 from tests.integration.jobs.conftest import database, domain, domain_database_url
 from tests.integration.jobs.domain import Domain
 
@@ -17,21 +17,14 @@ __all__ = ["database", "domain", "domain_database_url"]
 async def test_a_run_whose_vcs_is_away_is_put_off_at_no_cost(domain: Domain, domain_database_url: str) -> None:
     (nobody,) = free_ports(1)
     vcs = VcsClient(f"127.0.0.1:{nobody}", "token")
-    claude = Claude(api_key="x", base_url=None, model="a-model", max_tokens=1_000)
-    settings = AgentSettings.model_validate(
-        {
-            "DATABASE_URL": domain_database_url,
-            "NATS_URL": "nats://127.0.0.1:1",
-            "ANTHROPIC_API_KEY": "x",
-            "vcs_token": "token",
-        }
-    )
+    claude = Claude()
+    settings = settings_of(domain_database_url, "nats://127.0.0.1:1", None)
     bus = Bus("nats://127.0.0.1:1", name="test")
     order = await domain.dispatch_one(maxAttempts=1)
     try:
-        tools = Tools(settings, domain.running, claude, vcs, bus, asyncio.Semaphore())
+        shared = shared_of(settings, domain, bus, vcs=vcs, claude=claude)
         async with asyncio.timeout(60):
-            await Attempt(await domain.claimed(order), tools).work()
+            await Attempt(await domain.claimed(order), shared).work()
     finally:
         await vcs.close()
         await claude.close()

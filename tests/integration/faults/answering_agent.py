@@ -41,6 +41,9 @@ class Answer:
     async def release(self) -> None:
         """It left nothing."""
 
+    def hear(self) -> None:
+        """It talks with nobody."""
+
 
 async def serve(stop: asyncio.Event) -> None:
     if seconds := os.environ.get(BLOCKED_FOR_GOOD_VARIABLE):

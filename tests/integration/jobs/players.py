@@ -194,7 +194,7 @@ class Players(World):
             await self._write(run, self._park)
 
     async def _park(self, hold: Hold) -> None:
-        parked = await self.domain.messaging.park(hold)
+        parked = await self.domain.messaging.park(hold, summary="what was said")
         assert not self.alone or parked is not self.seen.runs[hold.run_id]["has_unread"]
 
     async def report_cancelled(self, run: Record) -> None:

@@ -17,7 +17,7 @@ COMPLETE = CompleteRequest.model_validate({})
 
 async def parked(domain: Domain, **fields: object) -> ClaimedRun:
     run = await domain.talk(**fields)
-    assert await domain.messaging.park(run.hold)
+    assert await domain.messaging.park(run.hold, summary="what was said")
     return run
 
 
@@ -36,7 +36,7 @@ async def test_a_run_that_waits_holds_no_slot_and_no_lease(domain: Domain) -> No
 async def test_a_message_wakes_it_with_what_it_had(domain: Domain) -> None:
     run = await domain.talk()
     await domain.running.checkpoint(run.hold, Checkpoint([StoredMessage(1, "user", b"{}")]))
-    assert await domain.messaging.park(run.hold)
+    assert await domain.messaging.park(run.hold, summary="what was said")
 
     said = await domain.say(run.hold.job_id, "go on")
     again = await domain.resume(run.hold.run_id)
@@ -47,21 +47,21 @@ async def test_a_message_wakes_it_with_what_it_had(domain: Domain) -> None:
     assert (heard.text, heard.interrupt, heard.completes) == ("go on", False, False)
     await domain.running.checkpoint(again.hold, Checkpoint([StoredMessage(2, "user", b"{}")], read_through=1))
     assert await domain.messaging.unread(again.hold) == []
-    assert await domain.messaging.park(again.hold)
+    assert await domain.messaging.park(again.hold, summary="what was said")
 
 
 async def test_it_does_not_wait_while_something_is_unread(domain: Domain) -> None:
     run = await domain.talk()
     await domain.say(run.hold.job_id, "wait", interrupt=True)
 
-    assert not await domain.messaging.park(run.hold)
+    assert not await domain.messaging.park(run.hold, summary="what was said")
     assert await domain.run_states(run.hold.job_id) == ["running"]
 
 
 async def test_a_message_and_the_wait_at_once_never_miss_each_other(domain: Domain) -> None:
     for _ in range(6):
         run = await domain.talk()
-        did_park, _ = await asyncio.gather(domain.messaging.park(run.hold), domain.say(run.hold.job_id, "hello"))
+        did_park, _ = await asyncio.gather(domain.messaging.park(run.hold, summary="what was said"), domain.say(run.hold.job_id, "hello"))
         assert await domain.run_states(run.hold.job_id) == ["queued" if did_park else "running"]
 
 

@@ -115,7 +115,7 @@ async def test_every_event_decodes_as_its_payload(domain: Domain) -> None:
     await domain.cancelling.cancel_idle(await domain.cancelling.waiting())
     jobs.append(run.hold.job_id)
     talk = await domain.talk()
-    assert await domain.messaging.park(talk.hold)
+    assert await domain.messaging.park(talk.hold, summary="what was said")
     await domain.say(talk.hold.job_id, "go on")
     jobs.append(talk.hold.job_id)
 

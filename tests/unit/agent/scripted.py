@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from services.agent.loop import Loop
-from services.agent.model import Fragment, Reply
+import orjson
+
+from services.agent.conversation import Conversation
+from services.agent.loop import Durable, Limits, Loop
+from services.agent.model import Fragment, Reply, Watch
 from services.agent.tools import Toolbox, ToolCall, ToolResult, Workspace
 from services.agent.transcript import Transcript
 from services.contracts.words import EventKind
 from services.jobs.errors import LeaseLostError
-from services.jobs.models import Checkpoint, SavedTree, StoredMessage, Usage
+from services.jobs.models import Checkpoint, ModelUse, SavedTree, Standing, StoredMessage, Usage
 from services.jobs.unit import Draft
 
 PROMPT = "Change a to b."
@@ -52,6 +56,7 @@ class Script:
     """Answers by the transcript alone, as a model that is asked the same again would."""
 
     name = "scripted"
+    spent_microusd = 0
 
     def __init__(self, *replies: Reply, fragments: Sequence[Fragment] = ()) -> None:
         self._replies = replies
@@ -62,17 +67,16 @@ class Script:
     def asked(self) -> int:
         return len(self.asked_with)
 
-    async def __call__(
-        self,
-        transcript: Transcript,
-        on_fragment: Callable[[Fragment], None],
-        on_reset: Callable[[str], Awaitable[None]],
-    ) -> Reply:
-        self.asked_with.append(list(transcript.messages))
+    async def __call__(self, messages: Sequence[bytes], watch: Watch) -> Reply:
+        asked = [orjson.loads(message) for message in messages]
+        self.asked_with.append(asked)
         for fragment in self._fragments:
-            on_fragment(fragment)
-        place: int = sum(message["role"] == "assistant" for message in transcript.messages)
+            watch.on_fragment(fragment)
+        place: int = sum(message["role"] == "assistant" for message in asked)
         return self._replies[place]
+
+    def used(self, reply: Reply) -> ModelUse:
+        return ModelUse(reply.usage, reply.model)
 
 
 class RecordedDeltas:
@@ -96,9 +100,11 @@ class RecordedToolbox(Toolbox):
 
     record: list[str]
 
-    async def run(self, calls: Sequence[ToolCall]) -> list[ToolResult]:
+    async def run(
+        self, calls: Sequence[ToolCall], *, after_a_break: bool = False, interrupt: asyncio.Event | None = None
+    ) -> list[ToolResult]:
         self.record += [f"ran {call.id}" for call in calls]
-        return await super().run(calls)
+        return await super().run(calls, after_a_break=after_a_break, interrupt=interrupt)
 
 
 class StoredRun:
@@ -124,30 +130,37 @@ class StoredRun:
         """Number of the checkpoint after which nothing comes back any more; 0: none."""
         self._versions: dict[str, str] = {}
 
-    def loop(self, model: Script, **options: Any) -> Loop:
+    def loop(
+        self,
+        model: Script,
+        *,
+        conversation: Conversation | None = None,
+        ends_on_text: bool = False,
+        max_turns: int = 30,
+    ) -> Loop:
         """A new attempt, from what is stored."""
         shutil.rmtree(self.tree)
         shutil.copytree(self._stored_tree, self.tree)
         workspace = Workspace(self.tree)
         workspace.restore_read_versions(self._versions)
-        toolbox = RecordedToolbox(workspace, kind="task" if options.get("ends_on_text") else "code")
+        toolbox = RecordedToolbox(workspace, kind="task" if conversation else "code")
         toolbox.record = self.record
 
         async def saved_tree(wrote: bool) -> SavedTree:
             return SavedTree(b"" if wrote else None, workspace.read_versions())
 
-        arguments: dict[str, Any] = {"turns": self.turns, "max_turns": 30, "ends_on_text": False, **options}
         return Loop(
             model=model,
             toolbox=toolbox,
             transcript=Transcript(self.messages),
             deltas=RecordedDeltas(self.record),
-            save=self._save,
-            saved_tree=saved_tree,
-            **arguments,
+            durable=Durable(self._save, saved_tree),
+            limits=Limits(max_turns, self.turns),
+            conversation=conversation,
+            ends_on_text=ends_on_text,
         )
 
-    async def _save(self, checkpoint: Checkpoint) -> None:
+    async def _save(self, checkpoint: Checkpoint) -> Standing:
         self.saves += 1
         if self.saves == self.lost_before:
             raise LeaseLostError
@@ -160,6 +173,7 @@ class StoredRun:
             self._store_tree(checkpoint.tree)
         if self.saves == self.lost_after:
             raise LeaseLostError
+        return Standing(has_unread=False, is_budgeted=False)
 
     def _store_tree(self, tree: SavedTree) -> None:
         self._versions = dict(tree.read_versions)

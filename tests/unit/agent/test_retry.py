@@ -18,6 +18,7 @@ from services.agent.model import (
     PostponedError,
     StreamBrokenError,
 )
+from services.agent.model.reply import StreamFailedError
 from services.agent.model.retry import retrying
 
 REQUEST = httpx2.Request("POST", "http://model.invalid/v1/messages")
@@ -25,12 +26,17 @@ HASTE = Patience(shortest_seconds=0.0001, longest_seconds=0.0001)
 
 
 def answered(status: int, words: str = "the words", *, kind: str = "some_error", **headers: str) -> Exception:
-    """What the SDK raises for an answer with ``status``; 200: for an `error` event within a stream."""
+    """What the SDK raises for an answer with ``status``."""
     body = {"type": "error", "error": {"type": kind, "message": words}}
     response = httpx2.Response(
         status, request=REQUEST, headers={name.replace("_", "-"): value for name, value in headers.items()}
     )
     return anthropic.APIStatusError(words, response=response, body=body)
+
+
+def broken_off(kind: str, words: str = "the words") -> Exception:
+    """What an `error` event within a stream comes to."""
+    return StreamFailedError(kind, words)
 
 
 class Failing:
@@ -41,6 +47,7 @@ class Failing:
         self._times = times
         self.asked = 0
         self.told: list[str] = []
+        self.throttled: list[timedelta] = []
 
     async def __call__(self) -> str:
         self.asked += 1
@@ -52,7 +59,10 @@ class Failing:
         self.told.append(words)
 
     async def result(self, patience: Patience = HASTE) -> str:
-        return await retrying(self, patience=patience, on_retry=self.on_retry)
+        return await retrying(self, patience=patience, on_retry=self.on_retry, on_throttle=self.on_throttle)
+
+    async def on_throttle(self, asked: timedelta) -> None:
+        self.throttled.append(asked)
 
 
 @pytest.fixture
@@ -69,7 +79,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 PASSING = [
     *(answered(status) for status in (408, 409, 429, 500, 502, 503, 504, 529)),
-    *(answered(200, kind=f"{kind}_error") for kind in ("overloaded", "api", "rate_limit", "timeout")),
+    *(broken_off(f"{kind}_error") for kind in ("overloaded", "api", "rate_limit", "timeout")),
     anthropic.APIConnectionError(request=REQUEST),
     anthropic.APITimeoutError(REQUEST),
     httpx2.ReadError("cut"),
@@ -82,7 +92,8 @@ PASSING = [
 ]
 LASTING = [
     *(answered(status) for status in (400, 401, 403, 404, 413, 422)),
-    *(answered(200, kind=f"{kind}_error") for kind in ("invalid_request", "authentication", "permission")),
+    *(broken_off(f"{kind}_error") for kind in ("invalid_request", "authentication", "permission")),
+    broken_off("rate_limit_error", "You have reached your specified API usage limits."),
     answered(429, "Your account has reached its spend limit."),
     answered(400, "Your credit balance is too low to access the API."),
     answered(429, "You have reached your specified API usage limits."),
@@ -112,7 +123,7 @@ async def test_what_no_waiting_cures_fails_at_once(error: Exception):
 async def test_the_service_s_own_words_are_passed_on():
     with pytest.raises(ModelRejectedError, match=r"^the model service answered 400: max_tokens: too large$"):
         await Failing(answered(400, "max_tokens: too large")).result()
-    broken = Failing(answered(200, "Overloaded", kind="overloaded_error"))
+    broken = Failing(broken_off("overloaded_error", "Overloaded"))
     await broken.result()
     assert broken.told == ["the model service broke its reply off: Overloaded"]
 
@@ -185,10 +196,43 @@ async def test_a_cancel_ends_the_wait():
     async def on_retry(_: str) -> None:
         waiting.set()
 
+    async def never(_: timedelta) -> None:
+        raise AssertionError("nothing was said of too many requests")
+
     request: Callable[[], Awaitable[str]] = Failing(answered(500), times=100)
-    task = asyncio.create_task(retrying(request, patience=Patience(shortest_seconds=3600), on_retry=on_retry))
+    task = asyncio.create_task(
+        retrying(request, patience=Patience(shortest_seconds=3600), on_retry=on_retry, on_throttle=never)
+    )
     async with asyncio.timeout(30):
         await waiting.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
+
+
+@pytest.mark.parametrize(
+    ("error", "throttled"),
+    [
+        (answered(429, retry_after="7"), [timedelta(seconds=7)]),
+        (answered(529), [timedelta()]),
+        (broken_off("overloaded_error"), [timedelta()]),
+        (broken_off("rate_limit_error"), [timedelta()]),
+        (answered(500), []),
+        (broken_off("api_error"), []),
+        (StreamBrokenError("cut"), []),
+    ],
+    ids=repr,
+)
+async def test_too_many_requests_are_a_matter_of_the_whole_fleet(
+    error: Exception, throttled: list[timedelta], waits: list[float]
+):
+    request = Failing(error)
+    await request.result()
+    assert request.throttled == throttled
+
+
+async def test_a_spent_limit_slows_nobody_else():
+    request = Failing(answered(429, "Your account has reached its spend limit."))
+    with pytest.raises(ModelRejectedError):
+        await request.result()
+    assert request.throttled == []

@@ -25,7 +25,7 @@ FROM_THE_AGENT: list[Draft] = [
     agent_events.turn_started(1, "a-model"),
     agent_events.turn_ended(1, REPLY, SECOND),
     agent_events.tool_started(1, CALL, "a"),
-    agent_events.tool_ended(1, CALL, ToolResult("toolu_1", "ok"), SECOND),
+    agent_events.tool_ended(1, CALL, ToolResult("toolu_1", "ok", took=SECOND)),
     agent_events.file_changed(FileChange("a", "modified")),
     agent_events.log_line("info", "hello"),
 ]

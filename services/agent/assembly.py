@@ -1,0 +1,159 @@
+"""Puts a run's loop together: its tools, its model, its transcript and where it stores them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from services.agent._pending import Outputs, RunCommand, Sandbox
+from services.agent.allowance import Allowance
+from services.agent.checkpoints import Saver, TreeReader
+from services.agent.configuration import Configuration
+from services.agent.conversation import Conversation
+from services.agent.events import DeltaStream
+from services.agent.loop import Durable, Limits, Loop
+from services.agent.model import Claude, Endpoint, Profile, encode_head
+from services.agent.prompts import prompt
+from services.agent.run_model import RunModel
+from services.agent.settings import AgentSettings
+from services.agent.tools import Toolbox, Workspace
+from services.agent.tools.calls import Tool
+from services.agent.tools.toolbox import Kind
+from services.agent.transcript import Transcript
+from services.agent.vcs_client import VcsClient
+from services.contracts.words import JobKind, PermissionMode
+from services.jobs.budgeting import Budgeting
+from services.jobs.messaging import Messaging
+from services.jobs.models import ClaimedRun, Standing, StoredMessage
+from services.jobs.running import Running
+from services.runtime.jetstream import Bus
+from services.runtime.sealing import Sealer
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What all attempts of a process share."""
+
+    settings: AgentSettings
+    running: Running
+    messaging: Messaging
+    budgeting: Budgeting
+    claude: Claude
+    vcs: VcsClient
+    bus: Bus
+    sealer: Sealer
+    sandbox: Sandbox
+    searches: asyncio.Semaphore
+    """How many ripgrep processes may run at once."""
+
+
+def kind_of(run: ClaimedRun, configuration: Configuration) -> Kind:
+    """Which tools the run has."""
+    if run.kind is JobKind.TASK:
+        return "task"
+    return "plan" if configuration.permission_mode is PermissionMode.PLAN else "code"
+
+
+def system_prompt(kind: Kind, configuration: Configuration, notes: Sequence[str]) -> str:
+    """``notes``: what the model has to know of its tools."""
+    parts = [prompt(kind), *notes]
+    if configuration.system_prompt:
+        parts.append(configuration.system_prompt)
+    return "\n\n".join(parts)
+
+
+def toolbox_of(
+    run: ClaimedRun,
+    configuration: Configuration,
+    workspace: Workspace,
+    shared: Shared,
+    *,
+    from_servers: Sequence[Tool],
+) -> Toolbox:
+    """``from_servers``: the tools of MCP servers."""
+    kind = kind_of(run, configuration)
+    outputs = Outputs(run.outputs)
+    extra = [*from_servers] if kind != "plan" else []
+    if kind == "code" and may_run_commands(configuration):
+        bypasses = configuration.permission_mode is PermissionMode.BYPASS_PERMISSIONS
+        extra.append(
+            RunCommand(
+                shared.sandbox,
+                workspace.root,
+                allowed=None if bypasses else configuration.allowed_commands,
+                network=configuration.network,
+                outputs=outputs,
+            )
+        )
+    return Toolbox(workspace, kind=kind, searches=shared.searches, outputs=outputs, extra=extra)
+
+
+def may_run_commands(configuration: Configuration) -> bool:
+    return configuration.permission_mode is PermissionMode.BYPASS_PERMISSIONS or bool(configuration.allowed_commands)
+
+
+def loop_of(
+    run: ClaimedRun,
+    configuration: Configuration,
+    workspace: Workspace,
+    toolbox: Toolbox,
+    shared: Shared,
+    *,
+    deltas: DeltaStream,
+    notes: Sequence[str],
+) -> Loop:
+    """A loop that begins where the run's transcript stands."""
+    kind = kind_of(run, configuration)
+    first = [] if run.messages else [_first_message(run)]
+    head = run.head or encode_head(system_prompt(kind, configuration, notes), _specs(toolbox))
+    allowance = Allowance(
+        model=configuration.model,
+        spent=run.spent,
+        run_budget=configuration.run_budget,
+        job_budget=run.options.job_budget,
+        allow_unpriced=configuration.allow_unpriced,
+        is_budgeted=run.is_budgeted,
+        reserve=_Reserve(run, shared.budgeting),
+    )
+
+    def on_standing(standing: Standing) -> None:
+        allowance.heard(is_budgeted=standing.is_budgeted)
+
+    endpoint = Endpoint(configuration.api_key, configuration.base_url)
+    profile = Profile(configuration.model, configuration.max_tokens, configuration.temperature, configuration.effort)
+    save = Saver(shared.running, run.hold, first=first, head=None if run.head else head, on_standing=on_standing)
+    worktrees = shared.vcs if run.repository is not None else None
+    return Loop(
+        model=RunModel(
+            shared.claude, endpoint, profile, head=head, spending=allowance, spent_microusd=run.spent.microusd
+        ),
+        toolbox=toolbox,
+        transcript=Transcript(run.messages or first),
+        deltas=deltas,
+        durable=Durable(save, TreeReader(worktrees, run.hold, workspace)),
+        limits=Limits(configuration.max_turns, run.turns),
+        conversation=Conversation(lambda: shared.messaging.unread(run.hold)) if kind == "task" else None,
+        ends_on_text=kind == "plan",
+    )
+
+
+class _Reserve:
+    def __init__(self, run: ClaimedRun, budgeting: Budgeting) -> None:
+        self._run = run
+        self._budgeting = budgeting
+
+    async def __call__(self, **wanted: Any) -> Any:
+        return await self._budgeting.reserve(self._run.hold, client_id=self._run.client_id, **wanted)
+
+
+def _first_message(run: ClaimedRun) -> StoredMessage:
+    return Transcript([]).append("user", [{"type": "text", "text": run.prompt}])
+
+
+def _specs(toolbox: Toolbox) -> list[dict[str, Any]]:
+    return [
+        {"name": spec.name, "description": spec.description, "input_schema": spec.input_schema}
+        for spec in toolbox.specs
+    ]

@@ -1,0 +1,113 @@
+"""From a model that says it is done to a changeset: the commit, then its tests, and only then the hand-over."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+
+from services.agent import events
+from services.agent._pending import TESTS_FAILED_MARK, Verdict, Verifier, detect, prompt_of
+from services.agent.assembly import Shared
+from services.agent.configuration import Configuration
+from services.agent.loop import Finished, Loop, Parked
+from services.contracts import subjects
+from services.contracts.v1.commands_pb2 import PublishOrder
+from services.contracts.v1.vcs_pb2 import CommitMetadata
+from services.contracts.words import OnUnverified, Outcome, Publish, Queue
+from services.jobs.models import ClaimedRun, Commit
+from services.runtime.jetstream import BusUnavailableError, Outgoing
+
+_AUTO = "auto"
+_SUBJECT_CHARACTERS = 72
+
+
+class Delivery:
+    def __init__(self, run: ClaimedRun, configuration: Configuration, shared: Shared, worktree: Path) -> None:
+        self._run = run
+        self._hold = run.hold
+        self._shared = shared
+        self._configuration = configuration
+        self._worktree = worktree
+
+    async def deliver(self, finished: Finished, loop: Loop) -> None:
+        """Hand over what the model made, checked as the job wants it; failing tests go back to ``loop`` first."""
+        command = await self._test_command()
+        verifier = self._verifier(command) if command else None
+        while True:
+            # Made before the tests run: what they leave behind is never part of it.
+            commit = await self._shared.vcs.commit(self._hold, self._commit_metadata(), self._run)
+            if commit is None:
+                await self._shared.running.complete(self._hold, Outcome.NO_CHANGES, summary=finished.summary)
+                return
+            fixes = loop.times_begun(TESTS_FAILED_MARK)
+            verdict = await self._verdict(verifier, fixes) if verifier else None
+            if verdict is None or verdict.passed or fixes >= self._run.options.max_fix_attempts or finished.blocked:
+                break
+            ended = await loop.go_on(prompt_of(verdict))
+            assert not isinstance(ended, Parked), "a code run has no conversation"
+            finished = ended
+        await self._hand_over(commit, finished.summary, verdict)
+
+    async def _test_command(self) -> str | None:
+        wanted = self._run.options.test_command
+        if wanted != _AUTO:
+            return wanted
+        if (found := detect(self._worktree)) is None:
+            words = "no tests were found in the repository: the change is delivered without"
+            await self._shared.running.tell(self._hold, [events.log_line("warning", words)])
+        return found
+
+    def _verifier(self, command: str) -> Verifier:
+        return Verifier(
+            self._shared.sandbox,
+            self._shared.vcs,
+            self._hold,
+            self._worktree,
+            command=command,
+            timeout=timedelta(seconds=self._run.options.test_timeout_seconds),
+            network=self._configuration.network,
+        )
+
+    async def _verdict(self, verifier: Verifier, fixes: int) -> Verdict:
+        await self._shared.running.tell(self._hold, [events.tests_started(verifier.command, fixes)])
+        verdict = await verifier.check(fixes)
+        await self._shared.running.tell(self._hold, [events.tests_ended(verdict)])
+        return verdict
+
+    async def _hand_over(self, commit: Commit, summary: str, verdict: Verdict | None) -> None:
+        is_unverified = verdict is not None and not verdict.passed
+        publish = self._run.options.publish is not Publish.NONE and not (
+            is_unverified and self._run.options.on_unverified is OnUnverified.STORE
+        )
+        changeset_id = await self._shared.running.deliver(
+            self._hold,
+            commit,
+            publish=publish,
+            summary=summary,
+            **({"is_draft": is_unverified, "verified": verdict.passed} if verdict else {}),
+        )
+        if not publish:
+            return
+        order = PublishOrder(changeset_id=str(changeset_id), run_id=str(self._hold.run_id), dispatch=1)
+        message_id = subjects.work_order_id(str(changeset_id), 1)
+        with suppress(BusUnavailableError):  # the sweep sends it again
+            await self._shared.bus.publish(
+                Outgoing(subjects.work(Queue.PUBLISH), order.SerializeToString(), message_id)
+            )
+
+    def _commit_metadata(self) -> CommitMetadata:
+        """From the run's row alone, so that the same patch makes the same commit wherever it is made again."""
+        run, settings = self._run, self._shared.settings
+        message = run.options.commit_message or _title(run)
+        return CommitMetadata(
+            author_name=settings.author_name,
+            author_email=settings.author_email,
+            time=int(run.created_at.timestamp()),
+            message=f"{message.rstrip()}\n\nQuarterdeck-Run: {self._hold.run_id}\n",
+        )
+
+
+def _title(run: ClaimedRun) -> str:
+    first_line = (run.name or run.prompt).strip().splitlines()[0]
+    return first_line if len(first_line) <= _SUBJECT_CHARACTERS else first_line[: _SUBJECT_CHARACTERS - 1] + "…"
