@@ -106,8 +106,11 @@ class ServiceSpecs:
         return made if told is None else f"{told},{made}"
 
     def _model(self, model_url: str | None) -> dict[str, str]:
-        key = OFFLINE_KEY if model_url else self.options.anthropic_api_key
-        return _given({"ANTHROPIC_API_KEY": key, "CLAUDE_MODEL": self.options.claude_model})
+        if model_url:  # which costs nothing: a budget in USD has no use for its price
+            return {"ANTHROPIC_API_KEY": OFFLINE_KEY, "QUARTERDECK_ALLOW_UNPRICED": "true"} | _given(
+                {"CLAUDE_MODEL": self.options.claude_model}
+            )
+        return _given({"ANTHROPIC_API_KEY": self.options.anthropic_api_key, "CLAUDE_MODEL": self.options.claude_model})
 
     def _secrets(self, model_url: str | None) -> dict[str, str]:
         """What both who takes secrets and who uses them must know alike."""

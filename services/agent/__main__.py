@@ -9,6 +9,7 @@ from services.agent.assembly import Shared
 from services.agent.attempt import Attempt
 from services.agent.model import Claude
 from services.agent.pace import FleetPace
+from services.agent.sandbox import Sandbox
 from services.agent.settings import AgentSettings
 from services.agent.vcs_client import VcsClient
 from services.agent.worker import RUN_QUEUES, Worker
@@ -41,6 +42,7 @@ async def serve(stop: asyncio.Event) -> None:
     bus = Bus(settings.nats_url.get_secret_value(), name=node.name)
     heartbeat = Heartbeat(settings.database_url.get_secret_value(), node)
     vcs = VcsClient(settings.vcs_address, settings.vcs_token.get_secret_value())
+    sandbox = await Sandbox.find(settings.sandbox, paths=settings.sandbox_paths)
     pace = FleetPace(Pacing(database), bus)
     claude = Claude(pace=pace)
     units = Units(database, ring=lambda rung: bus.ring(subjects.EVENTS_DOORBELL, rung.encode()))
@@ -54,7 +56,7 @@ async def serve(stop: asyncio.Event) -> None:
         vcs=vcs,
         bus=bus,
         sealer=settings.sealer,
-        sandbox=None,
+        sandbox=sandbox,
         searches=asyncio.Semaphore(_SEARCHES),
     )
     worker = Worker(
@@ -65,19 +67,29 @@ async def serve(stop: asyncio.Event) -> None:
         name=node.name,
         capacity=settings.agent_capacity,
     )
-    async with serve_health("agent", settings.health_address, {"postgres": database.check, "nats": bus.check}):
+    checks = {"postgres": database.check, "nats": bus.check}
+    async with serve_health("agent", settings.health_address, checks, {"sandbox": sandbox.words}):
         await bus.start()
         heartbeat.start()
         taking = [asyncio.create_task(worker.take_orders(queue), name=f"{queue} orders") for queue in RUN_QUEUES]
-        hearing = asyncio.create_task(worker.hear_controls(), name="controls")
-        log.info("started", node=node.name, capacity=settings.agent_capacity, model=settings.model)
+        hearing = [
+            asyncio.create_task(worker.hear_controls(), name="controls"),
+            asyncio.create_task(pace.hear(), name="pace"),
+        ]
+        log.info(
+            "started",
+            node=node.name,
+            capacity=settings.agent_capacity,
+            model=settings.model,
+            sandbox=sandbox.words,
+        )
         try:
-            await lifecycle.until_stopped(stop, [*taking, hearing])
+            await lifecycle.until_stopped(stop, [*taking, *hearing])
         finally:
             # The order matters: nothing new, finish or hand back under a live heartbeat, then the connections.
             await lifecycle.stop_tasks(taking, timeout=timedelta(seconds=_STOP_SECONDS))
             await worker.drain(timedelta(seconds=settings.drain_seconds))
-            await lifecycle.stop_tasks([hearing], timeout=timedelta(seconds=_STOP_SECONDS))
+            await lifecycle.stop_tasks(hearing, timeout=timedelta(seconds=_STOP_SECONDS))
             await heartbeat.stop()
             await vcs.close()
             await claude.close()

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from services.agent._pending import Outputs, RunCommand, Sandbox
 from services.agent.allowance import Allowance
 from services.agent.checkpoints import Saver, TreeReader
 from services.agent.configuration import Configuration
@@ -17,9 +16,12 @@ from services.agent.loop import Durable, Limits, Loop
 from services.agent.model import Claude, Endpoint, Profile, encode_head
 from services.agent.prompts import prompt
 from services.agent.run_model import RunModel
+from services.agent.sandbox import Sandbox
 from services.agent.settings import AgentSettings
 from services.agent.tools import Toolbox, Workspace
 from services.agent.tools.calls import Tool
+from services.agent.tools.commands import RunCommand
+from services.agent.tools.outputs import Outputs
 from services.agent.tools.toolbox import Kind
 from services.agent.transcript import Transcript
 from services.agent.vcs_client import VcsClient

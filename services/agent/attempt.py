@@ -12,14 +12,21 @@ from datetime import timedelta
 from pathlib import Path
 
 from services.agent import events
-from services.agent._pending import Limits, McpTools, connected
 from services.agent.allowance import BudgetExhaustedError
 from services.agent.assembly import Shared, kind_of, loop_of, toolbox_of
 from services.agent.configuration import Configuration, ConfigurationError, resolve
 from services.agent.delivery import Delivery
 from services.agent.events import DeltaStream
 from services.agent.loop import Finished, Loop, Parked, RunFailedError
-from services.agent.model import ModelRejectedError, ModelUnavailableError, PostponedError, Profile
+from services.agent.mcp import McpTools, connected
+from services.agent.model import (
+    ContextExhaustedError,
+    ModelRejectedError,
+    ModelUnavailableError,
+    PostponedError,
+    Profile,
+)
+from services.agent.sandbox import Limits
 from services.agent.tools import Workspace
 from services.agent.vcs_client import VcsAwayError, VcsFailedError
 from services.contracts.words import ExitReason, Outcome
@@ -46,6 +53,7 @@ class Attempt:
         self._deltas = DeltaStream(shared.bus, run.hold)
         self._loop: Loop | None = None
         self._hearing: asyncio.Task[None] | None = None
+        self._is_rung = False
 
     async def work(self) -> None:
         """Do the run's work and record how it ended.
@@ -59,6 +67,8 @@ class Attempt:
             await self._running.postpone(self._hold, error=str(error), delay=_moment())
         except (RunFailedError, VcsFailedError) as error:
             await self._fail_or_retry(error.reason, str(error), retryable=error.retryable)
+        except ContextExhaustedError as error:
+            await self._running.fail(self._hold, ExitReason.CONTEXT_EXHAUSTED, error=str(error))
         except (ModelRejectedError, ConfigurationError) as error:
             await self._running.fail(self._hold, ExitReason.MODEL_REJECTED, error=str(error))
         except BudgetExhaustedError as error:
@@ -74,7 +84,7 @@ class Attempt:
             words = f"{type(error).__name__}: {error}"
             await self._fail_or_retry(ExitReason.INTERNAL, words, retryable=True)
         finally:
-            self._deltas.close()
+            self._close()
 
     async def release(self) -> None:
         """Remove the worktree; what cannot be removed now is left to the vcs's janitor."""
@@ -85,16 +95,25 @@ class Attempt:
 
     def hear(self) -> None:
         """The user said something: listen now if it is to interrupt, else at the turn's end."""
+        self._is_rung = True
         if self._loop is not None and self._hearing is None:
             self._hearing = asyncio.create_task(self._interrupt_if_wanted(self._loop), name="hear")
 
     async def _interrupt_if_wanted(self, loop: Loop) -> None:
         try:
-            await loop.notice()
+            while self._is_rung:  # again where it rang meanwhile: that may have been said after the look
+                self._is_rung = False
+                await loop.notice()
         except StoreUnavailableError as error:
             log.warning("a message is heard at the turn's end only", error=str(error))
         finally:
             self._hearing = None
+
+    def _close(self) -> None:
+        self._deltas.close()
+        self._loop = None
+        if self._hearing is not None:
+            self._hearing.cancel()
 
     async def _work_in_time(self) -> None:
         deadline = asyncio.timeout(self._run.seconds_left)
@@ -124,12 +143,10 @@ class Attempt:
             )
             self._loop = loop
             await self._tell_problems(servers.problems)
-            ended = await loop.run()
-            while isinstance(ended, Parked):
-                if await self._shared.messaging.park(self._hold, summary=ended.summary):
-                    return
-                ended = await loop.run()  # something was said in between
-            await self._finish(ended, loop, configuration, workspace)
+            if self._is_rung:
+                self.hear()  # it rang before there was a loop
+            while not await self._finish(await loop.run(), loop, configuration, workspace):
+                pass  # something was said in between: the loop goes on with that
 
     @asynccontextmanager
     async def _workspace(self, configuration: Configuration) -> AsyncIterator[Workspace]:
@@ -190,13 +207,20 @@ class Attempt:
         if problems:
             await self._running.tell(self._hold, [events.log_line("warning", problem) for problem in problems])
 
-    async def _finish(self, finished: Finished, loop: Loop, configuration: Configuration, workspace: Workspace) -> None:
-        if finished.blocked:
-            raise RunFailedError(ExitReason.BLOCKED, finished.summary or "the model said that it cannot go on")
+    async def _finish(
+        self, ended: Finished | Parked, loop: Loop, configuration: Configuration, workspace: Workspace
+    ) -> bool:
+        """Record how the loop ended; False where that does not stand, as the user has said something unread."""
+        if isinstance(ended, Parked):
+            return await self._shared.messaging.park(self._hold, summary=ended.summary)
+        if ended.blocked:
+            raise RunFailedError(ExitReason.BLOCKED, ended.summary or "the model said that it cannot go on")
         if kind_of(self._run, configuration) == "code":
-            await Delivery(self._run, configuration, self._shared, workspace.root).deliver(finished, loop)
-        else:
-            await self._running.complete(self._hold, Outcome.ANSWERED, summary=finished.summary)
+            await Delivery(self._run, configuration, self._shared, workspace.root).deliver(ended, loop)
+            return True
+        return await self._running.complete(
+            self._hold, Outcome.ANSWERED, summary=ended.summary, read_through=ended.read_through
+        )
 
     async def _fail_or_retry(self, reason: ExitReason, words: str, *, retryable: bool) -> None:
         spent = self._run.attempts_spent + 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ class Heard:
     through: int
     """The number of the last of them: read, once its words are stored."""
     completes: bool
-    """The user is done: no answer is wanted."""
+    """The user is done, and has said nothing since: no answer is wanted."""
 
 
 class Conversation:
@@ -22,27 +23,40 @@ class Conversation:
         """``unread``: what is stored and not marked as read, in order."""
         self._unread = unread
         self._through = 0
+        self._interrupts_through = 0
         self._has_unread = False
+        self.interrupt = asyncio.Event()
+        """Set while something is known of that is to be heard at once."""
 
     def told(self, *, has_unread: bool) -> None:
-        """Somebody noticed whether something is unread."""
-        self._has_unread = has_unread
+        """Somebody looked. What another has noticed meanwhile stands: he may have looked before it was said."""
+        self._has_unread = self._has_unread or has_unread
+
+    async def notice(self) -> None:
+        """The user may have said something: look, and interrupt where that is wanted."""
+        new = await self._new()
+        self.told(has_unread=bool(new))
+        if interrupting := [message.number for message in new if message.interrupt]:
+            self._interrupts_through = max(interrupting)
+            self.interrupt.set()
 
     async def hear(self) -> Heard | None:
         """What is new; None where nothing is."""
         self._has_unread = False
-        # What was heard is unread until the checkpoint with its words is stored.
-        new = [message for message in await self._unread() if message.number > self._through]
+        new = await self._new()
+        if new:
+            self._through = new[-1].number
+        if self._interrupts_through <= self._through:  # else it was said after this has looked
+            self.interrupt.clear()
         if not new:
             return None
-        self._through = new[-1].number
         texts = [message.text for message in new if not message.completes]
-        return Heard(texts, self._through, completes=any(message.completes for message in new))
+        return Heard(texts, self._through, completes=new[-1].completes)
 
     async def hear_if_told(self) -> Heard | None:
         """The same, without looking where nobody has noticed anything."""
-        return await self.hear() if self._has_unread else None
+        return await self.hear() if self._has_unread or self.interrupt.is_set() else None
 
-    async def wants_to_interrupt(self) -> bool:
-        """Whether something new is to be heard at once."""
-        return any(message.interrupt for message in await self._unread() if message.number > self._through)
+    async def _new(self) -> list[InboxMessage]:
+        # What was heard is unread until the checkpoint with its words is stored.
+        return [message for message in await self._unread() if message.number > self._through]

@@ -7,10 +7,18 @@ from datetime import timedelta
 from pathlib import Path
 
 from services.agent import events
-from services.agent._pending import TESTS_FAILED_MARK, Verdict, Verifier, detect, prompt_of
 from services.agent.assembly import Shared
 from services.agent.configuration import Configuration
 from services.agent.loop import Finished, Loop, Parked
+from services.agent.verification import (
+    TESTS_FAILED_MARK,
+    Verdict,
+    Verifier,
+    detect,
+    prompt_of,
+    tests_ended,
+    tests_started,
+)
 from services.contracts import subjects
 from services.contracts.v1.commands_pb2 import PublishOrder
 from services.contracts.v1.vcs_pb2 import CommitMetadata
@@ -42,12 +50,15 @@ class Delivery:
                 return
             fixes = loop.times_begun(TESTS_FAILED_MARK)
             verdict = await self._verdict(verifier, fixes) if verifier else None
-            if verdict is None or verdict.passed or fixes >= self._run.options.max_fix_attempts or finished.blocked:
+            if verdict is None or not self._may_be_fixed(verdict, fixes) or finished.blocked:
                 break
             ended = await loop.go_on(prompt_of(verdict))
             assert not isinstance(ended, Parked), "a code run has no conversation"
             finished = ended
         await self._hand_over(commit, finished.summary, verdict)
+
+    def _may_be_fixed(self, verdict: Verdict, fixes: int) -> bool:
+        return verdict.has_run and not verdict.passed and fixes < self._run.options.max_fix_attempts
 
     async def _test_command(self) -> str | None:
         wanted = self._run.options.test_command
@@ -70,9 +81,9 @@ class Delivery:
         )
 
     async def _verdict(self, verifier: Verifier, fixes: int) -> Verdict:
-        await self._shared.running.tell(self._hold, [events.tests_started(verifier.command, fixes)])
+        await self._shared.running.tell(self._hold, [tests_started(verifier.command, fixes)])
         verdict = await verifier.check(fixes)
-        await self._shared.running.tell(self._hold, [events.tests_ended(verdict)])
+        await self._shared.running.tell(self._hold, [tests_ended(verdict)])
         return verdict
 
     async def _hand_over(self, commit: Commit, summary: str, verdict: Verdict | None) -> None:
@@ -85,7 +96,8 @@ class Delivery:
             commit,
             publish=publish,
             summary=summary,
-            **({"is_draft": is_unverified, "verified": verdict.passed} if verdict else {}),
+            is_draft=is_unverified,
+            verified=verdict.passed if verdict else None,
         )
         if not publish:
             return

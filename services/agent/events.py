@@ -83,10 +83,6 @@ def file_changed(change: FileChange) -> Draft:
     return Draft(EventKind.FILE_CHANGED, {"path": storable(change.path), "change": change.change})
 
 
-def tests_started(command: str, fix_attempt: int) -> Draft:
-    return Draft(EventKind.TESTS_STARTED, {"command": storable(command), "fixAttempt": fix_attempt})
-
-
 def log_line(level: str, message: str) -> Draft:
     return Draft(EventKind.LOG, {"level": level, "message": storable(message)})
 

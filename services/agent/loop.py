@@ -15,11 +15,21 @@ from datetime import timedelta
 from typing import Any, Protocol, TypeVar
 
 from services.agent import events
+from services.agent.answering import (
+    MORE_WAS_SAID,
+    NOT_ALONE,
+    OTHERS_FAILED,
+    instead_of,
+    is_meant,
+    only_question,
+    question_of,
+    standing_blocks,
+)
 from services.agent.conversation import Conversation, Heard
-from services.agent.model import INTERRUPTED, Fragment, Reply, Watch
+from services.agent.model import Fragment, Reply, Watch
 from services.agent.prompts import prompt
 from services.agent.side_by_side import finish, side_by_side
-from services.agent.tools import Completion, Toolbox, ToolCall, ToolResult
+from services.agent.tools import Toolbox, ToolCall, ToolResult
 from services.agent.tools.finishing import AskUser, TaskComplete
 from services.agent.transcript import Transcript, result_blocks
 from services.contracts.words import ExitReason
@@ -30,8 +40,6 @@ Result = TypeVar("Result")
 
 # Replies that are not over, and the prompt that has the model go on with them.
 _GOES_ON = {"max_tokens": "cut_off", "pause_turn": "paused", "compaction": "paused"}
-_THINKING = ("thinking", "redacted_thinking")
-_INSTEAD = {"max_tokens": "(cut off)", INTERRUPTED: "(interrupted by the user)"}
 
 _SETTLE_SECONDS = 1.0
 
@@ -83,6 +91,8 @@ class Finished:
 
     summary: str
     blocked: bool = False
+    read_through: int = 0
+    """The highest number of the user's messages that was heard and may not be stored as read; 0: none."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +128,8 @@ class _Turn:
     """Turns in a row that had only malformed calls."""
     saving: asyncio.Task[Standing] | None = field(default=None, repr=False)
     """A checkpoint that is being stored beside the next step."""
+    results: list[ToolResult] | None = None
+    """Of calls that were made with what ended the loop, for when it goes on all the same."""
 
 
 class Loop:
@@ -147,17 +159,16 @@ class Loop:
         self._ends_on_text = ends_on_text
         self._turn = _Turn(limits.turns)
         self._is_resumed = transcript.last_role == "assistant"
-        self._interrupt = asyncio.Event()
+        self._interrupt = conversation.interrupt if conversation is not None else asyncio.Event()
 
     async def notice(self) -> None:
         """The user said something: if that is to be heard at once, what is under way is broken off."""
-        if self._conversation is not None and await self._conversation.wants_to_interrupt():
-            self._interrupt.set()
-        elif self._conversation is not None:
-            self._conversation.told(has_unread=True)
+        if self._conversation is not None:
+            await self._conversation.notice()
 
     async def run(self) -> Finished | Parked:
-        """Drive turns until the model is done or waits for its user.
+        """Drive turns until the model is done or waits for its user; where that does not stand, as its user has said
+        something since, run it again.
 
         Raises ``RunFailedError``, and what saving and the model raise.
         """
@@ -211,7 +222,7 @@ class Loop:
         if (failure := self._failure(reply)) is not None:
             await self._save(Checkpoint(usage=use, events=told))  # it was paid for all the same
             raise failure
-        messages = [self._transcript.append("assistant", _standing(reply))]
+        messages = [self._transcript.append("assistant", standing_blocks(reply))]
         calls = self._transcript.open_calls()
         told += [events.tool_started(self._turn.number, call, self._toolbox.subject(call)) for call in calls]
         if not calls and (asked := _GOES_ON.get(reply.stop_reason)):
@@ -252,48 +263,59 @@ class Loop:
 
     async def _hear(self, conversation: Conversation, question: ToolCall | None = None) -> Finished | Parked | None:
         """It is the user's turn. ``question``: what the model has asked, if it did by a tool."""
+        await self._saved()  # who is woken must find what the model has said
         heard = await conversation.hear()
-        self._interrupt.clear()
+        last_words = question_of(question) or self._transcript.last_text()
         if heard is None:
-            return Parked(_question(question) or self._transcript.last_text())
-        if heard.completes:
-            return Finished(self._transcript.last_text())
-        if question is not None:
-            content = result_blocks([ToolResult(question.id, "\n\n".join(heard.texts))])
-        else:
-            content = [_text(words) for words in heard.texts]
+            return Parked(last_words)
+        if heard.texts and question is not None:
+            self._take_up(result_blocks([ToolResult(question.id, "\n\n".join(heard.texts))]), heard)
+        elif heard.texts:
+            self._take_up([_text(words) for words in heard.texts], heard)
+        return await self._completed(heard, last_words)
+
+    def _take_up(self, content: list[dict[str, Any]], heard: Heard) -> None:
+        """Let ``content`` be what the user says; it is stored while the model is asked again."""
         message = self._transcript.append("user", content)
-        self._save_beside(
-            self._save(Checkpoint(messages=[message], events=[self._next_turn()], read_through=heard.through))
-        )
-        return None
+        told = [] if heard.completes else [self._next_turn()]
+        self._save_beside(self._save(Checkpoint(messages=[message], events=told, read_through=heard.through)))
+
+    async def _completed(self, heard: Heard | None, last_words: str) -> Finished | None:
+        """The end, where the user has said that it is; what is being stored is stored by then."""
+        if heard is None or not heard.completes:
+            return None
+        await self._saved()
+        return Finished(last_words, read_through=heard.through)
 
     async def _run_tools(self, calls: list[ToolCall]) -> Finished | Parked | None:
-        if self._conversation is not None and [call.name for call in calls] == [AskUser.name]:
-            return await self._hear(self._conversation, calls[0])
+        if self._conversation is not None and (question := only_question(calls)) is not None:
+            return await self._hear(self._conversation, question)
+        results = await self._results(calls)
+        heard = await self._conversation.hear_if_told() if self._conversation is not None else None
+        completion, self._toolbox.completion = self._toolbox.completion, None
+        if completion is not None and heard is None and is_meant(completion, results):
+            # Stored no further: a resumed attempt runs these calls again, from the checkpoint before them.
+            self._turn.results = results if self._conversation is not None else None
+            return Finished(completion.summary, blocked=completion.status == "blocked")
+        if completion is not None and heard is None:
+            results = instead_of(TaskComplete.name, calls, results, OTHERS_FAILED, is_error=True)
+        elif heard is not None:
+            results = instead_of(TaskComplete.name, calls, results, MORE_WAS_SAID)
+        self._answer(calls, results, heard)
+        return await self._completed(heard, completion.summary if completion else self._transcript.last_text())
+
+    async def _results(self, calls: list[ToolCall]) -> list[ToolResult]:
+        """What ``calls`` come to; they are not made again where the loop had ended with them."""
+        results, self._turn.results = self._turn.results, None
+        if results is not None:
+            if self._conversation is not None:
+                self._conversation.told(has_unread=True)  # else it would have ended
+            return results
         results = await self._beside_saving(
             # What an earlier attempt may have done outside is not done again.
             self._toolbox.run(calls, after_a_break=self._is_resumed, interrupt=self._interrupt)
         )
-        heard = await self._heard_meanwhile()
-        completion, self._toolbox.completion = self._toolbox.completion, None
-        if heard is not None and heard.completes:
-            return Finished(self._transcript.last_text())
-        if completion is not None and heard is None:
-            if _stands(completion, results):
-                # Stored no further: a resumed attempt runs these calls again, from the checkpoint before them.
-                return Finished(completion.summary, blocked=completion.status == "blocked")
-            results = [_taken_back(call, result) for call, result in zip(calls, results, strict=True)]
-        self._answer(calls, results, heard)
-        return None
-
-    async def _heard_meanwhile(self) -> Heard | None:
-        """What the user said while the model spoke or tools ran; it goes with their results."""
-        if self._conversation is None:
-            return None
-        heard = await (self._conversation.hear() if self._interrupt.is_set() else self._conversation.hear_if_told())
-        self._interrupt.clear()
-        return heard
+        return instead_of(AskUser.name, calls, results, NOT_ALONE, is_error=True)
 
     def _answer(self, calls: list[ToolCall], results: list[ToolResult], heard: Heard | None) -> None:
         """Give the model the ``results`` of its ``calls``; they are stored while it is asked again."""
@@ -307,7 +329,7 @@ class Loop:
         told += [events.file_changed(change) for change in changes]
         checkpoint = Checkpoint(
             messages=[message],
-            events=[*told, self._next_turn()],
+            events=told if heard and heard.completes else [*told, self._next_turn()],
             read_through=heard.through if heard else 0,
             outputs=self._toolbox.outputs.take_new(),
         )
@@ -361,35 +383,6 @@ class Loop:
 
     def _next_turn(self) -> Draft:
         return events.turn_started(self._turn.number + 1, self._model.name)
-
-
-def _standing(reply: Reply) -> list[dict[str, Any]]:
-    """The blocks of ``reply`` that can be sent back.
-
-    Of a reply that was cut off only the text: a tool call cut short parses as something else, and thinking cut short
-    has no signature. A message may be neither empty nor end with thinking.
-    """
-    is_cut_off = reply.stop_reason in ("max_tokens", INTERRUPTED)
-    kept = [block for block in reply.content if not is_cut_off or block["type"] == "text"]
-    if not kept or kept[-1]["type"] in _THINKING:
-        kept.append(_text(_INSTEAD.get(reply.stop_reason, "(no reply)")))
-    return kept
-
-
-def _question(call: ToolCall | None) -> str:
-    asked = call.input.get("question") if call is not None and isinstance(call.input, dict) else None
-    return asked if isinstance(asked, str) else ""
-
-
-def _stands(completion: Completion, results: Sequence[ToolResult]) -> bool:
-    """Whether the model can have meant it: it called the work done before it saw that another call had failed."""
-    return completion.status == "blocked" or not any(result.is_error for result in results)
-
-
-def _taken_back(call: ToolCall, result: ToolResult) -> ToolResult:
-    if call.name != TaskComplete.name:
-        return result
-    return replace(result, content="Not noted, as another call of this turn failed: see to that first.", is_error=True)
 
 
 def _text(text: str) -> dict[str, str]:

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from services.agent.model import Endpoint
 from services.contracts import subjects
-from services.runtime.jetstream import Bus
+from services.runtime.jetstream import Bus, Message
 from services.runtime.postgres import StoreUnavailableError
 from services.runtime.telemetry import logger
 
@@ -61,6 +61,15 @@ class FleetPace:
             log.warning("could not slow the fleet down", error=str(error))
             return
         await self._bus.ring(subjects.PACE, scope.encode())
+
+    async def hear(self) -> None:
+        """Hear of refusals elsewhere, for ever."""
+
+        async def on_refusal(message: Message) -> None:
+            self.heard(message.data.decode(errors="replace"))
+
+        await self._bus.listen(subjects.PACE, on_refusal)
+        await asyncio.Event().wait()
 
     def heard(self, scope: str) -> None:
         """Somebody was refused: from now on this process asks for its turn."""

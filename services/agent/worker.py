@@ -173,7 +173,7 @@ class Worker:
         if (older := self._live.get(hold.run_id)) is not None:
             older.end(Stop.LOST)  # this process had lost the run before it claimed it again
         self._live[hold.run_id] = live
-        self._heartbeat.hold(hold.run_id, hold.token, claimed_at=claimed_at, on_end=_ender(live))
+        self._heartbeat.hold(hold.run_id, hold.token, claimed_at=claimed_at, on_end=_ender(live), on_call=attempt.hear)
         if self._draining:
             live.end(Stop.INTERRUPTED)  # claimed while everything else was being handed back
         try:

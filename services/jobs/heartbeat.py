@@ -10,11 +10,12 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
+from functools import partial
 from uuid import UUID
 
 from services.jobs.leases import Node, Renewed, renew, tell_gone, tell_seen
@@ -45,6 +46,7 @@ class Ending(StrEnum):
 class _Held:
     token: UUID
     on_end: Callable[[Ending], None]
+    on_call: Callable[[], None] | None
     last_good: float
     """Monotonic time when the last renewal that held was sent."""
     told: bool = False
@@ -73,10 +75,20 @@ class Heartbeat:
         self._stop.set()
         await asyncio.to_thread(self._thread.join, 3)
 
-    def hold(self, identifier: UUID, token: UUID, *, claimed_at: float, on_end: Callable[[Ending], None]) -> None:
-        """Renew this lease from now on. ``claimed_at``: monotonic time before the claim was sent."""
+    def hold(
+        self,
+        identifier: UUID,
+        token: UUID,
+        *,
+        claimed_at: float,
+        on_end: Callable[[Ending], None],
+        on_call: Callable[[], None] | None = None,
+    ) -> None:
+        """Renew this lease from now on. ``claimed_at``: monotonic time before the claim was sent. ``on_call``: what
+        to do at each renewal while the run's user waits to be heard at once.
+        """
         with self._lock:
-            self._held[identifier] = _Held(token, on_end, claimed_at)
+            self._held[identifier] = _Held(token, on_end, on_call, claimed_at)
 
     def drop(self, identifier: UUID) -> None:
         with self._lock:
@@ -140,20 +152,24 @@ class Heartbeat:
             if connection is not None:
                 connection.terminate()
             return None
-        self._note(set(held), renewed, sent)
+        self._note(held, renewed, sent)
         return connection
 
-    def _note(self, asked: set[UUID], renewed: list[Renewed], sent: float) -> None:
+    def _note(self, asked: Mapping[UUID, UUID], renewed: list[Renewed], sent: float) -> None:
         good = {lease.id: lease for lease in renewed}
         with self._lock:
-            for identifier in asked & self._held.keys():
-                lease = self._held[identifier]
+            for identifier, token in asked.items():
+                lease = self._held.get(identifier)
+                if lease is None or lease.token != token:
+                    continue  # dropped while this was asked, or even claimed anew: nothing was asked about that
                 if identifier not in good:
                     self._end(lease, Ending.LOST)
                     continue
                 lease.last_good = sent
                 if good[identifier].cancel_requested:
                     self._end(lease, Ending.CANCELLED, final=False)
+                elif good[identifier].is_called and lease.on_call is not None:
+                    self._on_loop(lease.on_call)
 
     def _give_up_overdue(self) -> None:
         now = time.monotonic()
@@ -167,8 +183,11 @@ class Heartbeat:
         if lease.told:
             return
         lease.told = final
+        self._on_loop(partial(lease.on_end, ending))
+
+    def _on_loop(self, callback: Callable[[], None]) -> None:
         assert self._loop is not None
-        self._loop.call_soon_threadsafe(lease.on_end, ending)
+        self._loop.call_soon_threadsafe(callback)
 
     def _watch_loop(self) -> None:
         assert self._loop is not None

@@ -23,6 +23,8 @@ class Renewed:
     """The run's, or the changeset's."""
     token: UUID
     cancel_requested: bool
+    is_called: bool
+    """Its user has said something that is to be heard at once and is unread."""
 
 
 @dataclass(frozen=True)
@@ -53,4 +55,4 @@ async def tell_gone(connection: Connection, node: Node) -> None:
 async def renew(connection: Connection, held: Mapping[UUID, UUID]) -> list[Renewed]:
     """Prolong the leases ``held`` (id to token) to 8 s from now; what is not in the answer is lost."""
     rows = await _STATEMENTS.rows(connection, "renew", ids=list(held), tokens=list(held.values()), lease=LEASE)
-    return [Renewed(row["id"], row["token"], bool(row["cancel_requested"])) for row in rows]
+    return [Renewed(row["id"], row["token"], bool(row["cancel_requested"]), row["is_called"]) for row in rows]

@@ -56,6 +56,9 @@ class Publication:
     tries: int
     """This one included."""
     summary: str
+    is_draft: bool
+    verified: bool | None
+    """Whether its tests passed; None: none were run."""
 
 
 @dataclass(frozen=True)
@@ -94,13 +97,18 @@ class Publishing:
         return job_id
 
     async def delivered(self, hold: PublicationHold, *, url: str, branch: str, commit_sha: str) -> None:
-        """The forge shows the changeset: it is open, and the run completed."""
+        """The forge shows the changeset: it is open, and the run completed: as `unverified` where its tests failed."""
 
         async def work(unit: Unit) -> None:
-            await _fenced(unit, hold)
+            held = await _fenced(unit, hold)
+            outcome = Outcome.UNVERIFIED if held["verified"] is False else Outcome.DELIVERED
             await _STATEMENTS.execute(unit.connection, "open_changeset", id=hold.changeset_id, url=url)
             await _STATEMENTS.execute(
-                unit.connection, "complete_run", run_id=hold.run_id, sources=sources(RunTransition.COMPLETE)
+                unit.connection,
+                "complete_run",
+                run_id=hold.run_id,
+                outcome=outcome.value,
+                sources=sources(RunTransition.COMPLETE),
             )
             unit.count(hold.job_id, active=-1, completed=+1)
             pushed = {
@@ -110,7 +118,7 @@ class Publishing:
                 "url": url,
             }
             _tell(unit, hold, Draft(EventKind.CHANGESET_PUSHED, pushed))
-            finished = {"state": RunState.COMPLETED.value, "outcome": Outcome.DELIVERED.value}
+            finished = {"state": RunState.COMPLETED.value, "outcome": outcome.value}
             _tell(unit, hold, Draft(EventKind.RUN_FINISHED, finished))
 
         await self._units.run([hold.job_id], work)
@@ -176,12 +184,13 @@ class Publishing:
         return await self._units.run([row["job_id"] for row in rows], work) if rows else 0
 
 
-async def _fenced(unit: Unit, hold: PublicationHold) -> None:
+async def _fenced(unit: Unit, hold: PublicationHold) -> Record:
     await _STATEMENTS.execute(unit.connection, "lock_run", run_id=hold.run_id)
     row = await _STATEMENTS.row(unit.connection, "held", id=hold.changeset_id, token=hold.token)
     if row is None:
         raise LeaseLostError(f"changeset {hold.changeset_id} is not held by this vcs any more")
     await _STATEMENTS.execute(unit.connection, "drop_lease", id=hold.changeset_id)
+    return row
 
 
 def _tell(unit: Unit, hold: PublicationHold, draft: Draft) -> None:
@@ -204,4 +213,6 @@ def _publication(row: Record, token: UUID) -> Publication:
         expected_remote_sha=row["expected_remote_sha"],
         tries=row["attempts"],
         summary=row["summary"] or "",
+        is_draft=row["is_draft"],
+        verified=row["verified"],
     )

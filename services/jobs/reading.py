@@ -13,6 +13,7 @@ from uuid import UUID
 import orjson
 
 from services.contracts import rest
+from services.contracts.spending import usd
 from services.contracts.words import ChangesetState, JobKind, JobState
 from services.jobs.errors import BadCursorError, NotFoundError
 from services.jobs.models import Client
@@ -201,7 +202,7 @@ def _job(row: Record) -> rest.Job:
 
 
 def _run(row: Record, changeset: rest.Changeset | None) -> rest.Run:
-    usage = {name: row[name] for name in rest.RunUsage.model_fields}
+    usage = _fields(rest.RunUsage, row, cost_usd=usd(row["cost_microusd"]))
     return rest.Run.model_validate(_fields(rest.Run, row, usage=usage, changeset=changeset))
 
 

@@ -55,12 +55,13 @@ class _Completion:
     hold: Hold
     outcome: Outcome
     summary: str
+    read_through: int
 
 
 class Running:
     def __init__(self, units: Units) -> None:
         self._units = units
-        self._complete = Batcher[_Completion, None](self._complete_all, most=_MOST_COMPLETIONS, transient=TRANSIENT)
+        self._complete = Batcher[_Completion, bool](self._complete_all, most=_MOST_COMPLETIONS, transient=TRANSIENT)
 
     async def claim(self, orders: Sequence[Order], *, agent: str) -> dict[UUID, ClaimedRun]:
         """Take the runs that are ordered, each for a new attempt; those whose order is stale or that are to be
@@ -128,12 +129,14 @@ class Running:
         """Append durable events of the run."""
         await self.checkpoint(hold, Checkpoint(events=events))
 
-    async def complete(self, hold: Hold, outcome: Outcome, *, summary: str) -> None:
-        """End the run without a publication: no changes, or an answer."""
-        await self._complete(_Completion(hold, outcome, storable(summary)))
+    async def complete(self, hold: Hold, outcome: Outcome, *, summary: str, read_through: int = 0) -> bool:
+        """End the run without a publication: no changes, or an answer; False where its user has said something that
+        is unread and above ``read_through``: then it goes on.
+        """
+        return await self._complete(_Completion(hold, outcome, storable(summary), read_through))
 
-    async def _complete_all(self, completions: Sequence[_Completion]) -> Sequence[Exception | None]:
-        async def work(unit: Unit) -> set[UUID]:
+    async def _complete_all(self, completions: Sequence[_Completion]) -> Sequence[bool | Exception]:
+        async def work(unit: Unit) -> dict[UUID, bool]:
             rows = await _STATEMENTS.rows(
                 unit.connection,
                 "complete_runs",
@@ -141,26 +144,40 @@ class Running:
                 tokens=[each.hold.token for each in completions],
                 outcomes=[each.outcome.value for each in completions],
                 summaries=[each.summary for each in completions],
+                read_through=[each.read_through for each in completions],
             )
-            done = {row["id"] for row in rows}
+            done = {row["id"]: not row["has_unread"] for row in rows}
             for each in completions:
-                if each.hold.run_id in done:
+                if done.get(each.hold.run_id):
                     _tell_completed(unit, each.hold, each.outcome, each.summary)
             return done
 
         done = await self._units.run([each.hold.job_id for each in completions], work)
-        return [None if each.hold.run_id in done else _lost(each.hold) for each in completions]
+        return [done[each.hold.run_id] if each.hold.run_id in done else _lost(each.hold) for each in completions]
 
-    async def deliver(self, hold: Hold, commit: Commit, *, publish: bool, summary: str) -> UUID:
-        """Store the changeset; with ``publish`` its publication is queued, else the run completes as `stored`.
+    async def deliver(
+        self,
+        hold: Hold,
+        commit: Commit,
+        *,
+        publish: bool,
+        summary: str,
+        is_draft: bool = False,
+        verified: bool | None = None,
+    ) -> UUID:
+        """Store the changeset; with ``publish`` its publication is queued, else the run completes: as `unverified`
+        where its tests failed, else as `stored`.
 
+        ``is_draft``: how it is published. ``verified``: whether its tests passed; None: none were run.
         Returns the changeset's id.
         """
         changeset_id = uuid7()
 
         async def work(unit: Unit) -> UUID:
             await _fenced(unit, hold)
-            await _insert_changeset(unit.connection, hold, changeset_id, commit, publish=publish)
+            await _insert_changeset(
+                unit.connection, hold, changeset_id, commit, publish=publish, is_draft=is_draft, verified=verified
+            )
             unit.tell(
                 hold.job_id,
                 Draft(EventKind.CHANGESET_STORED, _stored_payload(changeset_id, commit)),
@@ -170,7 +187,8 @@ class Running:
             if publish:
                 await _hand_over(unit, hold, changeset_id, summary)
             else:
-                await _complete(unit, hold, Outcome.STORED, summary)
+                outcome = Outcome.UNVERIFIED if verified is False else Outcome.STORED
+                await _complete(unit, hold, outcome, summary)
             return changeset_id
 
         return await self._units.run([hold.job_id], work)
@@ -317,7 +335,14 @@ async def _hand_over(unit: Unit, hold: Hold, changeset_id: UUID, summary: str) -
 
 
 async def _insert_changeset(
-    connection: Connection, hold: Hold, changeset_id: UUID, commit: Commit, *, publish: bool
+    connection: Connection,
+    hold: Hold,
+    changeset_id: UUID,
+    commit: Commit,
+    *,
+    publish: bool,
+    is_draft: bool,
+    verified: bool | None,
 ) -> None:
     state = ChangesetState.QUEUED if publish else ChangesetState.STORED
     await _STATEMENTS.execute(
@@ -334,6 +359,8 @@ async def _insert_changeset(
         files=[{**stat, "path": storable(stat["path"])} for stat in commit.files],
         insertions=commit.insertions,
         deletions=commit.deletions,
+        is_draft=is_draft,
+        verified=verified,
         state=state.value,
         dispatch=1 if publish else 0,
     )

@@ -100,6 +100,15 @@ class Attempts:
         for folder in aside:
             await remove_tree(folder)
 
+    async def empty(self, run_id: str, attempt: int) -> None:
+        """Put an empty folder where the attempt's worktree is."""
+        self._trash.mkdir(parents=True, exist_ok=True)
+        worktree, aside = self.worktree(run_id, attempt), self._trash / uuid.uuid4().hex
+        if worktree.exists():
+            worktree.rename(aside)
+        worktree.mkdir()
+        await remove_tree(aside)
+
     async def sweep(self) -> None:
         """Remove what a killed process had put aside; for the start of the service."""
         for folder in list(self._trash.iterdir()) if self._trash.is_dir() else ():

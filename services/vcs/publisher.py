@@ -171,9 +171,16 @@ class Publisher:
                 base_branch=publication.base_branch or "",
                 commit_sha=sha,
                 title=title,
-                body=publication.summary,
+                body=_body(publication),
+                draft=publication.is_draft,
             )
         )
+
+
+def _body(publication: Publication) -> str:
+    if publication.verified is False:
+        return f"**The tests of this change did not pass.**\n\n{publication.summary}"
+    return publication.summary
 
 
 def _back_off(tries: int) -> timedelta:

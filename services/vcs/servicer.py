@@ -67,6 +67,12 @@ class VcsServicer(vcs_pb2_grpc.VcsServicer):
             snapshot = await self._worktrees.checkpoint(worktree.run_id, worktree.attempt)
             return vcs_pb2.CheckpointReply(patch=snapshot.patch, files=_file_stats(snapshot.files))
 
+    async def Restore(self, request: vcs_pb2.RestoreRequest, context: Context) -> vcs_pb2.RestoreReply:  # noqa: N802
+        async with _reported(context):
+            await self._require_lease(request.worktree)
+            await self._worktrees.restore(request.worktree.run_id, request.worktree.attempt, request.patch)
+            return vcs_pb2.RestoreReply()
+
     async def Commit(self, request: vcs_pb2.CommitRequest, context: Context) -> vcs_pb2.CommitReply:  # noqa: N802
         async with _reported(context):
             await self._require_lease(request.worktree)

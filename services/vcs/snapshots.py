@@ -4,6 +4,7 @@ import asyncio
 import os
 import shutil
 import stat
+import time
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
@@ -18,6 +19,8 @@ STAGE_TIMEOUT: Final = timedelta(minutes=5)
 MAX_PATCH_BYTES: Final = 64 * 1024 * 1024
 # The longest target that Linux takes for a symbolic link.
 _MAX_LINK_BYTES: Final = 4095
+# Beside the index: touched once the file system's clock has moved on since the checkout.
+TICK: Final = "tick"
 _NO_COMMIT_IN_NESTED: Final = "does not have a commit checked out"
 
 _ADD: Final = ("add", "--all", "--", ".")
@@ -40,14 +43,23 @@ async def take_snapshot(git: Git, place: Place, base_sha: str) -> Snapshot:
     ``PatchTooLargeError``, ``GitError``.
     """
     with scratch_index(place) as scratch:
-        files = await _stage(git, place, scratch, base_sha)
+        files = await stage(git, place, scratch, base_sha)
         patch, tree = await asyncio.gather(
             _patch(git, scratch, base_sha), git.run("write-tree", place=scratch, timeout=STAGE_TIMEOUT)
         )
     return Snapshot(patch, files, tree.decode("ascii").strip())
 
 
-async def _stage(git: Git, place: Place, scratch: Place, base_sha: str) -> tuple[FileChange, ...]:
+async def staged_tree(git: Git, place: Place, base_sha: str) -> str:
+    """The tree of a snapshot, without its patch. Raises ``GitError``."""
+    with scratch_index(place) as scratch:
+        await stage(git, place, scratch, base_sha)
+        return (await git.run("write-tree", place=scratch, timeout=STAGE_TIMEOUT)).decode("ascii").strip()
+
+
+async def stage(git: Git, place: Place, scratch: Place, base_sha: str) -> tuple[FileChange, ...]:
+    """Stage everything that is not ignored in ``scratch``, and say what differs from ``base_sha``."""
+    await _settle(git, place)
     files = await _add_all(git, place, scratch, base_sha)
     misread = [file for file in files if file.new_mode == LINK_MODE and _is_regular(place, file.path)]
     if misread and await _store_as_files(git, scratch, misread):
@@ -107,10 +119,34 @@ async def _patch(git: Git, scratch: Place, base_sha: str) -> bytes:
         raise PatchTooLargeError(words) from error
 
 
+async def _settle(git: Git, place: Place) -> None:
+    """Let Git look once at the content of what was written in the second in which the checkout ended.
+
+    Many builds of Git tell times apart by seconds: until this was done, each of these files could have been changed
+    without a trace in what the index recorded, and is read again whenever the index is.
+    """
+    written = (place.git_dir / "index").stat().st_mtime_ns
+    if written > (place.git_dir / TICK).stat().st_mtime_ns or _second(time.time_ns()) <= _second(written):
+        return
+    with scratch_index(place) as settled:
+        assert settled.index is not None
+        _copy_index(place, settled)
+        arguments = ("update-index", "-q", "--refresh", "--force-write-index")
+        await git.run(*arguments, place=settled, timeout=STAGE_TIMEOUT, accept=(0, 1))
+        if _second(settled.index.stat().st_mtime_ns) > _second(written):
+            settled.index.rename(place.git_dir / "index")
+
+
+def _second(nanoseconds: int) -> int:
+    return nanoseconds // 10**9
+
+
 def _copy_index(place: Place, scratch: Place) -> None:
-    """The copy is younger than every file of the checkout, so Git trusts what it recorded of unchanged files."""
+    """The copy is as old as the index, so that Git mistrusts in it what it mistrusts there."""
     assert scratch.index is not None
     shutil.copyfile(place.git_dir / "index", scratch.index)
+    written = (place.git_dir / "index").stat().st_mtime_ns
+    os.utime(scratch.index, ns=(written, written))
 
 
 def _is_regular(place: Place, path: bytes) -> bool:

@@ -61,6 +61,11 @@ async def tree_of_patch(git: Git, place: Place, base_sha: str, patch: bytes) -> 
         return _sha(await git.run("write-tree", place=scratch, timeout=TREE_TIMEOUT))
 
 
+async def tree_of_commit(git: Git, place: Place, sha: str) -> str:
+    """The SHA of the tree of a commit. Raises ``GitError``."""
+    return _sha(await git.run("rev-parse", "--verify", f"{sha}^{{tree}}", place=place, timeout=TREE_TIMEOUT))
+
+
 async def commit_tree(git: Git, place: Place, tree: str, parent: str, metadata: CommitMetadata) -> str:
     """The SHA of the commit, the same wherever and whenever it is made again."""
     date = f"@{metadata.time} +0000"

@@ -4,7 +4,7 @@ Nothing that lies in a worktree says where its Git data is: that is in a reposit
 """
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Final
@@ -15,8 +15,9 @@ from services.vcs.git import Git, Place, Progress
 from services.vcs.mirrors import Mirrors
 from services.vcs.remotes import is_corruption
 from services.vcs.repositories import Repository
-from services.vcs.snapshots import Snapshot, take_snapshot
-from services.vcs.trees import tree_of_patch
+from services.vcs.restoring import put_back, write_pointer
+from services.vcs.snapshots import TICK, Snapshot, take_snapshot
+from services.vcs.trees import tree_of_commit, tree_of_patch
 
 CHECKOUT_TIMEOUT: Final = timedelta(minutes=10)
 _SHA1_DIGITS: Final = 40
@@ -95,6 +96,20 @@ class Worktrees:
         checkout = self._attempts.load(run_id, attempt)
         return await take_snapshot(self._git, self._attempts.place(run_id, attempt), checkout.base_sha)
 
+    async def restore(self, run_id: str, attempt: int, patch: bytes) -> None:
+        """Put the worktree back to exactly its base and ``patch``; what is ignored stays where it can. Safe to repeat.
+
+        Raises ``UnknownWorktreeError``, ``LeaseLostError``, ``PatchRefusedError``, ``GitError``, ``GitTimeoutError``.
+        """
+        checkout, place = self.located(run_id, attempt)
+        base_sha = checkout.base_sha
+        if patch:
+            tree = await tree_of_patch(self._git, place, base_sha, patch)
+        else:
+            tree = await tree_of_commit(self._git, place, base_sha)
+        if not await put_back(self._git, place, base_sha, tree):
+            await self._make_anew(run_id, attempt, place, tree)
+
     def located(self, run_id: str, attempt: int) -> tuple[Checkout, Place]:
         """What was checked out and where; raises ``UnknownWorktreeError``, ``LeaseLostError``."""
         return self._attempts.load(run_id, attempt), self._attempts.place(run_id, attempt)
@@ -148,8 +163,7 @@ class Worktrees:
             self._attempts.create(run_id, attempt)
             place = self._attempts.place(run_id, attempt)
             _write_repository(place.git_dir, self._mirrors.place(repository).git_dir, checkout.base_sha)
-            # For programs that look for one, as ripgrep does before it obeys .gitignore. We never read it.
-            (self._attempts.worktree(run_id, attempt) / ".git").write_text(f"gitdir: {place.git_dir}\n")
+            write_pointer(place)
             await self._check_out(place, checkout.base_sha, patch, progress)
             await _next_tick(place.git_dir)
             self._attempts.record(checkout)
@@ -167,6 +181,18 @@ class Worktrees:
         tree = await tree_of_patch(self._git, place, base_sha, patch) if patch else base_sha
         arguments = ("read-tree", "--reset", "-u", "-v", tree)
         await self._git.run(*arguments, place=place, timeout=CHECKOUT_TIMEOUT, progress=progress)
+
+    async def _make_anew(self, run_id: str, attempt: int, place: Place, tree: str) -> None:
+        """The worktree from nothing, where programs left what Git cannot work on, such as pipes."""
+        await self._attempts.empty(run_id, attempt)
+        write_pointer(place)
+        index = place.git_dir / "index.new"
+        index.unlink(missing_ok=True)
+        fresh = replace(place, index=index)
+        await self._git.run("read-tree", "--reset", "-u", tree, place=fresh, timeout=CHECKOUT_TIMEOUT)
+        # Only now: whenever this is cut short, an index is there to begin again from.
+        index.rename(place.git_dir / "index")
+        await _next_tick(place.git_dir)
 
     async def _discard(self, run_id: str, attempt: int, mirror: str) -> None:
         await self._attempts.discard(run_id, attempt)
@@ -208,7 +234,7 @@ async def _next_tick(git_dir: Path) -> None:
     """
     written = (git_dir / "index").stat().st_mtime_ns
     for _ in range(_TICK_POLLS):
-        if _is_later(git_dir / "tick", written):
+        if _is_later(git_dir / TICK, written):
             return
         await asyncio.sleep(_TICK_POLL.total_seconds())
 

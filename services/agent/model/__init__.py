@@ -3,11 +3,18 @@
 from services.agent.model.client import Claude, Endpoint, FreePace, Pace, Watch
 from services.agent.model.reply import INTERRUPTED, Fragment, Reply, StreamBrokenError
 from services.agent.model.request import Profile, encode_head, encode_request
-from services.agent.model.retry import ModelRejectedError, ModelUnavailableError, Patience, PostponedError
+from services.agent.model.retry import (
+    ContextExhaustedError,
+    ModelRejectedError,
+    ModelUnavailableError,
+    Patience,
+    PostponedError,
+)
 
 __all__ = [
     "INTERRUPTED",
     "Claude",
+    "ContextExhaustedError",
     "Endpoint",
     "Fragment",
     "FreePace",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -99,11 +100,10 @@ class Claude:
 
         async def once() -> Reply:
             nonlocal assembly
-            await self._pace.permit(endpoint)
             assembly = Assembly(watch.on_fragment)
             async with aclosing(_events(client, body)) as events:
                 async for data in events:
-                    assembly.feed(orjson.loads(data))
+                    assembly.feed(_parsed(data))
             return assembly.reply()
 
         async def all_tries() -> Reply:
@@ -112,10 +112,19 @@ class Claude:
                 patience=self._patience,
                 on_retry=watch.on_reset,
                 on_throttle=lambda asked: self._pace.throttled(endpoint, asked),
+                permit=lambda: self._pace.permit(endpoint),
             )
 
         reply = await _unless(watch.interrupt, all_tries())
         return assembly.interrupted() if reply is None else reply
+
+
+def _parsed(data: str) -> Any:
+    """An event's JSON. Half of a pair of surrogates is legal there, and comes wherever a stream cuts a character."""
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return json.loads(data)
 
 
 async def _events(client: anthropic.AsyncAnthropic, body: bytes) -> AsyncGenerator[str, None]:

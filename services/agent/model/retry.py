@@ -16,6 +16,7 @@ import anthropic
 import httpx2
 
 from services.agent.model.reply import StreamBrokenError, StreamFailedError
+from services.agent.side_by_side import side_by_side
 
 Result = TypeVar("Result")
 
@@ -27,7 +28,10 @@ _TOO_MANY_STATUSES = {HTTPStatus.TOO_MANY_REQUESTS, 529}
 _TOO_MANY_TYPES = {"overloaded_error", "rate_limit_error"}
 # A 429 that no waiting cures.
 _SPENT = ("spend limit", "credit balance", "usage limit")
+_TOO_LONG = "prompt is too long"
 _LONGEST_DELAY_SECONDS = 24 * 3600.0
+# Of the ceiling that doubles: over a half, so that each wait is longer than the one before.
+_LEAST_SHARE = 0.6
 
 # What a request can fail with for reasons outside of this process; all else is a bug of ours.
 _FAILURES = (
@@ -43,6 +47,10 @@ _FAILURES = (
 
 class ModelRejectedError(Exception):
     """The request can never succeed as it is: key, permission, model name, size, or a spent limit."""
+
+
+class ContextExhaustedError(ModelRejectedError):
+    """The conversation no longer fits the model's window."""
 
 
 class ModelUnavailableError(Exception):
@@ -73,12 +81,14 @@ async def retrying(
     patience: Patience,
     on_retry: Callable[[str], Awaitable[None]],
     on_throttle: Callable[[timedelta], Awaitable[None]],
+    permit: Callable[[], Awaitable[None]],
 ) -> Result:
     """Make ``request`` until it succeeds; ``on_retry`` is told why before each wait, ``on_throttle`` how long the
-    service asks to stay away where it has too many requests.
+    service asks to stay away where it has too many requests. ``permit`` comes back when a request may be sent.
 
     Raises ``ModelRejectedError``, ``ModelUnavailableError``, ``PostponedError``.
     """
+    await permit()
     for number in range(1, patience.tries + 1):
         try:
             return await request()
@@ -87,22 +97,27 @@ async def retrying(
                 await on_throttle(min(_retry_after(error), patience.longest_wait))
             wait = _wait(error, number, patience)
             await on_retry(_words(error))
-            await asyncio.sleep(wait.total_seconds())
+            # At once, not one after the other: whichever is longer.
+            await side_by_side(asyncio.sleep(wait.total_seconds()), _done(permit))
     raise AssertionError("the last try returns or raises")
+
+
+async def _done(permit: Callable[[], Awaitable[None]]) -> None:
+    await permit()
 
 
 def _wait(error: Exception, number: int, patience: Patience) -> timedelta:
     """How long to wait after try ``number``; raises what ``error`` comes to where there is no next one."""
     words = _words(error)
     if not _is_retryable(error, words):
-        raise ModelRejectedError(words) from error
+        raise (ContextExhaustedError if _TOO_LONG in words else ModelRejectedError)(words) from error
     asked = _retry_after(error)
     if asked > patience.longest_wait:
         raise PostponedError(asked, words) from error
     if number == patience.tries:
         raise ModelUnavailableError(f"{words} (tried {number} times)") from error
     ceiling = min(patience.longest_seconds, patience.shortest_seconds * 2 ** (number - 1))
-    own = timedelta(seconds=random.uniform(ceiling / 2, ceiling))  # noqa: S311  jitter, not a secret
+    own = timedelta(seconds=random.uniform(_LEAST_SHARE * ceiling, ceiling))  # noqa: S311  jitter, not a secret
     return max(asked, own)
 
 
@@ -145,11 +160,16 @@ def _words(error: BaseException) -> str:
 
 
 def _retry_after(error: BaseException) -> timedelta:
-    """What the service asks for in seconds (RFC 9110 10.2.3; it does not use the date form), a day at most; else 0."""
+    """What the service asks for, a day at most; else 0.
+
+    In seconds (RFC 9110 10.2.3; it does not use the date form), or more exactly in a header of its own.
+    """
     if not isinstance(error, anthropic.APIStatusError):
         return timedelta()
+    headers = error.response.headers
+    exact = headers.get("retry-after-ms")
     try:
-        seconds = float(error.response.headers.get("retry-after", ""))
+        seconds = float(exact) / 1000 if exact else float(headers.get("retry-after", ""))
     except ValueError:
         return timedelta()
     return timedelta(seconds=min(max(0.0, seconds), _LONGEST_DELAY_SECONDS) if math.isfinite(seconds) else 0)

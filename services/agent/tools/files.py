@@ -7,9 +7,11 @@ from pydantic import Field
 
 from services.agent.tools.calls import Outcome, ToolError
 from services.agent.tools.inputs import FilePath, Input, InputTool, Text
+from services.agent.tools.outputs import OUTPUTS, Outputs
 from services.agent.tools.replacing import replaced
 from services.agent.tools.showing import clipped, visible
 from services.agent.workspace import Excerpt, Workspace, joined
+from services.agent.workspace.reading import lines_of
 
 MAX_LINE_CHARACTERS = 2_000
 LineNumber = Annotated[int, Field(ge=1, le=1_000_000_000)]
@@ -29,13 +31,18 @@ class ReadFile(InputTool[ReadFileInput]):
     )
     input_model = ReadFileInput
 
-    def __init__(self, workspace: Workspace) -> None:
+    def __init__(self, workspace: Workspace, outputs: Outputs | None = None) -> None:
+        """``outputs``: what commands printed, to be read as files are."""
         self._workspace = workspace
+        self._outputs = outputs
 
     async def execute(self, arguments: ReadFileInput) -> Outcome:
         first, last = arguments.start_line or 1, arguments.end_line
         if last is not None and last < first:
             raise ToolError(f"end_line {last} comes before start_line {first}: give the smaller one first")
+        if self._outputs is not None and arguments.path.startswith(OUTPUTS):
+            printed = self._outputs.read(arguments.path).decode(errors="backslashreplace")
+            return Outcome(_numbered(lines_of(printed, first=first, last=last), arguments.path))
         parts = self._workspace.locate(arguments.path)
         if self._workspace.is_slow(parts):
             excerpt = await asyncio.to_thread(self._workspace.read, parts, first=first, last=last)

@@ -42,12 +42,13 @@ class InputTool(ABC, Generic[I]):
     name: ClassVar[str]
     description: ClassVar[str]
     writes: ClassVar[bool] = False
+    outside: ClassVar[bool] = False
     subject_fields: ClassVar[tuple[str, ...]] = ("path",)
     input_model: type[I]
 
     @property
     def spec(self) -> ToolSpec:
-        return ToolSpec(self.name, self.description, schema_of(self.input_model), self.writes)
+        return ToolSpec(self.name, self.description, schema_of(self.input_model), self.writes, self.outside)
 
     def subject(self, arguments: Any) -> str:
         fields = arguments if isinstance(arguments, dict) else {}

@@ -20,7 +20,7 @@ from services.agent.tools.calls import (
 )
 from services.agent.tools.files import DeleteFile, EditFile, MoveFile, ReadFile, WriteFile
 from services.agent.tools.finishing import AskUser, TaskComplete
-from services.agent._pending import Outputs
+from services.agent.tools.outputs import Outputs
 from services.agent.tools.searching import ListFiles, SearchCode
 from services.agent.tools.showing import MAX_OUTPUT_CHARACTERS, clipped, shortened, visible, visible_line
 from services.agent.workspace import Workspace, WorkspaceError
@@ -65,7 +65,7 @@ class Toolbox:
     def _usual(self, workspace: Workspace, kind: Kind, searches: asyncio.Semaphore) -> list[Tool]:
         tools: list[Tool] = [
             ListFiles(workspace, searches),
-            ReadFile(workspace),
+            ReadFile(workspace, self.outputs),
             SearchCode(workspace, searches),
             TaskComplete(self._complete),
         ]

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18quarterdeck/v1/vcs.proto\x12\x0equarterdeck.v1\"C\n\x0bWorktreeRef\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12\x13\n\x0blease_token\x18\x03 \x01(\t\"\x86\x01\n\x0ePrepareRequest\x12-\n\x08worktree\x18\x01 \x01(\x0b\x32\x1b.quarterdeck.v1.WorktreeRef\x12\x12\n\nrepository\x18\x02 \x01(\t\x12\x10\n\x08\x62\x61se_ref\x18\x03 \x01(\t\x12\x10\n\x08\x62\x61se_sha\x18\x04 \x01(\t\x12\r\n\x05patch\x18\x05 \x01(\x0c\"}\n\rPrepareUpdate\x12\x33\n\x08progress\x18\x01 \x01(\x0b\x32\x1f.quarterdeck.v1.PrepareProgressH\x00\x12-\n\x05ready\x18\x02 \x01(\x0b\x32\x1c.quarterdeck.v1.PrepareReadyH\x00\x42\x08\n\x06update\"1\n\x0fPrepareProgress\x12\r\n\x05phase\x18\x01 \x01(\t\x12\x0f\n\x07percent\x18\x02 \x01(\r\"C\n\x0cPrepareReady\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x10\n\x08\x62\x61se_sha\x18\x02 \x01(\t\x12\x13\n\x0b\x62\x61se_branch\x18\x03 \x01(\t\"B\n\x11\x43heckpointRequest\x12-\n\x08worktree\x18\x01 \x01(\x0b\x32\x1b.quarterdeck.v1.WorktreeRef\"I\n\x0f\x43heckpointReply\x12\r\n\x05patch\x18\x01 \x01(\x0c\x12\'\n\x05\x66iles\x18\x02 \x03(\x0b\x32\x18.quarterdeck.v1.FileStat\"p\n\rCommitRequest\x12-\n\x08worktree\x18\x01 \x01(\x0b\x32\x1b.quarterdeck.v1.WorktreeRef\x12\x30\n\x08metadata\x18\x02 \x01(\x0b\x32\x1e.quarterdeck.v1.CommitMetadata\"Z\n\x0e\x43ommitMetadata\x12\x13\n\x0b\x61uthor_name\x18\x01 \x01(\t\x12\x14\n\x0c\x61uthor_email\x18\x02 \x01(\t\x12\x0c\n\x04time\x18\x03 \x01(\x03\x12\x0f\n\x07message\x18\x04 \x01(\t\"Y\n\x0b\x43ommitReply\x12\r\n\x05patch\x18\x01 \x01(\x0c\x12\x12\n\ncommit_sha\x18\x02 \x01(\t\x12\'\n\x05\x66iles\x18\x03 \x03(\x0b\x32\x18.quarterdeck.v1.FileStat\"_\n\x08\x46ileStat\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0e\n\x06\x63hange\x18\x02 \x01(\t\x12\x12\n\ninsertions\x18\x03 \x01(\r\x12\x11\n\tdeletions\x18\x04 \x01(\r\x12\x0e\n\x06\x62inary\x18\x05 \x01(\x08\"?\n\x0eReleaseRequest\x12-\n\x08worktree\x18\x01 \x01(\x0b\x32\x1b.quarterdeck.v1.WorktreeRef\"\x0e\n\x0cReleaseReply\"M\n\x0eVcsErrorDetail\x12\x13\n\x0b\x65xit_reason\x18\x01 \x01(\t\x12\x13\n\x0bgit_message\x18\x02 \x01(\t\x12\x11\n\tretryable\x18\x03 \x01(\x08\x32\xb2\x02\n\x03Vcs\x12J\n\x07Prepare\x12\x1e.quarterdeck.v1.PrepareRequest\x1a\x1d.quarterdeck.v1.PrepareUpdate0\x01\x12P\n\nCheckpoint\x12!.quarterdeck.v1.CheckpointRequest\x1a\x1f.quarterdeck.v1.CheckpointReply\x12\x44\n\x06\x43ommit\x12\x1d.quarterdeck.v1.CommitRequest\x1a\x1b.quarterdeck.v1.CommitReply\x12G\n\x07Release\x12\x1e.quarterdeck.v1.ReleaseRequest\x1a\x1c.quarterdeck.v1.ReleaseReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18quarterdeck/v1/vcs.proto\x12\x0equarterdeck.v1\"C\n\x0bWorktreeRef\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12\x13\n\x0blease_token\x18\x03 \x01(\t\"\x86\x01\n\x0ePrepareRequest\x12-\n\x08worktree\x18\x01 \x01(\x0b\x32\x1b.quarterdeck.v1.WorktreeRef\x12\x12\n\nrepository\x18\x02 \x01(\t\x12\x10\n\x08\x62\x61se_ref\x18\x03 \x01(\t\x12\x10\n\x08\x62\x61se_sha\x18\x04 \x01(\t\x12\r\n\x05patch\x18\x05 \x01(\x0c\"}\n\rPrepareUpdate\x12\x33\n\x08progress\x18\x01 \x01(\x0b\x32\x1f.quarterdeck.v1.PrepareProgressH\x00\x12-\n\x05ready\x18\x02 \x01(\x0b\x32\x1c.quarterdeck.v1.PrepareReadyH\x00\x42\x08\n\x06update\"1\n\x0fPrepareProgress\x12\r\n\x05phase\x18\x01 \x01(\t\x12\x0f\n\x07percent\x18\x02 \x01(\r\"C\n\x0cPrepareReady\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x10\n\x08\x62\x61se_sha\x18\x02 \x01(\t\x12\x13\n\x0b\x62\x61se_branch\x18\x03 \x01(\t\"B\n\x11\x43heckpointRequest\x12-\n\x08worktree\x18\x01 \x01(\x0b\x32\x1b.quarterdeck.v1.WorktreeRef\"I\n\x0f\x43heckpointReply\x12\r\n\x05patch\x18\x01 \x01(\x0c\x12\'\n\x05\x66iles\x18\x02 \x03(\x0b\x32\x18.quarterdeck.v1.FileStat\"N\n\x0eRestoreRequest\x12-\n\x08worktree\x18\x01 \x01(\x0b\x32\x1b.quarterdeck.v1.WorktreeRef\x12\r\n\x05patch\x18\x02 \x01(\x0c\"\x0e\n\x0cRestoreReply\"p\n\rCommitRequest\x12-\n\x08worktree\x18\x01 \x01(\x0b\x32\x1b.quarterdeck.v1.WorktreeRef\x12\x30\n\x08metadata\x18\x02 \x01(\x0b\x32\x1e.quarterdeck.v1.CommitMetadata\"Z\n\x0e\x43ommitMetadata\x12\x13\n\x0b\x61uthor_name\x18\x01 \x01(\t\x12\x14\n\x0c\x61uthor_email\x18\x02 \x01(\t\x12\x0c\n\x04time\x18\x03 \x01(\x03\x12\x0f\n\x07message\x18\x04 \x01(\t\"Y\n\x0b\x43ommitReply\x12\r\n\x05patch\x18\x01 \x01(\x0c\x12\x12\n\ncommit_sha\x18\x02 \x01(\t\x12\'\n\x05\x66iles\x18\x03 \x03(\x0b\x32\x18.quarterdeck.v1.FileStat\"_\n\x08\x46ileStat\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0e\n\x06\x63hange\x18\x02 \x01(\t\x12\x12\n\ninsertions\x18\x03 \x01(\r\x12\x11\n\tdeletions\x18\x04 \x01(\r\x12\x0e\n\x06\x62inary\x18\x05 \x01(\x08\"?\n\x0eReleaseRequest\x12-\n\x08worktree\x18\x01 \x01(\x0b\x32\x1b.quarterdeck.v1.WorktreeRef\"\x0e\n\x0cReleaseReply\"M\n\x0eVcsErrorDetail\x12\x13\n\x0b\x65xit_reason\x18\x01 \x01(\t\x12\x13\n\x0bgit_message\x18\x02 \x01(\t\x12\x11\n\tretryable\x18\x03 \x01(\x08\x32\xfb\x02\n\x03Vcs\x12J\n\x07Prepare\x12\x1e.quarterdeck.v1.PrepareRequest\x1a\x1d.quarterdeck.v1.PrepareUpdate0\x01\x12P\n\nCheckpoint\x12!.quarterdeck.v1.CheckpointRequest\x1a\x1f.quarterdeck.v1.CheckpointReply\x12G\n\x07Restore\x12\x1e.quarterdeck.v1.RestoreRequest\x1a\x1c.quarterdeck.v1.RestoreReply\x12\x44\n\x06\x43ommit\x12\x1d.quarterdeck.v1.CommitRequest\x1a\x1b.quarterdeck.v1.CommitReply\x12G\n\x07Release\x12\x1e.quarterdeck.v1.ReleaseRequest\x1a\x1c.quarterdeck.v1.ReleaseReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,20 +45,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CHECKPOINTREQUEST']._serialized_end=563
   _globals['_CHECKPOINTREPLY']._serialized_start=565
   _globals['_CHECKPOINTREPLY']._serialized_end=638
-  _globals['_COMMITREQUEST']._serialized_start=640
-  _globals['_COMMITREQUEST']._serialized_end=752
-  _globals['_COMMITMETADATA']._serialized_start=754
-  _globals['_COMMITMETADATA']._serialized_end=844
-  _globals['_COMMITREPLY']._serialized_start=846
-  _globals['_COMMITREPLY']._serialized_end=935
-  _globals['_FILESTAT']._serialized_start=937
-  _globals['_FILESTAT']._serialized_end=1032
-  _globals['_RELEASEREQUEST']._serialized_start=1034
-  _globals['_RELEASEREQUEST']._serialized_end=1097
-  _globals['_RELEASEREPLY']._serialized_start=1099
-  _globals['_RELEASEREPLY']._serialized_end=1113
-  _globals['_VCSERRORDETAIL']._serialized_start=1115
-  _globals['_VCSERRORDETAIL']._serialized_end=1192
-  _globals['_VCS']._serialized_start=1195
-  _globals['_VCS']._serialized_end=1501
+  _globals['_RESTOREREQUEST']._serialized_start=640
+  _globals['_RESTOREREQUEST']._serialized_end=718
+  _globals['_RESTOREREPLY']._serialized_start=720
+  _globals['_RESTOREREPLY']._serialized_end=734
+  _globals['_COMMITREQUEST']._serialized_start=736
+  _globals['_COMMITREQUEST']._serialized_end=848
+  _globals['_COMMITMETADATA']._serialized_start=850
+  _globals['_COMMITMETADATA']._serialized_end=940
+  _globals['_COMMITREPLY']._serialized_start=942
+  _globals['_COMMITREPLY']._serialized_end=1031
+  _globals['_FILESTAT']._serialized_start=1033
+  _globals['_FILESTAT']._serialized_end=1128
+  _globals['_RELEASEREQUEST']._serialized_start=1130
+  _globals['_RELEASEREQUEST']._serialized_end=1193
+  _globals['_RELEASEREPLY']._serialized_start=1195
+  _globals['_RELEASEREPLY']._serialized_end=1209
+  _globals['_VCSERRORDETAIL']._serialized_start=1211
+  _globals['_VCSERRORDETAIL']._serialized_end=1288
+  _globals['_VCS']._serialized_start=1291
+  _globals['_VCS']._serialized_end=1670
 # @@protoc_insertion_point(module_scope)

@@ -44,6 +44,11 @@ class VcsStub:
                 request_serializer=quarterdeck_dot_v1_dot_vcs__pb2.CheckpointRequest.SerializeToString,
                 response_deserializer=quarterdeck_dot_v1_dot_vcs__pb2.CheckpointReply.FromString,
                 _registered_method=True)
+        self.Restore = channel.unary_unary(
+                '/quarterdeck.v1.Vcs/Restore',
+                request_serializer=quarterdeck_dot_v1_dot_vcs__pb2.RestoreRequest.SerializeToString,
+                response_deserializer=quarterdeck_dot_v1_dot_vcs__pb2.RestoreReply.FromString,
+                _registered_method=True)
         self.Commit = channel.unary_unary(
                 '/quarterdeck.v1.Vcs/Commit',
                 request_serializer=quarterdeck_dot_v1_dot_vcs__pb2.CommitRequest.SerializeToString,
@@ -69,6 +74,14 @@ class VcsServicer:
 
     def Checkpoint(self, request, context):
         """The worktree as a patch against its base, for a checkpoint. Changes nothing a caller can see.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Restore(self, request, context):
+        """Put the worktree back to exactly its base and a patch, as after a checkpoint: what was changed or made since goes,
+        but for what is ignored. Safe to repeat.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -100,6 +113,11 @@ def add_VcsServicer_to_server(servicer, server):
                     servicer.Checkpoint,
                     request_deserializer=quarterdeck_dot_v1_dot_vcs__pb2.CheckpointRequest.FromString,
                     response_serializer=quarterdeck_dot_v1_dot_vcs__pb2.CheckpointReply.SerializeToString,
+            ),
+            'Restore': grpc.unary_unary_rpc_method_handler(
+                    servicer.Restore,
+                    request_deserializer=quarterdeck_dot_v1_dot_vcs__pb2.RestoreRequest.FromString,
+                    response_serializer=quarterdeck_dot_v1_dot_vcs__pb2.RestoreReply.SerializeToString,
             ),
             'Commit': grpc.unary_unary_rpc_method_handler(
                     servicer.Commit,
@@ -166,6 +184,33 @@ class Vcs:
             '/quarterdeck.v1.Vcs/Checkpoint',
             quarterdeck_dot_v1_dot_vcs__pb2.CheckpointRequest.SerializeToString,
             quarterdeck_dot_v1_dot_vcs__pb2.CheckpointReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Restore(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/quarterdeck.v1.Vcs/Restore',
+            quarterdeck_dot_v1_dot_vcs__pb2.RestoreRequest.SerializeToString,
+            quarterdeck_dot_v1_dot_vcs__pb2.RestoreReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -37,6 +37,10 @@ class VcsStub:
     """
     Checkpoint: _grpc.UnaryUnaryMultiCallable[_vcs_pb2.CheckpointRequest, _vcs_pb2.CheckpointReply]
     """The worktree as a patch against its base, for a checkpoint. Changes nothing a caller can see."""
+    Restore: _grpc.UnaryUnaryMultiCallable[_vcs_pb2.RestoreRequest, _vcs_pb2.RestoreReply]
+    """Put the worktree back to exactly its base and a patch, as after a checkpoint: what was changed or made since goes,
+    but for what is ignored. Safe to repeat.
+    """
     Commit: _grpc.UnaryUnaryMultiCallable[_vcs_pb2.CommitRequest, _vcs_pb2.CommitReply]
     """What the run delivers: patch, diffstat and the deterministic commit."""
     Release: _grpc.UnaryUnaryMultiCallable[_vcs_pb2.ReleaseRequest, _vcs_pb2.ReleaseReply]
@@ -51,6 +55,10 @@ class VcsAsyncStub(VcsStub):
     """
     Checkpoint: _aio.UnaryUnaryMultiCallable[_vcs_pb2.CheckpointRequest, _vcs_pb2.CheckpointReply]  # type: ignore[assignment]
     """The worktree as a patch against its base, for a checkpoint. Changes nothing a caller can see."""
+    Restore: _aio.UnaryUnaryMultiCallable[_vcs_pb2.RestoreRequest, _vcs_pb2.RestoreReply]  # type: ignore[assignment]
+    """Put the worktree back to exactly its base and a patch, as after a checkpoint: what was changed or made since goes,
+    but for what is ignored. Safe to repeat.
+    """
     Commit: _aio.UnaryUnaryMultiCallable[_vcs_pb2.CommitRequest, _vcs_pb2.CommitReply]  # type: ignore[assignment]
     """What the run delivers: patch, diffstat and the deterministic commit."""
     Release: _aio.UnaryUnaryMultiCallable[_vcs_pb2.ReleaseRequest, _vcs_pb2.ReleaseReply]  # type: ignore[assignment]
@@ -74,6 +82,16 @@ class VcsServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_vcs_pb2.CheckpointReply, _abc.Awaitable[_vcs_pb2.CheckpointReply]]:
         """The worktree as a patch against its base, for a checkpoint. Changes nothing a caller can see."""
+
+    @_abc_1.abstractmethod
+    def Restore(
+        self,
+        request: _vcs_pb2.RestoreRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_vcs_pb2.RestoreReply, _abc.Awaitable[_vcs_pb2.RestoreReply]]:
+        """Put the worktree back to exactly its base and a patch, as after a checkpoint: what was changed or made since goes,
+        but for what is ignored. Safe to repeat.
+        """
 
     @_abc_1.abstractmethod
     def Commit(

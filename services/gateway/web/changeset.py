@@ -26,6 +26,7 @@ pre { background: #f6f8fa; overflow-x: auto; padding: 1rem; font-size: 13px; }
 """
 _STYLE_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
 _COLOURS = (("diff ", "file"), ("+++ ", "file"), ("--- ", "file"), ("@@ ", "hunk"), ("+", "plus"), ("-", "minus"))
+_TESTS = {True: "passed", False: "failed: this change is unverified", None: ""}
 _HEADERS = {
     "Content-Security-Policy": f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -49,7 +50,8 @@ def render(changeset: Changeset, patch: bytes) -> str:
         "Branch": changeset.branch,
         "Commit": changeset.commit_sha,
         "Base": f"{changeset.base_sha} {changeset.base_branch or ''}",
-        "State": changeset.state,
+        "State": f"{changeset.state}, as a draft" if changeset.is_draft else changeset.state,
+        "Tests": _TESTS[changeset.verified],
         "Error": changeset.error or "",
     }
     title = _text(f"{changeset.branch} · {changeset.state}")

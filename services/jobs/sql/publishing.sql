@@ -7,7 +7,7 @@ WHERE c.id = :id AND c.dispatch = :dispatch AND c.state = 'queued' AND r.id = c.
   AND r.cancel_requested_at IS NULL
 RETURNING c.id, c.run_id, c.job_id, c.repository, c.branch, c.base_sha, c.base_branch, c.commit_sha,
           c.commit_author_name, c.commit_author_email, c.commit_time, c.commit_message, c.patch,
-          c.expected_remote_sha, c.attempts, r.attempt, r.summary;
+          c.expected_remote_sha, c.attempts, c.is_draft, c.verified, r.attempt, r.summary;
 
 -- name: lock_run!
 -- Jobs, then runs, then changesets: the order in which everybody locks.
@@ -15,14 +15,14 @@ SELECT FROM runs WHERE id = :run_id FOR UPDATE;
 
 -- name: held^
 -- The fence: the changeset, locked, if this token still holds it.
-SELECT c.id, c.run_id, c.job_id FROM changesets c WHERE c.id = :id AND c.lease_token = :token AND c.state = 'pushing'
+SELECT c.id, c.verified FROM changesets c WHERE c.id = :id AND c.lease_token = :token AND c.state = 'pushing'
 FOR UPDATE;
 
 -- name: open_changeset!
 UPDATE changesets SET state = 'open', url = :url, error = NULL, lease_token = NULL, published_at = now() WHERE id = :id;
 
 -- name: complete_run!
-UPDATE runs SET state = 'completed', outcome = 'delivered', finished_at = now()
+UPDATE runs SET state = 'completed', outcome = :outcome, finished_at = now()
 WHERE id = :run_id AND state = ANY(:sources::text[]);
 
 -- name: fail_changeset!

@@ -86,19 +86,30 @@ UPDATE runs SET state = 'queued', lease_token = NULL, agent = NULL, error = :err
 WHERE id = :run_id;
 
 -- name: complete_runs
--- Complete those of these runs that their token still holds and nobody asked to cancel.
-WITH completed AS (
+-- Complete those of these runs that their token still holds and nobody asked to cancel, but for those whose user has
+-- said something that is unread: whoever speaks locks the same job, so nothing is said in between.
+WITH held AS (
+    SELECT r.id, w.token, w.outcome, w.summary, w.read_through,
+           EXISTS (SELECT FROM inbox i
+                   WHERE i.run_id = r.id AND i.read_at IS NULL AND i.number > w.read_through) AS has_unread
+    FROM runs r
+    JOIN unnest(:run_ids::uuid[], :tokens::uuid[], :outcomes::text[], :summaries::text[], :read_through::int[])
+         AS w (id, token, outcome, summary, read_through) ON r.id = w.id
+    WHERE r.lease_token = w.token AND r.state = 'running' AND r.cancel_requested_at IS NULL
+    FOR UPDATE OF r
+), completed AS (
     UPDATE runs r
-    SET state = 'completed', outcome = w.outcome, summary = w.summary, error = NULL, lease_token = NULL,
+    SET state = 'completed', outcome = h.outcome, summary = h.summary, error = NULL, lease_token = NULL,
         finished_at = now()
-    FROM unnest(:run_ids::uuid[], :tokens::uuid[], :outcomes::text[], :summaries::text[])
-         AS w (id, token, outcome, summary)
-    WHERE r.id = w.id AND r.lease_token = w.token AND r.state = 'running' AND r.cancel_requested_at IS NULL
-    RETURNING r.id, w.token
+    FROM held h WHERE r.id = h.id AND NOT h.has_unread
+    RETURNING r.id, h.token, h.read_through
 ), dropped AS (
     DELETE FROM leases l USING completed c WHERE l.id = c.id AND l.token = c.token
+), heard AS (
+    UPDATE inbox i SET read_at = now() FROM completed c
+    WHERE i.run_id = c.id AND i.number <= c.read_through AND i.read_at IS NULL
 )
-SELECT id FROM completed;
+SELECT id, has_unread FROM held;
 
 -- name: complete!
 UPDATE runs SET state = 'completed', outcome = :outcome, summary = :summary, error = NULL, lease_token = NULL,
@@ -115,20 +126,22 @@ UPDATE runs SET state = 'publishing', summary = :summary, error = NULL, lease_to
 
 -- name: insert_changeset!
 INSERT INTO changesets (id, run_id, job_id, client_id, repository, branch, base_sha, base_branch, commit_sha,
-    commit_author_name, commit_author_email, commit_time, commit_message, patch, files, insertions, deletions, state,
-    dispatch, dispatched_at)
+    commit_author_name, commit_author_email, commit_time, commit_message, patch, files, insertions, deletions, is_draft,
+    verified, state, dispatch, dispatched_at)
 SELECT :id, r.id, r.job_id, r.client_id, r.repository, r.branch, r.base_sha, r.base_branch, :commit_sha,
-    :author_name, :author_email, :commit_time, :commit_message, :patch, :files, :insertions, :deletions, :state,
-    :dispatch, CASE WHEN :dispatch > 0 THEN now() END
+    :author_name, :author_email, :commit_time, :commit_message, :patch, :files, :insertions, :deletions, :is_draft,
+    :verified, :state, :dispatch, CASE WHEN :dispatch > 0 THEN now() END
 FROM runs r WHERE r.id = :run_id;
 
 -- name: renew
--- Prolong the leases with these tokens; says which runs are still held and which of them are to stop.
+-- Prolong the leases with these tokens; says which runs are still held, and which of them are to stop or to hear their
+-- user at once.
 -- By token and not by holder: a claim whose commit nobody heard of must run out.
 UPDATE leases l SET expires_at = clock_timestamp() + :lease::interval
 WHERE l.id = ANY(:ids::uuid[]) AND l.token = ANY(:tokens::uuid[])
 RETURNING l.id, l.token,
-          (SELECT r.cancel_requested_at IS NOT NULL FROM runs r WHERE r.id = l.id) AS cancel_requested;
+          (SELECT r.cancel_requested_at IS NOT NULL FROM runs r WHERE r.id = l.id) AS cancel_requested,
+          EXISTS (SELECT FROM inbox i WHERE i.run_id = l.id AND i.read_at IS NULL AND i.interrupt) AS is_called;
 
 -- name: seen!
 -- This process lives.

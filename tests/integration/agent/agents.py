@@ -11,6 +11,7 @@ from services.agent.assembly import Shared
 from services.agent.attempt import Attempt
 from services.agent.model import Claude, Patience
 from services.agent.pace import FleetPace
+from services.agent.sandbox import Sandbox
 from services.agent.settings import AgentSettings
 from services.agent.vcs_client import VcsClient, Worktree
 from services.agent.worker import RUN_QUEUES, Worker
@@ -28,6 +29,7 @@ from tests.integration.agent.fleet import DEADLINE_SECONDS, VCS_TOKEN, Fleet
 from tests.integration.jobs.domain import Domain
 
 LONG_SECONDS = 2 * DEADLINE_SECONDS
+NO_SANDBOX = Sandbox("unavailable", "unavailable: this test has none", None)
 HASTE = Patience(tries=2, shortest_seconds=0.001, longest_seconds=0.002)
 
 
@@ -46,7 +48,14 @@ def settings_of(database_url: str, nats_url: str, model_url: str | None, **chang
 
 
 def shared_of(
-    settings: AgentSettings, domain: Domain, bus: Bus, *, vcs: VcsClient, claude: Claude, running: Running | None = None
+    settings: AgentSettings,
+    domain: Domain,
+    bus: Bus,
+    *,
+    vcs: VcsClient,
+    claude: Claude,
+    running: Running | None = None,
+    sandbox: Sandbox = NO_SANDBOX,
 ) -> Shared:
     """What the attempts of an agent share."""
     return Shared(
@@ -58,7 +67,7 @@ def shared_of(
         vcs=vcs,
         bus=bus,
         sealer=settings.sealer,
-        sandbox=None,
+        sandbox=sandbox,
         searches=asyncio.Semaphore(2),
     )
 
@@ -115,6 +124,7 @@ class Agent:
         bus: Bus | None = None,
         vcs: VcsClient | None = None,
         capacity: int = 8,
+        sandbox: Sandbox = NO_SANDBOX,
         **changes: Any,
     ) -> None:
         """``changes``: settings that are not as usual."""
@@ -126,7 +136,15 @@ class Agent:
         self._pace = FleetPace(Pacing(fleet.domain.database), fleet.bus)
         self._claude = Claude(patience=HASTE, pace=self._pace)
         running = running or Running(fleet.domain.units)
-        shared = shared_of(settings, fleet.domain, fleet.bus, vcs=self._vcs, claude=self._claude, running=running)
+        shared = shared_of(
+            settings,
+            fleet.domain,
+            fleet.bus,
+            vcs=self._vcs,
+            claude=self._claude,
+            running=running,
+            sandbox=sandbox,
+        )
         self._worker = Worker(
             lambda run: Attempt(run, shared),
             running=running,
@@ -141,7 +159,7 @@ class Agent:
     def start(self) -> None:
         self._heartbeat.start()
         self._taking = [asyncio.create_task(self._worker.take_orders(queue)) for queue in RUN_QUEUES]
-        self._hearing = [asyncio.create_task(self._worker.hear_controls())]
+        self._hearing = [asyncio.create_task(self._worker.hear_controls()), asyncio.create_task(self._pace.hear())]
 
     async def take_no_more(self) -> None:
         await lifecycle.stop_tasks(self._taking, timeout=timedelta(seconds=DEADLINE_SECONDS))

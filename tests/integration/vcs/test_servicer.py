@@ -133,6 +133,35 @@ async def test_commit_and_checkpoint_are_refused_with_their_reasons(
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
+async def test_restore_puts_back_for_who_holds_the_lease_alone(
+    stub: "vcs_pb2_grpc.VcsAsyncStub", node: Node, remote: Remote
+) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await stub.Restore(pb.RestoreRequest(worktree=ref()), timeout=DEADLINE)
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+    *_, last = await prepare(stub, remote)
+    worktree = Path(last.ready.path)
+    (worktree / "new").write_bytes(b"\0binary")
+    patch = (await stub.Checkpoint(pb.CheckpointRequest(worktree=ref()), timeout=DEADLINE)).patch
+    (worktree / "new").unlink()
+    (worktree / "left").touch()
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await stub.Restore(pb.RestoreRequest(worktree=ref(token="old"), patch=patch), timeout=DEADLINE)
+    assert (caught.value.code(), detail(caught.value).exit_reason) == (
+        grpc.StatusCode.FAILED_PRECONDITION,
+        "lease_lost",
+    )
+    assert (worktree / "left").exists()
+    for _ in range(2):
+        await stub.Restore(pb.RestoreRequest(worktree=ref(), patch=patch), timeout=DEADLINE)
+        assert (worktree / "new").read_bytes() == b"\0binary"
+        assert not (worktree / "left").exists()
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await stub.Restore(pb.RestoreRequest(worktree=ref(), patch=b"no patch"), timeout=DEADLINE)
+    assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert "cut short" in (caught.value.details() or "")
+
+
 async def read_all(updates: AsyncIterable[pb.PrepareUpdate]) -> list[pb.PrepareUpdate]:
     return [update async for update in updates]
 

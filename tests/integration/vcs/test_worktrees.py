@@ -2,7 +2,9 @@
 
 import asyncio
 import os
+import random
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from services.vcs.errors import (
 from services.vcs.git import Git
 from services.vcs.worktrees import _next_tick
 from tests.integration.vcs.conftest import Node, Remote, content, git
+from tests.integration.waiting import until
 
 
 async def test_a_worktree_holds_the_base_and_nothing_changed(node: Node, remote: Remote) -> None:
@@ -56,6 +59,17 @@ async def test_a_change_of_the_same_size_right_after_prepare_is_seen(node: Node,
         assert len((await node.worktrees.checkpoint("run", attempt)).files) == 1
 
 
+async def test_a_change_in_the_second_of_the_checkout_is_seen_in_later_ones_too(node: Node, remote: Remote) -> None:
+    ready = await node.worktrees.prepare("run", 1, remote.repository)
+    (ready.path / "README.md").write_text("# Dem0\n")
+    index = node.root / "state/run/1/git/index"
+    written = index.stat().st_mtime_ns
+    await until(lambda: time.time_ns() // 10**9 > written // 10**9)
+    for _ in range(2):
+        assert len((await node.worktrees.checkpoint("run", 1)).files) == 1
+    assert index.stat().st_mtime_ns > written, "looked at once, and then no more"
+
+
 async def test_prepare_ends_after_the_tick_that_the_checkout_ended_in(tmp_path: Path) -> None:
     index = tmp_path / "index"
     index.touch()
@@ -70,7 +84,12 @@ async def test_prepare_ends_after_the_tick_that_the_checkout_ended_in(tmp_path: 
 async def test_a_checkpoint_restores_everything_on_another_node(
     make_node: Callable[[str], Node], remote: Remote
 ) -> None:
-    remote.commit({".gitignore": "ignored/\n", "gone": "x\n", "dir": "file\n", "old/name": "same\n" * 50})
+    (remote.work / "script").write_text("#!/bin/sh\n")
+    (remote.work / "script").chmod(0o755)
+    for name in ("link-gone", "link-moved"):
+        (remote.work / name).symlink_to("README.md")
+    files = {".gitignore": "ignored/\n", "gone": "x\n", "dir": "file\n", "old/name": "same\n" * 50}
+    remote.commit({**files, "large.bin": bytes(range(256)) * 6_000, "large.txt": "a line of text\n" * 100_000})
     one, two = make_node("one"), make_node("two")
     path = (await one.worktrees.prepare("run", 1, remote.repository)).path
     change_much(path)
@@ -88,11 +107,17 @@ async def test_a_checkpoint_restores_everything_on_another_node(
 
 
 def change_much(path: Path) -> None:
-    """Text, binary, empty, executable, deleted, renamed, a file that becomes a folder, odd names, a link, ignored."""
+    """Text, binary, large, empty, modes, deleted, renamed, a file that becomes a folder, odd names, links, ignored."""
     (path / "README.md").write_text("# Changed, no line end")
     (path / "binary").write_bytes(bytes(range(256)) * 40)
     (path / "empty").touch()
+    (path / "large.bin").write_bytes(bytes(range(255, -1, -1)) * 8_000)
+    (path / "large.txt").write_text("a line of text\n" * 50_000 + "another\n" + "a line of text\n" * 50_000)
+    (path / "large-new.bin").write_bytes(random.Random(1).randbytes(3_000_000))
     (path / "src/main.py").chmod(0o755)
+    (path / "script").chmod(0o644)
+    (path / "link-gone").unlink()
+    (path / "link-moved").rename(path / "link-here")
     (path / "gone").unlink()
     (path / "dir").unlink()
     (path / "dir").mkdir()

@@ -48,6 +48,7 @@ class Failing:
         self.asked = 0
         self.told: list[str] = []
         self.throttled: list[timedelta] = []
+        self.permits = 0
 
     async def __call__(self) -> str:
         self.asked += 1
@@ -59,10 +60,15 @@ class Failing:
         self.told.append(words)
 
     async def result(self, patience: Patience = HASTE) -> str:
-        return await retrying(self, patience=patience, on_retry=self.on_retry, on_throttle=self.on_throttle)
+        return await retrying(
+            self, patience=patience, on_retry=self.on_retry, on_throttle=self.on_throttle, permit=self.permit
+        )
 
     async def on_throttle(self, asked: timedelta) -> None:
         self.throttled.append(asked)
+
+    async def permit(self) -> None:
+        self.permits += 1
 
 
 @pytest.fixture
@@ -105,7 +111,7 @@ LASTING = [
 async def test_what_passes_is_asked_again(error: Exception):
     request = Failing(error, times=2)
     assert await request.result() == "a reply"
-    assert request.asked == 3
+    assert (request.asked, request.permits) == (3, 3), "each has to be let go"
     assert len(request.told) == 2
     assert all(request.told)
 
@@ -196,12 +202,16 @@ async def test_a_cancel_ends_the_wait():
     async def on_retry(_: str) -> None:
         waiting.set()
 
+    async def at_once() -> None: ...
+
     async def never(_: timedelta) -> None:
         raise AssertionError("nothing was said of too many requests")
 
     request: Callable[[], Awaitable[str]] = Failing(answered(500), times=100)
     task = asyncio.create_task(
-        retrying(request, patience=Patience(shortest_seconds=3600), on_retry=on_retry, on_throttle=never)
+        retrying(
+            request, patience=Patience(shortest_seconds=3600), on_retry=on_retry, on_throttle=never, permit=at_once
+        )
     )
     async with asyncio.timeout(30):
         await waiting.wait()

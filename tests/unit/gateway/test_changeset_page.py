@@ -10,7 +10,7 @@ from services.gateway.web.changeset import MAX_SHOWN_BYTES, render
 ATTACK = "<img src=x onerror=alert(1)>\x1b[31m"
 
 
-def changeset() -> Changeset:
+def changeset(*, is_draft: bool = False, verified: bool | None = None) -> Changeset:
     return Changeset(
         id=uuid4(),
         job_id=uuid4(),
@@ -26,6 +26,8 @@ def changeset() -> Changeset:
         deletions=2,
         url=None,
         error=ATTACK,
+        is_draft=is_draft,
+        verified=verified,
         created_at=datetime.now(UTC),
         published_at=None,
     )
@@ -55,3 +57,13 @@ def test_a_long_diff_is_cut_and_says_where_all_of_it_is():
     page = render(whole, b"+x\n" * MAX_SHOWN_BYTES)
     assert f"quarterdeck diff {whole.run_id}" in page
     assert "quarterdeck diff" not in render(whole, b"+x\n")
+
+
+def test_a_draft_and_what_came_of_its_tests_are_shown():
+    page = render(changeset(is_draft=True, verified=False), b"")
+    assert "failed, as a draft" in page
+    assert "<dt>Tests</dt><dd>failed: this change is unverified</dd>" in page
+    assert "<dt>Tests</dt><dd>passed</dd>" in render(changeset(verified=True), b"")
+    plain = render(changeset(), b"")
+    assert "draft" not in plain
+    assert "<dt>Tests</dt>" not in plain

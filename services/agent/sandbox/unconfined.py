@@ -1,0 +1,59 @@
+"""Starts commands without a sandbox, where the operator chose that: limited, and in a session of their own."""
+
+import os
+import shutil
+import signal
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+from services.agent.sandbox.command import SYSTEM_PATH, Command, variables
+from services.agent.sandbox.limits import LOWER, bounds
+from services.agent.sandbox.process import Process
+from services.agent.sandbox.streams import Child, spawn
+
+_NO_INPUT = ("/bin/sh", "-c", 'exec "$@" </dev/null', "sh")
+
+
+class Session:
+    """A process group; what left it for a session of its own is not found again."""
+
+    def __init__(self, child: Child, home: Path) -> None:
+        self._child = child
+        self._home = home
+
+    def terminate(self) -> None:
+        self._signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, number: signal.Signals) -> None:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._child.process.pid, number)
+
+    async def gone(self) -> None:
+        shutil.rmtree(self._home, ignore_errors=True)
+
+    async def exit_code(self, returncode: int) -> int:
+        return returncode if returncode >= 0 else 128 - returncode
+
+
+class Unconfined:
+    async def start(self, command: Command) -> Process:
+        """Raises ``OSError``."""
+        home = Path(tempfile.mkdtemp(prefix="quarterdeck-home-"))
+        lowered = ("/bin/sh", "-c", LOWER, "sh", bounds(command.limits, count_processes=False))
+        input_of = () if command.streams == "separate" else _NO_INPUT
+        path = os.environ.get("PATH", SYSTEM_PATH)
+        try:
+            child = await spawn(
+                [*lowered, *input_of, *command.argv],
+                streams=command.streams,
+                environment=variables(command, home=str(home), path=path),
+                cwd=command.worktree or home,
+            )
+        except BaseException:
+            shutil.rmtree(home, ignore_errors=True)
+            raise
+        return Process(child, Session(child, home))
