@@ -127,6 +127,7 @@ def loop_of(
     profile = Profile(configuration.model, configuration.max_tokens, configuration.temperature, configuration.effort)
     save = Saver(shared.running, run.hold, first=first, head=None if run.head else head, on_standing=on_standing)
     worktrees = shared.vcs if run.repository is not None else None
+    tree = TreeReader(worktrees, run.hold, workspace, is_fresh=run.tree is None)
     return Loop(
         model=RunModel(
             shared.claude, endpoint, profile, head=head, spending=allowance, spent_microusd=run.spent.microusd
@@ -134,7 +135,7 @@ def loop_of(
         toolbox=toolbox,
         transcript=Transcript(run.messages or first),
         deltas=deltas,
-        durable=Durable(save, TreeReader(worktrees, run.hold, workspace)),
+        durable=Durable(save, tree, tree.changed),
         limits=Limits(configuration.max_turns, run.turns),
         conversation=Conversation(lambda: shared.messaging.unread(run.hold)) if kind == "task" else None,
         ends_on_text=kind == "plan",

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol
 
-from services.agent.tools import Workspace
+from services.agent.tools import FileChange, Workspace
 from services.jobs.models import Checkpoint, Hold, SavedTree, Standing, StoredMessage
 from services.jobs.running import Running
+
+_AS_TOLD: dict[str, Literal["added", "deleted"]] = {"added": "added", "deleted": "deleted"}
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A worktree against its base. ``files``: by path, how each differs and the id of its content."""
+
+    patch: bytes
+    files: Mapping[str, tuple[str, str]]
 
 
 class Worktrees(Protocol):
     """Who knows what has changed in a worktree; the vcs."""
 
-    async def checkpoint(self, hold: Hold) -> bytes:
-        """The worktree as a patch against its base."""
-        ...
+    async def snapshot(self, hold: Hold) -> Snapshot: ...
 
 
 class Saver:
@@ -49,19 +57,43 @@ class Saver:
 class TreeReader:
     """What a checkpoint has to store of the worktree."""
 
-    def __init__(self, worktrees: Worktrees | None, hold: Hold, workspace: Workspace) -> None:
-        """``worktrees``: None where there is no repository: an empty folder has nothing to come back to."""
+    def __init__(self, worktrees: Worktrees | None, hold: Hold, workspace: Workspace, *, is_fresh: bool) -> None:
+        """``worktrees``: None where there is no repository: an empty folder has nothing to come back to.
+
+        ``is_fresh``: nothing differs from the base yet.
+        """
         self._worktrees = worktrees
         self._hold = hold
         self._workspace = workspace
         self._stored_versions: Mapping[str, str] = workspace.read_versions()
+        self._files: Mapping[str, tuple[str, str]] | None = {} if is_fresh else None
+        self._changed: list[FileChange] = []
 
     async def __call__(self, wrote: bool) -> SavedTree | None:
         """``wrote``: whether a tool may have changed files."""
         versions = self._workspace.read_versions()
-        wrote = wrote and self._worktrees is not None
-        if not wrote and versions == self._stored_versions:
+        if wrote and self._worktrees is not None:
+            snapshot = await self._worktrees.snapshot(self._hold)
+            # What earlier attempts changed is not known by file: their changes were told by them.
+            self._changed = [] if self._files is None else changes(self._files, snapshot.files)
+            self._files = snapshot.files
+            self._stored_versions = versions
+            return SavedTree(snapshot.patch, versions)
+        if versions == self._stored_versions:
             return None
-        patch = await self._worktrees.checkpoint(self._hold) if wrote and self._worktrees is not None else None
         self._stored_versions = versions
-        return SavedTree(patch, versions)
+        return SavedTree(None, versions)
+
+    def changed(self) -> Sequence[FileChange]:
+        """What the last snapshot found to differ from the one before it."""
+        return self._changed
+
+
+def changes(before: Mapping[str, tuple[str, str]], after: Mapping[str, tuple[str, str]]) -> list[FileChange]:
+    """What became of files between two snapshots, by path. One that is as in the base again was modified."""
+    found = []
+    for path in sorted(before.keys() | after.keys()):
+        if before.get(path) != after.get(path):
+            change, _ = after.get(path, ("modified", ""))
+            found.append(FileChange(path, _AS_TOLD.get(change, "modified")))
+    return found

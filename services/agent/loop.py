@@ -29,7 +29,7 @@ from services.agent.conversation import Conversation, Heard
 from services.agent.model import Fragment, Reply, Watch
 from services.agent.prompts import prompt
 from services.agent.side_by_side import finish, side_by_side
-from services.agent.tools import Toolbox, ToolCall, ToolResult
+from services.agent.tools import FileChange, Toolbox, ToolCall, ToolResult
 from services.agent.tools.finishing import AskUser, TaskComplete
 from services.agent.transcript import Transcript, result_blocks
 from services.contracts.words import ExitReason
@@ -42,6 +42,7 @@ Result = TypeVar("Result")
 _GOES_ON = {"max_tokens": "cut_off", "pause_turn": "paused", "compaction": "paused"}
 
 _SETTLE_SECONDS = 1.0
+_MOST_FILES_TOLD = 1_000
 
 MAX_NUDGES = 1
 MAX_CUT_OFFS = 2
@@ -110,6 +111,8 @@ class Durable:
     """Stores a checkpoint, fenced."""
     saved_tree: Callable[[bool], Awaitable[SavedTree | None]]
     """What to store of the worktree, given whether a tool wrote; None where that is as it was."""
+    changed: Callable[[], Sequence[FileChange]] = tuple
+    """What the last ``saved_tree`` found to differ from the one before it."""
 
 
 @dataclass
@@ -327,16 +330,26 @@ class Loop:
         told = [events.tool_ended(self._turn.number, *answered) for answered in zip(calls, results, strict=True)]
         changes = [change for result in results for change in result.changed]
         told += [events.file_changed(change) for change in changes]
+        silently = self._toolbox.may_have_written(calls)
         checkpoint = Checkpoint(
             messages=[message],
             events=told if heard and heard.completes else [*told, self._next_turn()],
             read_through=heard.through if heard else 0,
             outputs=self._toolbox.outputs.take_new(),
         )
-        self._save_beside(self._save_with_tree(checkpoint, bool(changes) or self._toolbox.may_have_written(calls)))
+        self._save_beside(self._save_with_tree(checkpoint, told_of=changes, silently=silently))
 
-    async def _save_with_tree(self, checkpoint: Checkpoint, wrote: bool) -> Standing:
-        return await self._save(replace(checkpoint, tree=await self._durable.saved_tree(wrote)))
+    async def _save_with_tree(
+        self, checkpoint: Checkpoint, *, told_of: Sequence[FileChange], silently: bool
+    ) -> Standing:
+        """``silently``: a command may have changed files; which, only the worktree can tell."""
+        tree = await self._durable.saved_tree(silently or bool(told_of))
+        told = list(checkpoint.events)
+        if silently:
+            known = {change.path for change in told_of}
+            found = [change for change in self._durable.changed() if change.path not in known]
+            told[-1:-1] = [events.file_changed(change) for change in found[:_MOST_FILES_TOLD]]  # before the next turn
+        return await self._save(replace(checkpoint, tree=tree, events=told))
 
     def _repeats(self, calls: list[ToolCall], results: list[ToolResult]) -> int:
         """How many turns in a row were just like this one; raises where they get nowhere."""

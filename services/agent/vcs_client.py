@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from services.agent.checkpoints import Snapshot
 from services.contracts.v1 import vcs_pb2, vcs_pb2_grpc
 from services.contracts.words import ExitReason
 from services.jobs.errors import LeaseLostError
@@ -79,13 +80,17 @@ class VcsClient:
 
     async def checkpoint(self, hold: Hold) -> bytes:
         """The worktree as a patch against its base."""
+        return (await self.snapshot(hold)).patch
+
+    async def snapshot(self, hold: Hold) -> Snapshot:
+        """The worktree as a patch against its base, and what differs from that."""
         async with _typed():
             reply = await self._stub.Checkpoint(
                 vcs_pb2.CheckpointRequest(worktree=_ref(hold)),
                 metadata=self._metadata,
                 timeout=COMMIT_DEADLINE.total_seconds(),
             )
-        return bytes(reply.patch)
+        return Snapshot(bytes(reply.patch), {each.path: (each.change, each.blob) for each in reply.files})
 
     async def restore(self, hold: Hold, patch: bytes) -> None:
         """Put the worktree back to exactly its base and ``patch``, a checkpoint's; what is ignored stays."""

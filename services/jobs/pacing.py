@@ -1,7 +1,7 @@
 """How fast the whole fleet may ask one model service: a token bucket in Postgres, there only while it is short.
 
-It halves when the service refuses (429, 529) and doubles while it does not, as TCP finds its rate; after a while without
-a refusal it is forgotten, and nobody asks it any more.
+It halves when the service refuses (429, 529) and doubles while it does not, as TCP finds its rate; after a while
+without a refusal it is forgotten, and nobody asks it any more.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
@@ -163,6 +163,8 @@ class Database:
         attempt: Callable[[Callable[[Connection], Awaitable[Result]]], Awaitable[Result]],
         work: Callable[[Connection], Awaitable[Result]],
     ) -> Result:
+        with suppress(StoreUnavailableError, *_UNDONE):
+            return await attempt(work)
         retrying = AsyncRetrying(
             retry=retry_if_exception_type((StoreUnavailableError, *_UNDONE)),
             wait=wait_random_exponential(multiplier=0.02, max=0.5),

@@ -154,6 +154,7 @@ def _file_stats(files: Iterable[FileChange]) -> list[vcs_pb2.FileStat]:
             insertions=file.insertions,
             deletions=file.deletions,
             binary=file.binary,
+            blob=file.new_blob,
         )
         for file in files
     ]

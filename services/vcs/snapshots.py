@@ -16,7 +16,8 @@ from services.vcs.nested import add_with_nested_repositories
 from services.vcs.trees import scratch_index
 
 STAGE_TIMEOUT: Final = timedelta(minutes=5)
-MAX_PATCH_BYTES: Final = 64 * 1024 * 1024
+# A message holds 64 MiB, the patch and some words beside it.
+MAX_PATCH_BYTES: Final = 63 * 1024 * 1024
 # The longest target that Linux takes for a symbolic link.
 _MAX_LINK_BYTES: Final = 4095
 # Beside the index: touched once the file system's clock has moved on since the checkout.

@@ -69,6 +69,8 @@ def run_of(origin: Origin, *, commit_sha: str | None = None, branch: str = "work
         deletions=0,
         url=None,
         error=None,
+        is_draft=False,
+        verified=None,
         created_at=NOW,
         published_at=NOW,
     )

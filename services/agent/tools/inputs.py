@@ -1,6 +1,7 @@
 """Turns a model's arguments into checked inputs, and says in words and JSON schema what fits."""
 
 from abc import ABC, abstractmethod
+from functools import cache
 from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
@@ -63,6 +64,7 @@ class InputTool(ABC, Generic[I]):
         """Do it. Raises ``ToolError`` or ``WorkspaceError``."""
 
 
+@cache
 def schema_of(model: type[Input]) -> dict[str, Any]:
     """The JSON schema of ``model`` without what only repeats the names (titles) or says optional twice (null)."""
     schema = model.model_json_schema()

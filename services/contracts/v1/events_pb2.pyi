@@ -743,7 +743,7 @@ class TestsEnded(_message.Message):
     OUTPUT_FIELD_NUMBER: _builtins.int
     passed: _builtins.bool
     exit_code: _builtins.int
-    """The command's; negative: the signal that ended it."""
+    """The command's; 128 and the signal's number where one ended it."""
     timed_out: _builtins.bool
     """It was stopped at its time limit."""
     duration_ms: _builtins.int

@@ -330,6 +330,7 @@ class FileStat(_message.Message):
     INSERTIONS_FIELD_NUMBER: _builtins.int
     DELETIONS_FIELD_NUMBER: _builtins.int
     BINARY_FIELD_NUMBER: _builtins.int
+    BLOB_FIELD_NUMBER: _builtins.int
     path: _builtins.str
     change: _builtins.str
     """added, modified, deleted, renamed or type_changed."""
@@ -337,6 +338,8 @@ class FileStat(_message.Message):
     """Lines; 0 for a binary file."""
     deletions: _builtins.int
     binary: _builtins.bool
+    blob: _builtins.str
+    """Git's id of the new content; zeros for a deleted file."""
     def __init__(
         self,
         *,
@@ -345,10 +348,11 @@ class FileStat(_message.Message):
         insertions: _builtins.int = ...,
         deletions: _builtins.int = ...,
         binary: _builtins.bool = ...,
+        blob: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["binary", b"binary", "change", b"change", "deletions", b"deletions", "insertions", b"insertions", "path", b"path"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["binary", b"binary", "blob", b"blob", "change", b"change", "deletions", b"deletions", "insertions", b"insertions", "path", b"path"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -89,6 +89,52 @@ async def test_delivering_opens_the_changeset_and_completes_the_run(domain: Doma
     assert await domain.rows("SELECT FROM leases") == []
 
 
+async def test_a_change_whose_tests_failed_is_a_draft_and_its_run_is_never_called_delivered(domain: Domain) -> None:
+    run = await domain.start()
+    changeset_id = await domain.running.deliver(
+        run.hold, COMMIT, publish=True, summary="done", is_draft=True, verified=False
+    )
+    assert (await domain.row("runs", run.hold.run_id))["outcome"] is None
+    publication = await domain.claim_changeset(run, changeset_id)
+    assert publication is not None
+    assert (publication.is_draft, publication.verified) == (True, False)
+
+    await domain.publishing.delivered(publication.hold, url="/c", branch=publication.branch, commit_sha=COMMIT.sha)
+
+    row, job = await domain.row("runs", run.hold.run_id), await domain.row("jobs", run.hold.job_id)
+    assert (row["state"], row["outcome"], job["state"]) == ("completed", "unverified", "completed")
+    (finished,) = [e for e in await domain.events(run.hold.job_id) if e.kind.value == "run.finished"]
+    assert finished.data["outcome"] == "unverified"
+    shown = await domain.reading.changeset(domain.client, changeset_id)
+    assert (shown.state.value, shown.is_draft, shown.verified) == ("open", True, False)
+
+
+@pytest.mark.parametrize(("verified", "outcome"), [(False, "unverified"), (True, "stored"), (None, "stored")])
+async def test_what_is_only_stored_says_whether_its_tests_passed(
+    domain: Domain, verified: bool | None, outcome: str
+) -> None:
+    run = await domain.start()
+    changeset_id = await domain.running.deliver(run.hold, COMMIT, publish=False, summary="done", verified=verified)
+
+    row = await domain.row("runs", run.hold.run_id)
+    assert (row["state"], row["outcome"]) == ("completed", outcome)
+    (finished,) = [e for e in await domain.events(run.hold.job_id) if e.kind.value == "run.finished"]
+    assert finished.data["outcome"] == outcome
+    shown = await domain.reading.run(domain.client, run.hold.run_id)
+    assert shown.changeset is not None
+    assert (shown.changeset.id, shown.changeset.state.value) == (changeset_id, "stored")
+    assert (shown.changeset.is_draft, shown.changeset.verified) == (False, verified)
+
+
+async def test_a_change_whose_tests_passed_is_delivered(domain: Domain) -> None:
+    run = await domain.start()
+    changeset_id = await domain.running.deliver(run.hold, COMMIT, publish=True, summary="done", verified=True)
+    publication = await domain.claim_changeset(run, changeset_id)
+    assert publication is not None
+    await domain.publishing.delivered(publication.hold, url="/c", branch=publication.branch, commit_sha=COMMIT.sha)
+    assert (await domain.row("runs", run.hold.run_id))["outcome"] == "delivered"
+
+
 async def test_a_refused_push_fails_the_run_and_keeps_the_changeset(domain: Domain) -> None:
     hold = (await domain.push()).hold
 

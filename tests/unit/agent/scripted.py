@@ -17,6 +17,7 @@ from services.agent.tools import Toolbox, ToolCall, ToolResult, Workspace
 from services.agent.transcript import Transcript
 from services.contracts.words import EventKind
 from services.jobs.errors import LeaseLostError
+from services.jobs.messaging import InboxMessage
 from services.jobs.models import Checkpoint, ModelUse, SavedTree, Standing, StoredMessage, Usage
 from services.jobs.unit import Draft
 
@@ -128,7 +129,23 @@ class StoredRun:
         """Number of the checkpoint that is refused, since the lease is lost; 0: none."""
         self.lost_after = 0
         """Number of the checkpoint after which nothing comes back any more; 0: none."""
+        self.inbox: list[InboxMessage] = []
+        """What its user has said."""
+        self.read_through = 0
         self._versions: dict[str, str] = {}
+
+    def says(self, text: str, *, interrupt: bool = False) -> None:
+        self.inbox.append(InboxMessage(len(self.inbox) + 1, text, interrupt, completes=False))
+
+    def completes(self) -> None:
+        self.inbox.append(InboxMessage(len(self.inbox) + 1, "", interrupt=False, completes=True))
+
+    async def unread(self) -> list[InboxMessage]:
+        return [message for message in self.inbox if message.number > self.read_through]
+
+    def talk(self, model: Script, *, max_turns: int = 30) -> Loop:
+        """A new attempt, from what is stored, that talks with the user."""
+        return self.loop(model, conversation=Conversation(self.unread), max_turns=max_turns)
 
     def loop(
         self,
@@ -171,9 +188,10 @@ class StoredRun:
         self.turns += checkpoint.usage is not None
         if checkpoint.tree is not None:
             self._store_tree(checkpoint.tree)
+        self.read_through = max(self.read_through, checkpoint.read_through)
         if self.saves == self.lost_after:
             raise LeaseLostError
-        return Standing(has_unread=False, is_budgeted=False)
+        return Standing(has_unread=bool(await self.unread()), is_budgeted=False)
 
     def _store_tree(self, tree: SavedTree) -> None:
         self._versions = dict(tree.read_versions)

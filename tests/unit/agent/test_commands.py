@@ -34,7 +34,9 @@ def sandbox() -> Scripted:
 
 
 def tool(sandbox: Scripted, allowed: Sequence[str] | None = None, outputs: Outputs | None = None) -> RunCommand:
-    return RunCommand(cast("Sandbox", sandbox), Path("/w"), allowed=allowed, network=False, outputs=outputs or Outputs())
+    return RunCommand(
+        cast("Sandbox", sandbox), Path("/w"), allowed=allowed, network=False, outputs=outputs or Outputs()
+    )
 
 
 async def use(sandbox: Scripted, root: Path, allowed: Sequence[str] | None, **arguments: Any) -> ToolResult:

@@ -25,6 +25,8 @@ DELTAS = {EventKind.DELTA, EventKind.TURN_RESET}
 VALUES = {
     FieldDescriptor.TYPE_STRING: "word",
     FieldDescriptor.TYPE_UINT32: 7,
+    FieldDescriptor.TYPE_INT32: -7,
+    FieldDescriptor.TYPE_DOUBLE: 0.5,
     FieldDescriptor.TYPE_BOOL: True,
 }
 
