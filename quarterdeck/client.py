@@ -21,17 +21,17 @@ from quarterdeck.address import resolve
 from quarterdeck.errors import ProtocolError, WaitTimeoutError
 from quarterdeck.sse import AllPosition, Event, Position, follow
 from quarterdeck.transport import Transport
+from services.contracts.agents import ClientSettings
+from services.contracts.limits import Limits
 from services.contracts.rest import (
     MAX_PAGE,
     Changeset,
     ChangesetPage,
-    ClientSettings,
     Health,
     Job,
     JobOptions,
     JobPage,
     JobRequest,
-    Limits,
     Logs,
     Message,
     RepositoryRequest,

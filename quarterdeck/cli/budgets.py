@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from quarterdeck.cli.console import console, print_json, print_note, table, text
 from quarterdeck.cli.options import AsJson, DataDir, connected
-from services.contracts.rest import Budget
+from services.contracts.agents import Budget
 from services.contracts.spending import Budgets, UsageReport
 
 NO_LIMIT = "none"

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from quarterdeck.cli.console import console, print_json, table, text
 from quarterdeck.cli.options import AsJson, DataDir, connected
-from services.contracts.rest import Limits, QueueLimits
+from services.contracts.limits import Limits, QueueLimits
 
 NO_LIMIT = "none"
 DEFAULT = "default"

@@ -31,7 +31,7 @@ from quarterdeck.cli.options import (
     given,
     read_text,
 )
-from services.contracts.rest import AgentDefaults, ClientSettings
+from services.contracts.agents import AgentDefaults, ClientSettings
 
 app = typer.Typer(
     invoke_without_command=True,

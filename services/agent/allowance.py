@@ -12,7 +12,7 @@ from datetime import timedelta
 from time import monotonic
 
 from services.agent.model.prices import cost_microusd, most_output_tokens, worst_microusd
-from services.contracts.rest import Budget
+from services.contracts.agents import Budget
 from services.contracts.spending import microusd as microusd_of
 from services.contracts.spending import usd as usd_of
 from services.jobs.budgeting import UNPRICED, Refusal, Room

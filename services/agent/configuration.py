@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from pydantic import SecretStr
 
 from services.agent.settings import DEFAULT_MODEL, AgentSettings
-from services.contracts.rest import SET, AgentDefaults, Budget, ClientSettings, McpServer, StdioServer
+from services.contracts.agents import SET, AgentDefaults, Budget, ClientSettings, McpServer, StdioServer
 from services.contracts.words import Effort, PermissionMode
 from services.jobs.models import ClaimedRun
 from services.jobs.sealed import CLIENT_KEY, MCP_SERVERS, client_owner, job_owner

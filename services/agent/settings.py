@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, SecretStr
 from pydantic_settings import NoDecode
 
-from services.contracts.rest import Budget
+from services.contracts.agents import Budget
 from services.contracts.words import Effort, PermissionMode
 from services.runtime.model_service import ModelServiceSettings
 from services.runtime.settings import Address

@@ -4,32 +4,26 @@ from __future__ import annotations
 
 from datetime import datetime
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 from uuid import UUID
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    ConfigDict,
     Field,
     FieldSerializationInfo,
-    SecretStr,
     field_serializer,
     model_validator,
 )
-from pydantic.alias_generators import to_camel
 
-from services.contracts.text import is_storable
+from services.contracts.agents import AgentDefaults, Budget, Credentials, MaxTurns
+from services.contracts.model import Model, Name, Ref, Request, Text, refuse_blank
 from services.contracts.words import (
     ChangesetState,
-    Effort,
     ExitReason,
     JobKind,
     JobOutcome,
     JobState,
     OnUnverified,
     Outcome,
-    PermissionMode,
     Publish,
     RunState,
 )
@@ -37,49 +31,8 @@ from services.contracts.words import (
 MAX_PROMPT_CHARACTERS = 100_000
 MAX_REPOSITORIES = 1_000
 MAX_PAGE = 200
-MAX_KEY_CHARACTERS = 4_000
-SET = "(set)"
-"""Stands for a secret that is stored, wherever it would be shown."""
 FIRST_YEAR, LAST_YEAR = 1970, 9998
 """Of any time that a client gives: at the edges of the calendar, another time zone's cannot be told."""
-
-
-def _refuse_unstorable(text: str) -> str:
-    if not is_storable(text):
-        raise ValueError("must not contain NUL or lone surrogates")
-    return text
-
-
-def _refuse_blank(text: str) -> str:
-    if not text.strip():
-        raise ValueError("must not be blank")
-    return text
-
-
-Text = Annotated[str, AfterValidator(_refuse_unstorable)]
-CommandPattern = Annotated[Text, Field(min_length=1, max_length=500), AfterValidator(_refuse_blank)]
-Name = Annotated[Text, Field(min_length=1, max_length=200), AfterValidator(_refuse_blank)]
-Ref = Annotated[
-    str,
-    Field(
-        min_length=1,
-        max_length=200,
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._/+@-]*$",
-        description="a branch, a tag or a commit SHA",
-    ),
-]
-
-
-class Model(BaseModel):
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True)
-
-
-class Request(Model):
-    """What a client sends: unknown fields are refused."""
-
-    model_config = ConfigDict(
-        alias_generator=to_camel, populate_by_name=False, frozen=True, extra="forbid", strict=True
-    )
 
 
 class RepositoryRequest(Request):
@@ -89,56 +42,7 @@ class RepositoryRequest(Request):
     base_ref: Ref | None = Field(None, description="where the work starts; default: the remote's default branch")
 
 
-class Both(Model):
-    """What a client may read, change and send back: unknown fields are refused."""
-
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True, extra="forbid", strict=True)
-
-
-class Budget(Both):
-    """What may be used at most; what is null is not limited."""
-
-    usd: Annotated[float, Field(ge=0, le=1_000_000, allow_inf_nan=False)] | None = None
-    tokens: Annotated[int, Field(ge=0, le=10**12)] | None = Field(
-        None, description="input and output together, cached input included"
-    )
-
-
-MaxTurns = Annotated[int, Field(ge=1, le=1_000)]
 DeadlineSeconds = Annotated[int, Field(ge=1, le=86_400)]
-
-
-class AgentDefaults(Both):
-    """How runs are worked on. What is null is taken from the next wider level: job, client, server."""
-
-    model: Name | None = Field(None, description="the model to use")
-    max_tokens: Annotated[int, Field(ge=256, le=128_000)] | None = Field(None, description="most tokens of one reply")
-    temperature: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = Field(
-        None, description="left out, with a line in the run's log, where the model does not take it"
-    )
-    effort: Annotated[Effort, Field(strict=False)] | None = Field(
-        None, description="how much the model is to think; left out where the model does not take it"
-    )
-    max_turns: MaxTurns | None = Field(None, description="most model requests a run; 100 where nobody says otherwise")
-    system_prompt: Annotated[Text, Field(min_length=1, max_length=50_000)] | None = Field(
-        None, description="instructions added to the agent's own"
-    )
-    base_url: Annotated[Text, Field(min_length=1, max_length=2_000)] | None = Field(
-        None, description="address of the model service; one of those that the server allows"
-    )
-    permission_mode: Annotated[PermissionMode, Field(strict=False)] | None = Field(
-        None,
-        description="`acceptEdits` (default): files may be changed, and the allowed commands run; `plan`: nothing is "
-        "changed, the run ends in a plan; `bypassPermissions`: any command may be run",
-    )
-    allowed_commands: Annotated[list[CommandPattern], Field(max_length=100)] | None = Field(
-        None, description="what `acceptEdits` lets the agent run: a command, or its beginning followed by ` *`"
-    )
-    network: bool | None = Field(None, description="whether commands may use the network; default: no")
-    run_budget: Budget | None = Field(None, description="of each run; 5 USD where nobody says otherwise")
-    allow_unpriced: bool | None = Field(
-        None, description="whether a model without a known price may be used under a budget in USD; default: no"
-    )
 
 
 class JobOptions(AgentDefaults):
@@ -179,81 +83,8 @@ class JobOptions(AgentDefaults):
     )
 
 
-def _refuse_odd_key(key: SecretStr) -> SecretStr:
-    if not all("!" <= character <= "~" for character in key.get_secret_value()):
-        raise ValueError("must be visible ASCII characters, without spaces or line ends")
-    return key
-
-
-ApiKey = Annotated[
-    SecretStr, Field(min_length=1, max_length=MAX_KEY_CHARACTERS, strict=False), AfterValidator(_refuse_odd_key)
-]
-
-
-class Credentials(Request):
-    """Secrets of a job: never shown, and kept encrypted."""
-
-    anthropic_api_key: ApiKey | None = None
-
-
-class KeyRequest(Request):
-    anthropic_api_key: ApiKey
-
-
-def _refuse_odd_address(address: str) -> str:
-    try:
-        parts = urlsplit(address)
-        is_whole = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        is_whole = False
-    if not is_whole or "@" in parts.netloc or parts.fragment or any(not "!" <= each <= "~" for each in address):
-        raise ValueError("must be an http or https address without user, password and fragment")
-    return address
-
-
-SecretName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,99}$")]
-HeaderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}$")]
-SecretText = Annotated[Text, Field(max_length=8_000)]
-SecretHeader = Annotated[str, Field(max_length=8_000, pattern=r"^[!-~]([ -~]*[!-~])?$")]
-_SECRET_VALUES = f"secret values: kept encrypted and shown as `{SET}`, which, sent back, keeps what is stored"
-
-
-class StdioServer(Both):
-    """An MCP server that is started in the sandbox of each run."""
-
-    type: Literal["stdio"]
-    command: Annotated[list[CommandPattern], Field(min_length=1, max_length=100)]
-    env: Annotated[dict[SecretName, SecretText], Field(max_length=100)] = Field(
-        default_factory=dict, description=_SECRET_VALUES
-    )
-    network: bool = False
-
-
-class HttpServer(Both):
-    """An MCP server that speaks streamable HTTP."""
-
-    type: Literal["http"]
-    url: Annotated[Text, Field(min_length=1, max_length=2_000), AfterValidator(_refuse_odd_address)]
-    headers: Annotated[dict[HeaderName, SecretHeader], Field(max_length=100)] = Field(
-        default_factory=dict, description=_SECRET_VALUES
-    )
-
-
-McpServer = Annotated[StdioServer | HttpServer, Field(discriminator="type")]
-ServerName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,29}$")]
-
-
-class ClientSettings(AgentDefaults):
-    """What a client's runs take where their job says nothing."""
-
-    mcp_servers: Annotated[dict[ServerName, McpServer], Field(max_length=20)] = Field(default_factory=dict)
-    anthropic_api_key: Literal["(set)"] | None = Field(
-        None, description=f"`{SET}` where a key is stored; to be read only: what a request says here changes nothing"
-    )
-
-
 class JobRequest(Request):
-    prompt: Annotated[Text, Field(min_length=1, max_length=MAX_PROMPT_CHARACTERS), AfterValidator(_refuse_blank)]
+    prompt: Annotated[Text, Field(min_length=1, max_length=MAX_PROMPT_CHARACTERS), AfterValidator(refuse_blank)]
     kind: Annotated[JobKind, Field(strict=False)] = JobKind.CODE
     name: Name | None = None
     repositories: Annotated[list[RepositoryRequest], Field(max_length=MAX_REPOSITORIES)] = Field(
@@ -298,7 +129,7 @@ class RetryRequest(Request):
 
 
 class MessageRequest(Request):
-    text: Annotated[Text, Field(min_length=1, max_length=MAX_PROMPT_CHARACTERS), AfterValidator(_refuse_blank)]
+    text: Annotated[Text, Field(min_length=1, max_length=MAX_PROMPT_CHARACTERS), AfterValidator(refuse_blank)]
     run_id: Annotated[UUID, Field(strict=False)] | None = Field(
         None, description="which run; needed where the job has several"
     )
@@ -446,35 +277,6 @@ class Message(Model):
     interrupt: bool
     created_at: datetime
     read_at: datetime | None = Field(description="when it became part of the conversation")
-
-
-Slots = Annotated[int, Field(ge=0, le=100_000)]
-
-
-class NamedLimits(Both):
-    default: Slots | None = Field(None, description="for each that is not named; null: no limit")
-    by_name: Annotated[dict[str, Slots], Field(max_length=10_000)] = Field(default_factory=dict)
-
-
-class QueueLimits(Both):
-    code: Slots | None = None
-    task: Slots | None = None
-    review: Slots | None = None
-
-
-class Limits(Both):
-    """How many runs may hold a slot at once. What is null or missing has no limit of its own."""
-
-    fleet: Slots | None = Field(None, description="in all; the agents' capacity bounds it too")
-    queues: QueueLimits = Field(default_factory=lambda: QueueLimits.model_validate({}))
-    client: NamedLimits = Field(default_factory=lambda: NamedLimits.model_validate({}), description="by client's name")
-    repository: NamedLimits = Field(
-        default_factory=lambda: NamedLimits.model_validate({}), description="by URL, as jobs give it"
-    )
-    queued_jobs: NamedLimits = Field(
-        default_factory=lambda: NamedLimits.model_validate({}),
-        description="how many jobs of a client may be queued at once, by client's name; more are refused",
-    )
 
 
 class TranscriptMessage(Model):

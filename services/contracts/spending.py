@@ -7,7 +7,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from services.contracts.rest import Both, Budget, Model
+from services.contracts.agents import Budget
+from services.contracts.model import Both, Model
 
 MICROUSD = 1_000_000
 """Of one USD: amounts are stored in whole microdollars."""

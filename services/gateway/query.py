@@ -11,7 +11,8 @@ from aiohttp import web
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
-from services.contracts.rest import FIRST_YEAR, LAST_YEAR, MAX_PAGE, Text
+from services.contracts.model import Text
+from services.contracts.rest import FIRST_YEAR, LAST_YEAR, MAX_PAGE
 from services.contracts.words import ChangesetState, JobKind, JobState
 from services.gateway.fields import refused
 from services.gateway.problems import FieldProblemError, ProblemError

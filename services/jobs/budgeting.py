@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import date
 from uuid import UUID
 
-from services.contracts.rest import Budget
+from services.contracts.agents import Budget
 from services.contracts.spending import microusd as microusd_of
 from services.contracts.spending import usd as usd_of
 from services.jobs.errors import LeaseLostError

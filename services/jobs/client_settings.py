@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from services.contracts.rest import SET, ClientSettings, HttpServer, McpServer, StdioServer
+from services.contracts.agents import SET, ClientSettings, HttpServer, McpServer, StdioServer
 from services.jobs.errors import RefusedFieldError, SecretsError
 from services.jobs.models import Client
 from services.jobs.sealed import CLIENT_KEY, MCP_SERVERS, client_owner

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from services.contracts import rest
+from services.contracts import limits as contract
 from services.contracts.words import Queue
 from services.jobs.errors import NotAllowedError, UnknownClientError
 from services.jobs.models import Client
@@ -59,13 +59,13 @@ class LimitSetting:
     def __init__(self, units: Units) -> None:
         self._database: Database = units.database
 
-    async def read(self, client: Client) -> rest.Limits:
+    async def read(self, client: Client) -> contract.Limits:
         """All of them for an operator; for anybody else the fleet's, the queues', and the client's own."""
         async with self._database.connection() as connection:
             limits = limits_of(await _STATEMENTS.rows(connection, "limits"))
         return _shown(limits, only=None if client.is_operator else client.name)
 
-    async def replace(self, client: Client, wanted: rest.Limits) -> rest.Limits:
+    async def replace(self, client: Client, wanted: contract.Limits) -> contract.Limits:
         """Set all limits to ``wanted``; what it leaves out has none.
 
         Raises ``NotAllowedError``, ``UnknownClientError``.
@@ -93,7 +93,7 @@ class LimitSetting:
         return await self.read(client)
 
 
-def _rows(wanted: rest.Limits) -> list[tuple[str, str, int]]:
+def _rows(wanted: contract.Limits) -> list[tuple[str, str, int]]:
     named: dict[str, Mapping[str, int | None]] = {
         "client": {DEFAULT: wanted.client.default, **wanted.client.by_name},
         "repository": {DEFAULT: wanted.repository.default, **wanted.repository.by_name},
@@ -106,15 +106,15 @@ def _rows(wanted: rest.Limits) -> list[tuple[str, str, int]]:
     ]
 
 
-def _shown(limits: Limits, *, only: str | None) -> rest.Limits:
-    def named(scope: Mapping[str, int]) -> rest.NamedLimits:
+def _shown(limits: Limits, *, only: str | None) -> contract.Limits:
+    def named(scope: Mapping[str, int]) -> contract.NamedLimits:
         by_name = {name: slots for name, slots in scope.items() if name != DEFAULT and only in (None, name)}
-        return rest.NamedLimits(default=scope.get(DEFAULT), by_name=by_name)
+        return contract.NamedLimits(default=scope.get(DEFAULT), by_name=by_name)
 
-    repositories = rest.NamedLimits(default=limits.repositories.get(DEFAULT))
-    return rest.Limits(
+    repositories = contract.NamedLimits(default=limits.repositories.get(DEFAULT))
+    return contract.Limits(
         fleet=limits.fleet,
-        queues=rest.QueueLimits.model_validate({queue.value: slots for queue, slots in limits.queues.items()}),
+        queues=contract.QueueLimits.model_validate({queue.value: slots for queue, slots in limits.queues.items()}),
         client=named(limits.clients),
         repository=named(limits.repositories) if only is None else repositories,
         queued_jobs=named(limits.queued),

@@ -8,7 +8,8 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from services.contracts.rest import ClientSettings, JobOptions
+from services.contracts.agents import ClientSettings
+from services.contracts.rest import JobOptions
 from services.contracts.words import JobKind
 from services.jobs.unit import Draft
 

@@ -13,6 +13,7 @@ from uuid import UUID
 import orjson
 
 from services.contracts import rest
+from services.contracts.model import Model
 from services.contracts.spending import usd
 from services.contracts.words import ChangesetState, JobKind, JobState
 from services.jobs.errors import BadCursorError, NotFoundError
@@ -190,7 +191,7 @@ def _position_cursor(cursor: str | None) -> int:
     return int(text)
 
 
-def _fields(model: type[rest.Model], row: Record, **derived: Any) -> dict[str, Any]:
+def _fields(model: type[Model], row: Record, **derived: Any) -> dict[str, Any]:
     """The columns of ``row`` that ``model`` names alike, with those that are ``derived``."""
     columns = {name: row[name] for name in model.model_fields if name not in derived}
     return {**columns, **derived}

@@ -13,7 +13,8 @@ from uuid import UUID
 
 from uuid_utils.compat import uuid4, uuid7
 
-from services.contracts.rest import ClientSettings, JobOptions
+from services.contracts.agents import ClientSettings
+from services.contracts.rest import JobOptions
 from services.contracts.text import storable
 from services.contracts.words import ChangesetState, EventKind, ExitReason, JobKind, Outcome, RunState
 from services.jobs import checkpointing

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
 from uuid import UUID
 
-from services.contracts import rest, spending
+from services.contracts import spending
+from services.contracts.agents import Budget
 from services.jobs.budgeting import STATEMENTS, standings_of, tightest
 from services.jobs.errors import NotAllowedError, UnknownClientError
 from services.jobs.models import Client
@@ -16,7 +17,7 @@ DEFAULT = ""
 """The name of what holds for everyone in a scope who is not named."""
 USUAL_DAYS = 30
 
-_Row = tuple[str, str, rest.Budget]
+_Row = tuple[str, str, Budget]
 
 
 class BudgetSetting:
@@ -108,7 +109,7 @@ def _rows(wanted: spending.Budgets) -> list[_Row]:
         ("client_day", wanted.client_day.default),
     ]
     rows: list[_Row] = [
-        (scope, DEFAULT, budget) for scope, budget in defaults if budget is not None and budget != rest.Budget()
+        (scope, DEFAULT, budget) for scope, budget in defaults if budget is not None and budget != Budget()
     ]
     for scope, named in (("client", wanted.client), ("client_day", wanted.client_day)):
         rows += [(scope, name, budget) for name, budget in named.by_name.items()]
@@ -116,10 +117,10 @@ def _rows(wanted: spending.Budgets) -> list[_Row]:
 
 
 def _shown(rows: Sequence[Record], *, only: str | None) -> spending.Budgets:
-    def scope(wanted: str) -> dict[str, rest.Budget]:
+    def scope(wanted: str) -> dict[str, Budget]:
         return {row["name"]: _budget(row["tokens"], row["microusd"]) for row in rows if row["scope"] == wanted}
 
-    def named(budgets: dict[str, rest.Budget]) -> spending.NamedBudgets:
+    def named(budgets: dict[str, Budget]) -> spending.NamedBudgets:
         default = budgets.pop(DEFAULT, None)
         by_name = {name: budget for name, budget in budgets.items() if only in (None, name)}
         return spending.NamedBudgets(default=default, by_name=by_name)
@@ -129,11 +130,11 @@ def _shown(rows: Sequence[Record], *, only: str | None) -> spending.Budgets:
     )
 
 
-def _budget(tokens: int | None, microusd: int | None) -> rest.Budget:
-    return rest.Budget(tokens=tokens, usd=None if microusd is None else spending.usd(microusd))
+def _budget(tokens: int | None, microusd: int | None) -> Budget:
+    return Budget(tokens=tokens, usd=None if microusd is None else spending.usd(microusd))
 
 
-def _left(tokens: int | None, microusd: int | None) -> rest.Budget:
+def _left(tokens: int | None, microusd: int | None) -> Budget:
     """Nothing is left of what is overdrawn."""
     return _budget(None if tokens is None else max(0, tokens), None if microusd is None else max(0, microusd))
 

@@ -15,7 +15,9 @@ from typer.testing import CliRunner, Result
 
 from quarterdeck import Client, ConflictError, RateLimitedError, UnauthorizedError, UnavailableError
 from quarterdeck.cli.app import app
-from services.contracts.rest import SET, ClientSettings, Job, JobRequest, Limits, Message, RetryOptions
+from services.contracts.agents import SET, ClientSettings
+from services.contracts.limits import Limits
+from services.contracts.rest import Job, JobRequest, Message, RetryOptions
 from tests.integration.fake_gateway import API_KEY, NOW, FakeGateway, make_job, make_run, problem, running
 
 WEB = {"type": "http", "url": "https://mcp.example/", "headers": {"Authorization": SET}}

@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 
 from quarterdeck import Client, UnauthorizedError
 from quarterdeck.cli.app import app
-from services.contracts.rest import Budget
+from services.contracts.agents import Budget
 from services.contracts.spending import Amount, Budgets, DayUsage, UsageReport
 from tests.integration.fake_gateway import API_KEY, FakeGateway, problem, running
 

@@ -5,7 +5,7 @@ from typer.testing import CliRunner
 
 from quarterdeck.cli.app import app
 from quarterdeck.cli.budgets import Change
-from services.contracts.rest import Budget
+from services.contracts.agents import Budget
 from services.contracts.spending import Budgets
 
 NOW = Budgets.model_validate(

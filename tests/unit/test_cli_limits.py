@@ -5,7 +5,7 @@ from typer.testing import CliRunner
 
 from quarterdeck.cli.app import app
 from quarterdeck.cli.limits import Change, Slots
-from services.contracts.rest import Limits
+from services.contracts.limits import Limits
 
 NAMES = ("client", "repository", "queuedJobs")
 NOW = Limits.model_validate(

@@ -18,7 +18,7 @@ from services.agent.mcp.redacting import Redaction
 from services.agent.mcp.tools import McpTool
 from services.agent.tools.calls import Tool
 from services.agent.tools.showing import shortened, visible_line
-from services.contracts.rest import HttpServer, McpServer, StdioServer
+from services.contracts.agents import HttpServer, McpServer, StdioServer
 
 if TYPE_CHECKING:
     from services.agent.mcp.connection import Connection

@@ -16,7 +16,7 @@ from services.agent.mcp.rendering import rendered
 from services.agent.mcp.sessions import Link, Session
 from services.agent.mcp.tools import Answer
 from services.agent.mcp.web import HttpLink
-from services.contracts.rest import HttpServer, McpServer, StdioServer
+from services.contracts.agents import HttpServer, McpServer, StdioServer
 
 MAX_RESTARTS = 2
 

@@ -13,7 +13,7 @@ from services.agent.mcp.failures import EndedError
 from services.agent.mcp.processes import Limits_contra, Process, Sandbox
 from services.agent.mcp.traffic import Reader, Traffic, Writer
 from services.agent.sandbox import SandboxUnavailableError
-from services.contracts.rest import StdioServer
+from services.contracts.agents import StdioServer
 
 MAX_LINE_BYTES = 4 * 1024 * 1024
 _CHUNK_BYTES = 64 * 1024

@@ -13,7 +13,7 @@ from mcp.types import INTERNAL_ERROR
 from services.agent.mcp.addresses import AddressError, checked_addresses
 from services.agent.mcp.failures import EndedError
 from services.agent.mcp.traffic import Reader, Traffic, Writer
-from services.contracts.rest import HttpServer
+from services.contracts.agents import HttpServer
 
 MAX_RESPONSE_BYTES = 4 * 1024 * 1024
 CONNECT_TIMEOUT = timedelta(seconds=10)

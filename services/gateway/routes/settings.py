@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from services.contracts.rest import ClientSettings, KeyRequest
+from services.contracts.agents import ClientSettings, KeyRequest
 from services.gateway.auth import CLIENT
 from services.gateway.body import read_body
 from services.gateway.context import gateway_of

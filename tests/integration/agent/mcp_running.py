@@ -18,7 +18,7 @@ import aiohttp.web
 from quarterdeck.stack.ports import free_ports
 from services.agent.mcp import McpTools, connected
 from services.agent.tools.calls import Outcome, Tool
-from services.contracts.rest import HttpServer, McpServer, StdioServer
+from services.contracts.agents import HttpServer, McpServer, StdioServer
 
 SERVER = Path(__file__).with_name("mcp_server.py")
 DEADLINE_SECONDS = 60

@@ -6,7 +6,7 @@ import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -36,6 +36,16 @@ def open_to_all() -> Iterator[Path]:
         shutil.rmtree(folder)
 
 
+async def comes_true(condition: Callable[[], bool]) -> bool:
+    """Whether it does before the deadline."""
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        await asyncio.sleep(0.02)
+    return True
+
+
 class Trace:
     """A command to start anywhere, and whether it runs."""
 
@@ -48,12 +58,7 @@ class Trace:
 
     async def runs(self, *, wanted: bool = True) -> bool:
         """Whether it comes to that before the deadline."""
-        deadline = time.monotonic() + DEADLINE_SECONDS
-        while self.is_running() is not wanted:
-            if time.monotonic() > deadline:
-                return False
-            await asyncio.sleep(0.02)
-        return True
+        return await comes_true(lambda: self.is_running() is wanted)
 
 
 def is_root() -> bool:

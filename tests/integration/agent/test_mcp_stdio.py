@@ -11,7 +11,7 @@ from services.agent.mcp import connected
 from services.agent.sandbox import SandboxUnavailableError
 from services.agent.tools.calls import MalformedInputError, ToolError
 from services.agent.tools.showing import MAX_OUTPUT_CHARACTERS
-from services.contracts.rest import StdioServer
+from services.contracts.agents import StdioServer
 from tests.integration.agent.mcp_running import DEADLINE_SECONDS, Pipes, PlainSandbox, connecting, stdio, tool, use
 
 

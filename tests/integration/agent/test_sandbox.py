@@ -1,4 +1,4 @@
-"""Attacks from inside a sandbox. Each is carried out unconfined too, where it must succeed: else it would prove nothing."""
+"""Attacks from inside a sandbox, each carried out unconfined too, where it must succeed, or it would prove nothing."""
 
 import os
 import socket
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from services.agent.sandbox import Sandbox, SandboxUnavailableError
@@ -159,8 +160,8 @@ async def test_what_it_is_given_is_on_no_command_line(sandbox: Sandbox, worktree
     trace = Trace()
     async with sandbox.open(trace.command.split(), worktree=worktree, environment={"TOKEN": SECRET}):
         assert await trace.runs()
-        shown = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
-    assert not any(SECRET.encode() in line for line in shown)
+        lines = [" ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"])]
+    assert not any(SECRET in line for line in lines)
 
 
 async def test_a_library_that_it_is_given_is_not_loaded_outside(sandbox: Sandbox, worktree: Path) -> None:

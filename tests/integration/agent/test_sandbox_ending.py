@@ -10,7 +10,7 @@ import pytest
 
 from services.agent.sandbox import Limits, Sandbox, SandboxUnavailableError
 from services.agent.sandbox.cgroups import hierarchies
-from tests.integration.agent.sandboxes import DEADLINE_SECONDS, Trace, confined
+from tests.integration.agent.sandboxes import DEADLINE_SECONDS, Trace, comes_true, confined
 
 # As daemons do: away from the shell, its process group and its session.
 _DAEMON = "setsid sh -c '{command} >/dev/null 2>&1 & exit 0' & wait"
@@ -58,8 +58,8 @@ async def test_cancelled_twice_it_is_killed_at_once(either: Sandbox, tmp_path: P
     task = started(either, tmp_path, f"trap 'echo told > told' TERM; {trace.command}; {trace.command}")
     assert await trace.runs()
     task.cancel()
-    while not (tmp_path / "told").exists():
-        await asyncio.sleep(0.01)  # the shell listens once its child has ended, which SIGTERM has reached too
+    # The shell hears of it once its child has ended, which SIGTERM reached too.
+    assert await comes_true((tmp_path / "told").exists)
     assert not task.done()
     await cancel(task)
     assert await trace.runs(wanted=False)

@@ -1,12 +1,14 @@
 """The limits of a command, each reached for real."""
 
+import os
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from services.agent.sandbox import Ended, Limits, Sandbox
-from tests.integration.agent.sandboxes import confined
+from services.agent.sandbox import Ended, Limits, Sandbox, cgroups
+from services.agent.sandbox.cgroups import Cgroups
+from tests.integration.agent.sandboxes import confined, is_root, open_to_all
 
 MEGABYTE = 1024**2
 
@@ -43,6 +45,17 @@ async def test_processes(tmp_path: Path) -> None:
     ended = await run(sandbox, tmp_path, script, Limits(processes=30))
     assert "Cannot fork" in ended.output
     assert (await run(sandbox, tmp_path, script)).output == "held\n"
+
+
+async def test_processes_where_no_cgroup_can_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cgroups, "find", lambda: Cgroups([]))
+    sandbox = await confined()
+    assert "limited by resource limits alone" in sandbox.words
+    with open_to_all() as folder:
+        if is_root():
+            os.chown(folder, 54_321, 54_321)
+        script = "exec sh -c 'for i in $(seq 60); do sleep 20 & done; echo held'"
+        assert "Cannot fork" in (await run(sandbox, folder, script, Limits(processes=30))).output
 
 
 async def test_file_size(sandbox: Sandbox, tmp_path: Path) -> None:

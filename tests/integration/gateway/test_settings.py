@@ -10,7 +10,7 @@ import pytest
 from cryptography.fernet import Fernet
 
 from quarterdeck.stack.ports import free_ports
-from services.contracts.rest import SET
+from services.contracts.agents import SET
 from services.contracts.v1 import jobs_pb2 as pb
 from services.contracts.words import ExitReason
 from services.jobs.sealed import client_owner, job_owner

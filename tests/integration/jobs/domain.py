@@ -6,7 +6,8 @@ from typing import Any
 from uuid import UUID
 
 from services.contracts import rest
-from services.contracts.rest import JobRequest, Limits, MessageRequest, RetryRequest
+from services.contracts.limits import Limits
+from services.contracts.rest import JobRequest, MessageRequest, RetryRequest
 from services.contracts.words import Outcome
 from services.jobs.admitting import Admitting, Dispatched
 from services.jobs.cancelling import Cancelling

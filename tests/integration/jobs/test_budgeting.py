@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import pytest
 
-from services.contracts.rest import Budget
+from services.contracts.agents import Budget
 from services.contracts.spending import Budgets
 from services.contracts.words import ExitReason
 from services.jobs.budgeting import Budgeting, Refusal, Room

@@ -61,7 +61,9 @@ async def test_it_does_not_wait_while_something_is_unread(domain: Domain) -> Non
 async def test_a_message_and_the_wait_at_once_never_miss_each_other(domain: Domain) -> None:
     for _ in range(6):
         run = await domain.talk()
-        did_park, _ = await asyncio.gather(domain.messaging.park(run.hold, summary="what was said"), domain.say(run.hold.job_id, "hello"))
+        did_park, _ = await asyncio.gather(
+            domain.messaging.park(run.hold, summary="what was said"), domain.say(run.hold.job_id, "hello")
+        )
         assert await domain.run_states(run.hold.job_id) == ["queued" if did_park else "running"]
 
 

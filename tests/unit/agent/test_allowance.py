@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from services.agent import allowance
 from services.agent.allowance import Allowance, BudgetExhaustedError
 from services.agent.model.prices import cost_microusd, worst_microusd
-from services.contracts.rest import Budget
+from services.contracts.agents import Budget
 from services.jobs.budgeting import Refusal, Room
 from services.jobs.models import Spent, Usage
 

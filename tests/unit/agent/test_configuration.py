@@ -10,7 +10,8 @@ from cryptography.fernet import Fernet
 
 from services.agent.configuration import Configuration, ConfigurationError, resolve
 from services.agent.settings import DEFAULT_MODEL, AgentSettings
-from services.contracts.rest import SET, AgentDefaults, Budget, ClientSettings, HttpServer, JobOptions, StdioServer
+from services.contracts.agents import SET, AgentDefaults, Budget, ClientSettings, HttpServer, StdioServer
+from services.contracts.rest import JobOptions
 from services.contracts.words import Effort, JobKind, PermissionMode
 from services.jobs.models import ClaimedRun, Hold, Spent
 from services.jobs.sealed import client_owner, job_owner

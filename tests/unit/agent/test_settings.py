@@ -6,7 +6,7 @@ import pytest
 from cryptography.fernet import Fernet
 
 from services.agent.settings import AgentSettings
-from services.contracts.rest import Budget
+from services.contracts.agents import Budget
 from services.contracts.words import Effort, PermissionMode
 from services.runtime.settings import load
 

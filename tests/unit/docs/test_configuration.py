@@ -9,7 +9,8 @@ from pydantic import AliasChoices
 from pydantic_settings import BaseSettings
 
 from services.agent.settings import AgentSettings
-from services.contracts.rest import AgentDefaults, RetryOptions
+from services.contracts.agents import AgentDefaults
+from services.contracts.rest import RetryOptions
 from services.gateway.settings import GatewaySettings
 
 PAGE = (Path(__file__).parents[3] / "docs" / "configuration.md").read_text()
