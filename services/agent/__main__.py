@@ -14,6 +14,7 @@ from services.agent.settings import AgentSettings
 from services.agent.vcs_client import VcsClient
 from services.agent.worker import RUN_QUEUES, Worker
 from services.contracts import subjects
+from services.jobs.bells import Bell
 from services.jobs.budgeting import Budgeting
 from services.jobs.heartbeat import Heartbeat
 from services.jobs.leases import Node, new_node_name
@@ -45,7 +46,7 @@ async def serve(stop: asyncio.Event) -> None:
     sandbox = await Sandbox.find(settings.sandbox, paths=settings.sandbox_paths)
     pace = FleetPace(Pacing(database), bus)
     claude = Claude(pace=pace)
-    units = Units(database, ring=lambda rung: bus.ring(subjects.EVENTS_DOORBELL, rung.encode()))
+    units = Units(database, ring=Bell(lambda rung: bus.ring(subjects.EVENTS_DOORBELL, rung.encode())))
     running = Running(units)
     shared = Shared(
         settings=settings,
@@ -99,4 +100,4 @@ async def serve(stop: asyncio.Event) -> None:
 
 
 if __name__ == "__main__":
-    lifecycle.run(serve)
+    lifecycle.run(serve, starts_many_processes=True)

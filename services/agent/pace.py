@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 import time
 from datetime import timedelta
+from functools import lru_cache
 from typing import Protocol
 
 from services.agent.model import Endpoint
@@ -22,6 +23,7 @@ log = logger("agent.pace")
 
 _REMEMBERED_SECONDS = 120.0
 _SCOPE_CHARACTERS = 32
+_MOST_SCOPES = 256
 
 
 class PaceStore(Protocol):
@@ -76,6 +78,7 @@ class FleetPace:
         self._short_until[scope] = time.monotonic() + _REMEMBERED_SECONDS
 
 
+@lru_cache(_MOST_SCOPES)
 def _scope(endpoint: Endpoint) -> str:
     """A limit is a key's at an address; neither may be told."""
     words = f"{endpoint.base_url or ''} {endpoint.api_key.get_secret_value()}"

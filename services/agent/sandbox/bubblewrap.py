@@ -13,17 +13,12 @@ from services.agent.sandbox import root
 from services.agent.sandbox.cgroups import Cgroups
 from services.agent.sandbox.command import Command
 from services.agent.sandbox.errors import SandboxUnavailableError
-from services.agent.sandbox.limits import LOWER, bounds
+from services.agent.sandbox.limits import GO, gated
 from services.agent.sandbox.namespace import Namespace
 from services.agent.sandbox.process import Process
 from services.agent.sandbox.streams import Child, Output, spawn
 
 _NOBODY = 65_534
-# A command begins only once it is told to. Where the agent is killed before that, bubblewrap goes on with it, without
-# limits and with nobody to end it; this ends with the agent's end of the pipe.
-_WAIT = "read -r _ || exit 1; "
-_GATES = {"merged": f"{_WAIT} exec </dev/null; {LOWER}", "separate": _WAIT + LOWER}
-_GO = b"\n"
 
 
 def find_program() -> Path | None:
@@ -60,10 +55,10 @@ class Bubblewrap:
                 raise
             process = Process(child, namespace := Namespace(child, status, cgroup))
             await self._prepare(process, namespace)
-            process.stdin.write(_GO)
+            process.stdin.write(GO)
             # Gone already where it could not set the sandbox up, of which `wait` tells.
             with suppress(BrokenPipeError):
-                os.write(release, _GO)
+                os.write(release, GO)
         return process
 
     async def _prepare(self, process: Process, namespace: Namespace) -> None:
@@ -85,9 +80,9 @@ class Bubblewrap:
             options += ["--json-status-fd", str(status.writer), "--block-fd", str(blocked)]
             # Not on the command line, where everybody on this machine could read what is in the environment.
             listed = _holding(descriptors, "".join(f"{option}\0" for option in options))
-            gate = ["/bin/sh", "-c", _GATES[command.streams], "sh", bounds(command.limits, count_processes=True)]
+            gate = gated(command.argv, command.limits, streams=command.streams, count_processes=True)
             child = await spawn(
-                [*self._as_owner(command.worktree), str(self._program), "--args", str(listed), *gate, *command.argv],
+                [*self._as_owner(command.worktree), str(self._program), "--args", str(listed), *gate],
                 streams=command.streams,
                 environment={},
                 pass_fds=(status.writer, blocked, group, passwd, listed),

@@ -1,14 +1,20 @@
 """What one command may use, and how the shell from which it begins sets that; wall time is the caller's to watch."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Literal
 
 _OPEN_FILES = 8_192
 _KILOBYTE = 1024
 _BLOCK_BYTES = 512
 
-LOWER = 'for each in $1; do ulimit -${each%=*} ${each#*=}; done 2>/dev/null; shift; exec "$@"'
-"""A script for sh whose first argument comes of ``bounds``, the others of the command; it becomes the command."""
+GO = b"\n"
+"""What lets a command begin that waits at its gate."""
+# Without this, what is killed while it is being started (or whose agent is) could go on, with nobody to end it.
+_WAIT = "read -r _ || exit 1"
+_LOWER = 'for each in $1; do ulimit -${each%=*} ${each#*=}; done 2>/dev/null; shift; exec "$@"'
+_NO_INPUT = "exec </dev/null"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +32,18 @@ class Limits:
     output_bytes: int = 1024**2
 
 
-def bounds(limits: Limits, *, count_processes: bool) -> str:
-    """``count_processes``: only where they are counted for the command alone, as in a user namespace."""
+def gated(
+    argv: Sequence[str], limits: Limits, *, streams: Literal["merged", "separate"], count_processes: bool
+) -> list[str]:
+    """``argv``, to begin within ``limits`` once ``GO`` comes on its input, and never where that ends before.
+
+    ``count_processes``: only where they are counted for the command alone, as in a user namespace.
+    """
+    script = [_WAIT, *([_NO_INPUT] if streams == "merged" else []), _LOWER]
+    return ["/bin/sh", "-c", "; ".join(script), "sh", _bounds(limits, count_processes=count_processes), *argv]
+
+
+def _bounds(limits: Limits, *, count_processes: bool) -> str:
     pairs = {
         # Not address space: runtimes that reserve far more of it than they use (Node, Java) do not start with that.
         "d": limits.memory_bytes // _KILOBYTE,

@@ -8,11 +8,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from services.agent.sandbox.command import SYSTEM_PATH, Command, variables
-from services.agent.sandbox.limits import LOWER, bounds
+from services.agent.sandbox.limits import GO, gated
 from services.agent.sandbox.process import Process
 from services.agent.sandbox.streams import Child, spawn
-
-_NO_INPUT = ("/bin/sh", "-c", 'exec "$@" </dev/null', "sh")
 
 
 class Session:
@@ -43,12 +41,10 @@ class Unconfined:
     async def start(self, command: Command) -> Process:
         """Raises ``OSError``."""
         home = Path(tempfile.mkdtemp(prefix="quarterdeck-home-"))
-        lowered = ("/bin/sh", "-c", LOWER, "sh", bounds(command.limits, count_processes=False))
-        input_of = () if command.streams == "separate" else _NO_INPUT
         path = os.environ.get("PATH", SYSTEM_PATH)
         try:
             child = await spawn(
-                [*lowered, *input_of, *command.argv],
+                gated(command.argv, command.limits, streams=command.streams, count_processes=False),
                 streams=command.streams,
                 environment=variables(command, home=str(home), path=path),
                 cwd=command.worktree or home,
@@ -56,4 +52,6 @@ class Unconfined:
         except BaseException:
             shutil.rmtree(home, ignore_errors=True)
             raise
-        return Process(child, Session(child, home))
+        process = Process(child, Session(child, home))
+        process.stdin.write(GO)
+        return process
