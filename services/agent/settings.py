@@ -84,7 +84,7 @@ class AgentSettings(ModelServiceSettings):
     allow_unpriced: bool = False
 
     sandbox: Annotated[Literal["auto", "none"], Field(validation_alias="SANDBOX")] = "auto"
-    """`none`: commands run without one where none can be had; else they are refused there."""
+    """`none`: commands run unconfined; `auto`: in bubblewrap, and are refused where that cannot be had."""
     sandbox_paths: Annotated[Paths, Field(validation_alias="SANDBOX_PATHS")] = ()
     """Folders that commands may read besides the system's, split as in PATH."""
 

@@ -1,5 +1,6 @@
 """Starts commands in bubblewrap, each in namespaces of its own, limited before it runs its first instruction."""
 
+import asyncio
 import importlib
 import os
 import shutil
@@ -38,11 +39,24 @@ class Bubblewrap:
         self._paths = paths
         self._cgroups = cgroups
         self._fixed = root.fixed_arguments()
+        self._ending: set[asyncio.Task[None]] = set()
         self._setpriv = shutil.which("setpriv")
         self._can_drop = os.geteuid() == 0 and all(_is_reachable(path) for path in (program, *paths))
 
     async def start(self, command: Command) -> Process:
         """Raises ``SandboxUnavailableError``, ``OSError``: it has not begun, and nothing is left of it."""
+        # Never broken off: bubblewrap that is killed before it has told of its first process leaves that behind.
+        starting = asyncio.create_task(self._start(command), name="start of a command")
+        try:
+            return await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            ending = asyncio.create_task(_end(starting), name="end of a command")
+            self._ending.add(ending)
+            ending.add_done_callback(self._ending.discard)
+            await asyncio.shield(ending)
+            raise
+
+    async def _start(self, command: Command) -> Process:
         cgroup = self._cgroups.make(command.limits)
         with ExitStack() as descriptors:
             blocked, release = os.pipe()
@@ -102,6 +116,15 @@ class Bubblewrap:
         if owner == 0 or not self._can_drop or self._setpriv is None:
             return []
         return [self._setpriv, f"--reuid={owner}", f"--regid={group}", "--clear-groups", "--no-new-privs", "--"]
+
+
+async def _end(starting: asyncio.Task[Process]) -> None:
+    await asyncio.wait([starting])
+    if starting.cancelled() or starting.exception() is not None:
+        return
+    process = starting.result()
+    await process.end(timedelta(0))
+    process.close()
 
 
 def _holding(descriptors: ExitStack, text: str) -> int:

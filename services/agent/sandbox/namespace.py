@@ -5,6 +5,7 @@ import json
 import os
 import signal
 from contextlib import suppress
+from pathlib import Path
 
 from services.agent.sandbox.cgroups import Cgroup
 from services.agent.sandbox.errors import SandboxUnavailableError
@@ -40,9 +41,21 @@ class Namespace:
 
     def terminate(self) -> None:
         """The command is in the process group of the namespace's first process, which itself takes no SIGTERM."""
-        if self._is_alive():
+        if not self._is_alive():
+            return
+        if self._has_begun():
             with suppress(ProcessLookupError):
                 os.killpg(self._pid, signal.SIGTERM)
+        else:
+            # There is nobody yet to hear it, and what comes later would never have heard.
+            self.kill()
+
+    def _has_begun(self) -> bool:
+        """Whether the first process has set the namespace up and started the command."""
+        try:
+            return bool(Path(f"/proc/{self._pid}/task/{self._pid}/children").read_text())
+        except OSError:
+            return True  # a kernel that does not tell
 
     def _is_alive(self) -> bool:
         """Whether the process id is still that of the first process."""

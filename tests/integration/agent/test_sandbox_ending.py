@@ -4,12 +4,15 @@ import asyncio
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from services.agent.sandbox import Limits, Sandbox, SandboxUnavailableError
 from services.agent.sandbox.cgroups import hierarchies
+from services.agent.sandbox.namespace import Namespace
+from services.agent.sandbox.process import GRACE
 from tests.integration.agent.sandboxes import DEADLINE_SECONDS, Trace, comes_true, confined
 
 # As daemons do: away from the shell, its process group and its session.
@@ -65,6 +68,19 @@ async def test_cancelled_twice_it_is_killed_at_once(either: Sandbox, tmp_path: P
     assert await trace.runs(wanted=False)
 
 
+async def test_cancelled_at_any_instant_of_its_start_it_ends_at_once(sandbox: Sandbox, tmp_path: Path) -> None:
+    grace_seconds = GRACE.total_seconds()
+    for milliseconds in range(0, 30, 2):
+        trace = Trace()
+        task = started(sandbox, tmp_path, f"exec {trace.command}")
+        await asyncio.wait([task], timeout=milliseconds / 1_000)
+        began = time.monotonic()
+        await cancel(task)
+        # Not a bound on speed: this long it takes only where SIGTERM reached nobody.
+        assert time.monotonic() - began < grace_seconds, f"cancelled after {milliseconds} ms"
+        assert not trace.is_running()
+
+
 async def test_daemons_end_with_the_command(sandbox: Sandbox, tmp_path: Path) -> None:
     trace = Trace()
     script = f"{_DAEMON.format(command=trace.command)}; until pgrep -f {trace.seconds} >/dev/null; do :; done; echo up"
@@ -111,6 +127,8 @@ async def test_everything_ends_with_an_agent_that_is_killed(sandbox: Sandbox, tm
         agent.send_signal(signal.SIGKILL)
         await agent.wait()
     assert await trace.runs(wanted=False)
+    left = left_cgroups(agent.pid)
+    assert await comes_true(lambda: not any((folder / "cgroup.procs").read_text() for folder in left))
     # The next one to start here removes what the killed one could not.
     await confined()
     assert not left_cgroups(agent.pid)
@@ -121,7 +139,13 @@ async def test_a_command_that_was_not_let_go_never_begins(
 ) -> None:
     """As where the agent is killed after bubblewrap has begun and before the command has its limits."""
 
-    async def fails(self: object) -> int:
+    waits = Namespace.wait_for_first
+
+    async def fails(self: Namespace) -> int:
+        status = Path(f"/proc/{await waits(self)}/status")
+        assert await comes_true(lambda: f"CapBnd:\t{'0' * 16}" in status.read_text())
+        os.close(self._pidfd)
+        self._pidfd = -1
         raise OSError
 
     monkeypatch.setattr("services.agent.sandbox.namespace.Namespace.wait_for_first", fails)
