@@ -13,6 +13,14 @@ from pathlib import Path
 from rich.console import Console
 
 from tests.bench import (
+    agent_cancel_command,
+    agent_cancel_stream,
+    agent_first_delta,
+    agent_memory,
+    agent_resume,
+    agent_turn_writes,
+    agent_turns,
+    agent_write,
     drain,
     fan_out,
     flat_cost,
@@ -42,6 +50,14 @@ MEASURES: tuple[Measure, ...] = (
     flat_cost,
     fan_out,
     recovery,
+    agent_turns,
+    agent_turn_writes,
+    agent_write,
+    agent_first_delta,
+    agent_cancel_stream,
+    agent_cancel_command,
+    agent_resume,
+    agent_memory,
 )
 ON_REQUEST: tuple[Measure, ...] = (nats_outage,)
 """Too long for every run."""
