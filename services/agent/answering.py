@@ -26,7 +26,7 @@ def standing_blocks(reply: Reply) -> list[dict[str, Any]]:
     is_cut_off = reply.stop_reason in ("max_tokens", INTERRUPTED)
     kept = [block for block in reply.content if not is_cut_off or block["type"] == "text"]
     if not kept or kept[-1]["type"] in _THINKING:
-        kept.append({"type": "text", "text": _INSTEAD.get(reply.stop_reason, "(no reply)")})
+        kept.append(text_block(_INSTEAD.get(reply.stop_reason, "(no reply)")))
     return kept
 
 
@@ -56,3 +56,11 @@ def instead_of(
         replace(result, content=words, is_error=is_error) if call.name == name and not result.is_error else result
         for call, result in zip(calls, results, strict=True)
     ]
+
+
+def text_block(text: str) -> dict[str, str]:
+    return {"type": "text", "text": text}
+
+
+def text_of(reply: Reply) -> str:
+    return "\n".join(block["text"] for block in reply.content if block["type"] == "text")

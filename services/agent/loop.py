@@ -24,6 +24,8 @@ from services.agent.answering import (
     only_question,
     question_of,
     standing_blocks,
+    text_block,
+    text_of,
 )
 from services.agent.conversation import Conversation, Heard
 from services.agent.model import Fragment, Reply, Watch
@@ -190,7 +192,7 @@ class Loop:
     async def go_on(self, words: str) -> Finished | Parked:
         """Say ``words`` to a model that was done, and drive on as ``run`` does."""
         answers = [ToolResult(call.id, "Noted.") for call in self._transcript.open_calls()]
-        message = self._transcript.append("user", [*result_blocks(answers), _text(words)])
+        message = self._transcript.append("user", [*result_blocks(answers), text_block(words)])
         await self._save(Checkpoint(messages=[message], events=[self._next_turn()]))
         return await self.run()
 
@@ -241,7 +243,7 @@ class Loop:
         """Why the run cannot go on from ``reply``."""
         match reply.stop_reason:
             case "refusal":
-                return RunFailedError(ExitReason.MODEL_REFUSED, _text_of(reply) or "the model refused the request")
+                return RunFailedError(ExitReason.MODEL_REFUSED, text_of(reply) or "the model refused the request")
             case "model_context_window_exceeded":
                 words = "the conversation no longer fits the model's window"
                 return RunFailedError(ExitReason.CONTEXT_EXHAUSTED, words)
@@ -274,7 +276,7 @@ class Loop:
         if heard.texts and question is not None:
             self._take_up(result_blocks([ToolResult(question.id, "\n\n".join(heard.texts))]), heard)
         elif heard.texts:
-            self._take_up([_text(words) for words in heard.texts], heard)
+            self._take_up([text_block(words) for words in heard.texts], heard)
         return await self._completed(heard, last_words)
 
     def _take_up(self, content: list[dict[str, Any]], heard: Heard) -> None:
@@ -324,8 +326,8 @@ class Loop:
         """Give the model the ``results`` of its ``calls``; they are stored while it is asked again."""
         content = result_blocks(results)
         if self._repeats(calls, results) == NUDGE_AT_IDENTICAL:
-            content.append(_text(prompt("repeating")))
-        content += [_text(words) for words in (heard.texts if heard else ())]
+            content.append(text_block(prompt("repeating")))
+        content += [text_block(words) for words in (heard.texts if heard else ())]
         message = self._transcript.append("user", content)
         told = [events.tool_ended(self._turn.number, *answered) for answered in zip(calls, results, strict=True)]
         changes = [change for result in results for change in result.changed]
@@ -392,15 +394,7 @@ class Loop:
             self._turn.saving = None
 
     def _say(self, text: str) -> StoredMessage:
-        return self._transcript.append("user", [_text(text)])
+        return self._transcript.append("user", [text_block(text)])
 
     def _next_turn(self) -> Draft:
         return events.turn_started(self._turn.number + 1, self._model.name)
-
-
-def _text(text: str) -> dict[str, str]:
-    return {"type": "text", "text": text}
-
-
-def _text_of(reply: Reply) -> str:
-    return "\n".join(block["text"] for block in reply.content if block["type"] == "text")

@@ -188,7 +188,7 @@ async def _wake(unit: Unit, runs: Sequence[Record]) -> None:
 
 
 async def _end_waiting(unit: Unit, runs: Sequence[Record], why: str) -> None:
-    await _STATEMENTS.execute(unit.connection, "complete_waiting", ids=[run["id"] for run in runs])
+    await _STATEMENTS.execute(unit.connection, "complete_waiting", ids=[run["id"] for run in runs], why=why)
     for run in runs:
         unit.count(run["job_id"], active=-1, completed=+1)
         data = {"state": RunState.COMPLETED.value, "outcome": Outcome.ANSWERED.value, "summary": run["summary"] or why}

@@ -106,11 +106,16 @@ class Claude:
                     assembly.feed(_parsed(data))
             return assembly.reply()
 
+        async def thrown_away(reason: str) -> None:
+            nonlocal assembly
+            assembly = Assembly(watch.on_fragment)  # nothing of it comes back, should the user interrupt the wait
+            await watch.on_reset(reason)
+
         async def all_tries() -> Reply:
             return await retrying(
                 once,
                 patience=self._patience,
-                on_retry=watch.on_reset,
+                on_retry=thrown_away,
                 on_throttle=lambda asked: self._pace.throttled(endpoint, asked),
                 permit=lambda: self._pace.permit(endpoint),
             )

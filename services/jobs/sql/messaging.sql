@@ -42,8 +42,8 @@ WHERE id = ANY(:ids::uuid[]) AND state = ANY(:sources::text[]);
 
 -- name: sleeping_over
 -- Waiting runs with something unread.
-SELECT DISTINCT r.id, r.job_id FROM (SELECT run_id FROM inbox WHERE read_at IS NULL ORDER BY created_at LIMIT 1000) i
-JOIN runs r ON r.id = i.run_id WHERE r.state = 'waiting' AND r.cancel_requested_at IS NULL LIMIT 200;
+SELECT DISTINCT r.id, r.job_id FROM inbox i JOIN runs r ON r.id = i.run_id
+WHERE i.read_at IS NULL AND r.state = 'waiting' AND r.cancel_requested_at IS NULL LIMIT 200;
 
 -- name: idle
 -- Waiting runs past their idle limit.
@@ -56,5 +56,6 @@ FROM runs r
 WHERE r.id = ANY(:ids::uuid[]) AND r.state = 'waiting' AND r.cancel_requested_at IS NULL ORDER BY r.id FOR UPDATE;
 
 -- name: complete_waiting!
-UPDATE runs SET state = 'completed', outcome = 'answered', error = NULL, finished_at = now(), idle_deadline = NULL
+UPDATE runs SET state = 'completed', outcome = 'answered', error = NULL, finished_at = now(), idle_deadline = NULL,
+                summary = coalesce(nullif(summary, ''), :why)
 WHERE id = ANY(:ids::uuid[]) AND state = 'waiting';

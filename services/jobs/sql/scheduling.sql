@@ -103,6 +103,13 @@ DELETE FROM idempotency_keys
 WHERE (client_id, key) IN (SELECT client_id, key FROM idempotency_keys
                            WHERE created_at < now() - interval '24 hours' ORDER BY created_at LIMIT 5000);
 
+-- name: forget_unheard!
+-- What was said to runs that ended before they heard it: nobody will, and the sweep is not to look at it again.
+UPDATE inbox SET read_at = now()
+WHERE (run_id, number) IN (
+    SELECT i.run_id, i.number FROM inbox i JOIN runs r ON r.id = i.run_id
+    WHERE i.read_at IS NULL AND r.state IN ('completed', 'failed', 'cancelled') LIMIT 5000);
+
 -- name: forget_reservations!
 -- Those of attempts that have ended without storing what their last request used: crashed, failed, parked, cancelled.
 -- None that is new: a later attempt may be putting its own in this one's place, unseen by the look at the runs.

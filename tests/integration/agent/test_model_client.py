@@ -263,3 +263,27 @@ async def test_a_redirect_is_not_followed_with_the_key(server: MessagesServer, a
 async def test_nobody_listening_is_unavailable(claude: Claude):
     with pytest.raises(ModelUnavailableError, match="tried 7 times"):
         await Asked(claude, "http://127.0.0.1:9").reply()
+
+
+async def test_an_interrupt_of_a_wait_brings_nothing_thrown_away_back(server: MessagesServer):
+    claude = Claude(patience=Patience(shortest_seconds=3_600))
+    asked = Asked(claude, server.url)
+    server.answer(Answer(BEGINNING[:-1]))
+    task = asyncio.create_task(asked.reply())
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        while not asked.resets:  # noqa: ASYNC110  told when the wait begins
+            await asyncio.sleep(0.01)
+    asked.interrupt.set()
+    reply = await task
+    await claude.close()
+    assert (reply.stop_reason, reply.content) == (INTERRUPTED, [])
+
+
+async def test_half_a_character_an_event_is_a_whole_one(server: MessagesServer, asked: Asked):
+    """Legal JSON, which comes wherever a stream cuts a character that takes two escapes."""
+    pieces: list[bytes] = []
+    for chunk in chunks(said("XY"), READ):
+        halves = [rb"a \ud83d", rb"\ude00 b"] if b'"text":"XY"' in chunk else [b"XY"]
+        pieces += [chunk.replace(b"XY", half) for half in halves]
+    server.answer(Answer(pieces))
+    assert (await asked.reply()).content == [said("a \U0001f600 b"), READ]

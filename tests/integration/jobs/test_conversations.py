@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from services.contracts.rest import CompleteRequest
-from services.contracts.words import Outcome
+from services.contracts.words import ExitReason, Outcome
 from services.jobs.errors import LeaseLostError, NotFoundError, NotWaitingError
 from services.jobs.models import Checkpoint, ClaimedRun, StoredMessage
 from tests.integration.jobs.domain import Domain
@@ -132,3 +132,20 @@ async def test_who_cannot_hear_is_not_spoken_to(domain: Domain) -> None:
     several = await domain.submit("https://a/1", "https://a/2", kind="task")
     with pytest.raises(NotWaitingError, match="runId"):
         await domain.say(several, "which?")
+
+
+async def test_what_ended_runs_never_heard_hides_nobody_s_message(domain: Domain) -> None:
+    deaf = await domain.talk()
+    await domain.execute(
+        "INSERT INTO inbox (run_id, number, kind, body, created_at)"
+        " SELECT $1, n, 'message', 'never heard', now() - interval '1 day' FROM generate_series(1, 1500) n",
+        deaf.hold.run_id,
+    )
+    await domain.running.fail(deaf.hold, ExitReason.STUCK, error="stuck")
+    run = await parked(domain)
+    await domain.execute(UNHEARD, run.hold.run_id)
+
+    assert await domain.messaging.wake() == 1
+    await domain.scheduling.forget_old()
+    left = await domain.rows("SELECT run_id FROM inbox WHERE read_at IS NULL")
+    assert [row["run_id"] for row in left] == [run.hold.run_id]

@@ -98,7 +98,7 @@ WANTED: dict[str, tuple[str, dict[str, Any]]] = {
     "overdue": ("scheduling", {"grace": SOON}),
     "sleeping_over": ("messaging", {}),
     "idle": ("messaging", {}),
-    "assign": ("outbox", {"assigned": 7, "most": 1_000}),
+    "assign": ("outbox", {"assigned": 7, "most": 100}),
     "assigned": ("outbox", {"after": 7, "through": 90}),
     "published_range": ("reading", {"after": 7, "through": 90, "client_id": CLIENT, "most": 500}),
     "first_kept": ("reading", {}),
