@@ -26,6 +26,7 @@ from services.agent.model import (
     PostponedError,
     Profile,
 )
+from services.agent.prompts import prompt
 from services.agent.sandbox import Limits
 from services.agent.tools import Workspace
 from services.agent.vcs_client import VcsAwayError, VcsFailedError
@@ -145,8 +146,11 @@ class Attempt:
             await self._tell_problems(servers.problems)
             if self._is_rung:
                 self.hear()  # it rang before there was a loop
-            while not await self._finish(await loop.run(), loop, configuration, workspace):
-                pass  # something was said in between: the loop goes on with that
+            # What ended once would only end again: blocked, or with tests that fail.
+            is_over = self._run.is_continued and loop.had_ended
+            ended = await (loop.go_on(prompt("go_on")) if is_over else loop.run())
+            while not await self._finish(ended, loop, configuration, workspace):
+                ended = await loop.run()  # something was said in between: the loop goes on with that
 
     @asynccontextmanager
     async def _workspace(self, configuration: Configuration) -> AsyncIterator[Workspace]:

@@ -189,6 +189,12 @@ class Loop:
         finally:
             await self._settle()
 
+    @property
+    def had_ended(self) -> bool:
+        """Whether the transcript ends where the model called its work done."""
+        calls = self._transcript.open_calls()
+        return bool(calls) and all(call.name == TaskComplete.name for call in calls)
+
     async def go_on(self, words: str) -> Finished | Parked:
         """Say ``words`` to a model that was done, and drive on as ``run`` does."""
         answers = [ToolResult(call.id, "Noted.") for call in self._transcript.open_calls()]
@@ -197,8 +203,8 @@ class Loop:
         return await self.run()
 
     def times_begun(self, mark: str) -> int:
-        """How often ``go_on`` said what begins with ``mark``, over all attempts."""
-        return self._transcript.times_begun(mark)
+        """How often ``go_on`` said what begins with ``mark``, over all attempts; since its user had the run go on."""
+        return self._transcript.times_begun(mark, since=prompt("go_on"))
 
     async def _ask(self) -> None:
         """One turn's request: checks the limits first, stores the reply."""
@@ -383,7 +389,8 @@ class Loop:
 
     async def _saved(self) -> None:
         if self._turn.saving is not None:
-            await self._turn.saving
+            # Whoever is broken off meanwhile, the checkpoint is not: `_settle` waits for it.
+            await asyncio.shield(self._turn.saving)
             self._turn.saving = None
 
     async def _settle(self) -> None:

@@ -92,10 +92,17 @@ class Transcript:
         """How often a user message of ours said just ``text``: what a resumed loop counts its nudges by."""
         return self.bodies.count(orjson.dumps({"role": "user", "content": [{"type": "text", "text": text}]}))
 
-    def times_begun(self, mark: str) -> int:
-        """How often a text in a user message of ours began with ``mark``."""
+    def times_begun(self, mark: str, *, since: str) -> int:
+        """How often a text in a user message of ours began with ``mark``, behind the last that was ``since``."""
         beginning = orjson.dumps({"type": "text", "text": mark})[:-2]  # quotes within other strings are escaped
-        return sum(body.count(beginning) for body in self.bodies if body.startswith(_OF_USER))
+        start = orjson.dumps({"type": "text", "text": since})
+        count = 0
+        for body in reversed(self.bodies):
+            if body.startswith(_OF_USER):
+                if start in body:
+                    break
+                count += body.count(beginning)
+        return count
 
 
 def _call(block: Block) -> ToolCall:

@@ -83,6 +83,8 @@ class ClaimedRun:
     """Whether somebody has set a budget over more than this run, so that each request has to be reserved."""
     outputs: Mapping[str, bytes]
     """Long outputs of tools, by name, that the model can read."""
+    is_continued: bool
+    """Whether this is the first attempt of a run that goes on from another run's checkpoint."""
 
 
 @dataclass(frozen=True)

@@ -294,6 +294,7 @@ async def _claimed(connection: Connection, row: Record) -> ClaimedRun:
         head=head,
         spent=Spent(row["tokens"], row["cost_microusd"]),
         is_budgeted=row["is_budgeted"],
+        is_continued=row["resumes"] is not None and row["attempt"] == 1,
         outputs={output["name"]: output["body"] for output in outputs},
     )
 

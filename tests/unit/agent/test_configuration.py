@@ -65,6 +65,7 @@ def claimed(
 ) -> ClaimedRun:
     """A claimed run of the job and client above; ``options`` and ``client`` by their JSON names."""
     return ClaimedRun(
+        is_continued=False,
         hold=Hold(UUID(int=3), JOB, 1, UUID(int=4)),
         kind=JobKind.TASK,
         prompt="say hello",

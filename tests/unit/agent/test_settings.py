@@ -1,9 +1,9 @@
 """What the agent is told by its environment, and how it names what is wrong."""
 
+import base64
 from pathlib import Path
 
 import pytest
-from cryptography.fernet import Fernet
 
 from services.agent.settings import AgentSettings
 from services.contracts.agents import Budget
@@ -16,6 +16,8 @@ NEEDED = {
     "QUARTERDECK_VCS_TOKEN": "a token",
     "ANTHROPIC_API_KEY": "a key",
 }
+
+SECRET_KEY = base64.urlsafe_b64encode(b"k" * 32).decode()
 
 
 @pytest.fixture(autouse=True)
@@ -77,7 +79,7 @@ def test_the_key_has_two_names(other: str, monkeypatch: pytest.MonkeyPatch) -> N
     ("variable", "value", "words"),
     [
         ("QUARTERDECK_SECRET_KEY", "short", "32 bytes in URL-safe base64"),
-        ("QUARTERDECK_SECRET_KEY", f"{Fernet.generate_key().decode()},x", "make one by"),
+        ("QUARTERDECK_SECRET_KEY", f"{SECRET_KEY},x", "make one by"),
         ("MODEL_BASE_URLS", "models.example", "http:// or https://"),
         ("ANTHROPIC_BASE_URL", "https://a.example/?x", "no user, password, query"),
         ("CLAUDE_TEMPERATURE", "1.5", "less than or equal to 1"),
