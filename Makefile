@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 PACKAGES := services quarterdeck
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fmt lint types test demo up bench chaos faults proto docs lock clean
+.PHONY: help setup fmt lint types test demo up bench chaos faults fuzz proto docs lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,7 +39,7 @@ types: $(READY) ## Strict static types
 	$(BIN)/mypy
 
 test: $(READY) ## Unit, integration, contract and acceptance tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 demo: $(READY) ## Run the main job on three real repositories, then stop
 	$(BIN)/python -m quarterdeck.demo
@@ -55,6 +55,9 @@ chaos: $(READY) ## Kill, freeze and restart everything under load, check what mu
 
 faults: $(READY) ## The tests that wait for broken lines and lost leases; minutes
 	$(BIN)/python -m pytest -m slow
+
+fuzz: $(READY) ## Throw arbitrary inputs at every tool, and edits at a model of them (FUZZ="--minutes 5")
+	$(BIN)/python -m tests.fuzz $(FUZZ)
 
 proto: $(READY) ## Generate services/contracts from proto/
 	$(BIN)/python proto/generate.py

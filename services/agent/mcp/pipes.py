@@ -48,6 +48,9 @@ class StdioLink(Generic[Limits_contra]):
             limits=self._limits,
             network=self._server.network,
             environment=self._server.env,
+            # It lives beside all other tools: one that could swap folders for links under a search or a checkpoint
+            # would be shown, or have stored, what lies outside.
+            writes=False,
         )
 
 

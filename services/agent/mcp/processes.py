@@ -26,6 +26,7 @@ class Sandbox(Protocol[Limits_contra]):
         limits: Limits_contra,
         network: bool,
         environment: Mapping[str, str],
+        writes: bool,
     ) -> AbstractAsyncContextManager[Process]:
         """Start ``argv``; leaving the context ends it and all it started. Raises ``OSError`` where it cannot."""
         ...

@@ -184,4 +184,13 @@ def _parsed(start: dict[str, Any], text: str) -> dict[str, Any]:
         value = orjson.loads(text)
     except orjson.JSONDecodeError:
         return {"malformed": text}
-    return value if isinstance(value, dict) else {"malformed": text}
+    return value if isinstance(value, dict) and _can_be_sent(value) else {"malformed": text}
+
+
+def _can_be_sent(value: dict[str, Any]) -> bool:
+    """More can be parsed than can be encoded again: in a message, it may be some 250 levels deep."""
+    try:
+        orjson.dumps([[[[[value]]]]])
+    except TypeError:
+        return False
+    return True

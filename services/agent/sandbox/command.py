@@ -15,7 +15,8 @@ class Command:
     """``argv``: the program, found on the sandbox's PATH, and its arguments. ``worktree``: absolute; where it runs.
 
     ``streams``: "merged" has no input and one output; "separate" has pipes for all three.
-    ``environment``: what it gets beside the few variables that every command has.
+    ``environment``: what it gets beside the few variables that every command has. ``writes``: whether it may change
+    the worktree.
     """
 
     argv: Sequence[str]
@@ -24,6 +25,7 @@ class Command:
     network: bool
     environment: Mapping[str, str] = field(default_factory=dict)
     streams: Literal["merged", "separate"] = "merged"
+    writes: bool = True
 
 
 def variables(command: Command, *, home: str, path: str) -> dict[str, str]:

@@ -40,7 +40,7 @@ def arguments(fixed: Sequence[str], command: Command, *, passwd: int, group: int
     where = HOME
     if command.worktree is not None:
         where = str(command.worktree)
-        options += ["--bind", where, where]
+        options += ["--bind" if command.writes else "--ro-bind", where, where]
     options += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", where, "--clearenv"]
     for name, value in variables(command, home=HOME, path=_search_path(paths)).items():
         options += ["--setenv", name, value]

@@ -126,12 +126,15 @@ class Sandbox:
         limits: Limits = _USUAL,
         network: bool = False,
         environment: Mapping[str, str] = _NO_ENVIRONMENT,
+        writes: bool = True,
     ) -> AsyncIterator[Process]:
         """A process with pipes; leaving the context ends it and all it started. ``limits.wall`` is not watched.
 
+        ``writes``: whether it may change the worktree.
+
         Raises ``SandboxUnavailableError``.
         """
-        command = Command(argv, _resolved(worktree), limits, network, environment, "separate")
+        command = Command(argv, _resolved(worktree), limits, network, environment, "separate", writes)
         process = await self._started(command)
         try:
             yield process

@@ -10,7 +10,7 @@ from services.agent.tools.inputs import FilePath, Input, InputTool, Text
 from services.agent.tools.outputs import OUTPUTS, Outputs
 from services.agent.tools.replacing import replaced
 from services.agent.tools.showing import clipped, visible
-from services.agent.workspace import Excerpt, Workspace, joined
+from services.agent.workspace import Excerpt, Parts, Workspace, joined
 from services.agent.workspace.reading import lines_of
 
 MAX_LINE_CHARACTERS = 2_000
@@ -41,14 +41,19 @@ class ReadFile(InputTool[ReadFileInput]):
         if last is not None and last < first:
             raise ToolError(f"end_line {last} comes before start_line {first}: give the smaller one first")
         if self._outputs is not None and arguments.path.startswith(OUTPUTS):
-            printed = self._outputs.read(arguments.path).decode(errors="backslashreplace")
-            return Outcome(_numbered(lines_of(printed, first=first, last=last), arguments.path))
+            printed = self._outputs.read(arguments.path)
+            return Outcome(await asyncio.to_thread(_printed, printed, arguments.path, first, last))
         parts = self._workspace.locate(arguments.path)
         if self._workspace.is_slow(parts):
-            excerpt = await asyncio.to_thread(self._workspace.read, parts, first=first, last=last)
-        else:
-            excerpt = self._workspace.read(parts, first=first, last=last)
-        return Outcome(_numbered(excerpt, joined(parts)))
+            return Outcome(await asyncio.to_thread(self._read, parts, first, last))
+        return Outcome(self._read(parts, first, last))
+
+    def _read(self, parts: Parts, first: int, last: int | None) -> str:
+        return _numbered(self._workspace.read(parts, first=first, last=last), joined(parts))
+
+
+def _printed(output: bytes, path: str, first: int, last: int | None) -> str:
+    return _numbered(lines_of(output.decode(errors="backslashreplace"), first=first, last=last), path)
 
 
 def _numbered(excerpt: Excerpt, path: str) -> str:

@@ -41,9 +41,24 @@ class PlainSandbox:
 
     @asynccontextmanager
     async def open(
-        self, argv: Sequence[str], *, worktree: Path, limits: object, network: bool, environment: Mapping[str, str]
+        self,
+        argv: Sequence[str],
+        *,
+        worktree: Path,
+        limits: object,
+        network: bool,
+        environment: Mapping[str, str],
+        writes: bool,
     ) -> AsyncIterator[Pipes]:
-        self.opened.append({"worktree": worktree, "limits": limits, "network": network, "environment": environment})
+        self.opened.append(
+            {
+                "worktree": worktree,
+                "limits": limits,
+                "network": network,
+                "environment": environment,
+                "writes": writes,
+            }
+        )
         process = await asyncio.create_subprocess_exec(
             *argv,
             stdin=asyncio.subprocess.PIPE,

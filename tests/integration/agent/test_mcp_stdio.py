@@ -28,6 +28,7 @@ async def test_what_a_server_lists_is_offered_sorted_under_its_prefix(tmp_path: 
         assert (look.writes, look.outside) == (False, True)
         assert len(sandbox.running) == 2
     assert sandbox.running == set()
+    assert not any(entry["writes"] for entry in sandbox.opened)
     opened = [entry["environment"] for entry in sandbox.opened]
     assert sorted(opened, key=len) == [{}, {"TOKEN": "a-long-secret"}]
     assert {(entry["worktree"], entry["network"]) for entry in sandbox.opened} == {(tmp_path, False)}

@@ -123,3 +123,13 @@ async def test_a_call_that_was_interrupted_is_not_made_again(fleet: Fleet, start
     assert answer["is_error"]
     assert answer["content"].startswith("Interrupted: ")
     assert fleet.model.requests[-1] == fleet.model.requests[-2], "the repair was stored, and the tools are the same"
+
+
+async def test_a_server_that_lives_beside_other_tools_cannot_write_the_worktree(tmp_path: Path, sandbox: Sandbox):
+    """Else it could swap folders for links under a search or a checkpoint; see docs/threats.md."""
+    (tmp_path / "seen").write_text("a\n")
+    script = ["/bin/sh", "-c", "cat seen; touch made 2>/dev/null || echo refused"]
+    async with sandbox.open(script, worktree=tmp_path, writes=False) as process:
+        assert await process.stdout.readline() == b"a\n"
+        assert await process.stdout.readline() == b"refused\n"
+    assert not (tmp_path / "made").exists()
