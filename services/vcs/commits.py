@@ -7,7 +7,7 @@ from services.vcs.errors import PatchInexactError
 from services.vcs.git import Git
 from services.vcs.mirrors import Mirrors
 from services.vcs.repositories import Repository, checked_sha
-from services.vcs.snapshots import take_snapshot
+from services.vcs.snapshots import take_snapshot_and_tree
 from services.vcs.trees import CommitMetadata, commit_tree, tree_of_patch
 from services.vcs.worktrees import Worktrees
 
@@ -34,12 +34,12 @@ class Commits:
         ``UnknownWorktreeError``, ``LeaseLostError``, ``PatchTooLargeError``, ``PatchInexactError``, ``GitError``.
         """
         checkout, place = self._worktrees.located(run_id, attempt)
-        snapshot = await take_snapshot(self._git, place, checkout.base_sha)
+        snapshot, staged = await take_snapshot_and_tree(self._git, place, checkout.base_sha)
         if not snapshot.patch:
             return Committed("", b"", ())
         tree = await tree_of_patch(self._git, place, checkout.base_sha, snapshot.patch)
-        if tree != snapshot.tree:
-            words = f"the patch of run {run_id} makes tree {tree}, not the worktree's {snapshot.tree}; please report it"
+        if tree != staged:
+            words = f"the patch of run {run_id} makes tree {tree}, not the worktree's {staged}; please report it"
             raise PatchInexactError(words)
         sha = await commit_tree(self._git, place, tree, checkout.base_sha, metadata)
         return Committed(sha, snapshot.patch, snapshot.files)

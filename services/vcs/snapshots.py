@@ -5,6 +5,7 @@ import os
 import shutil
 import stat
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
@@ -30,11 +31,10 @@ _DIFF: Final = ("diff-index", "--cached", "--no-ext-diff", "--no-textconv", "--n
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """``patch``: `git diff --binary` without renames, empty where nothing changed. ``tree``: what was staged."""
+    """``patch``: `git diff --binary` without renames, empty where nothing changed."""
 
     patch: bytes
     files: tuple[FileChange, ...]
-    tree: str
 
 
 async def take_snapshot(git: Git, place: Place, base_sha: str) -> Snapshot:
@@ -44,11 +44,26 @@ async def take_snapshot(git: Git, place: Place, base_sha: str) -> Snapshot:
     ``PatchTooLargeError``, ``GitError``.
     """
     with scratch_index(place) as scratch:
-        files = await stage(git, place, scratch, base_sha)
-        patch, tree = await asyncio.gather(
-            _patch(git, scratch, base_sha), git.run("write-tree", place=scratch, timeout=STAGE_TIMEOUT)
-        )
-    return Snapshot(patch, files, tree.decode("ascii").strip())
+        return await _snapshot(git, place, scratch, base_sha)
+
+
+async def take_snapshot_and_tree(git: Git, place: Place, base_sha: str) -> tuple[Snapshot, str]:
+    """The same, with the tree of what was staged."""
+    with scratch_index(place) as scratch:
+        snapshot = await _snapshot(git, place, scratch, base_sha)
+        tree = await git.run("write-tree", place=scratch, timeout=STAGE_TIMEOUT)
+    return snapshot, tree.decode("ascii").strip()
+
+
+async def _snapshot(git: Git, place: Place, scratch: Place, base_sha: str) -> Snapshot:
+    """A run waits for this at each turn that writes: what is mostly right is worked out beside what tells if it is."""
+    await _settle(git, place)
+    if await _added(git, place, scratch):
+        files, patch = await asyncio.gather(_changes(git, scratch, base_sha), _patch(git, scratch, base_sha))
+        if not _has_nested(files) and not _misread(place, files):
+            return Snapshot(patch, files)
+    files = await stage(git, place, scratch, base_sha)
+    return Snapshot(await _patch(git, scratch, base_sha), files)
 
 
 async def staged_tree(git: Git, place: Place, base_sha: str) -> str:
@@ -62,7 +77,7 @@ async def stage(git: Git, place: Place, scratch: Place, base_sha: str) -> tuple[
     """Stage everything that is not ignored in ``scratch``, and say what differs from ``base_sha``."""
     await _settle(git, place)
     files = await _add_all(git, place, scratch, base_sha)
-    misread = [file for file in files if file.new_mode == LINK_MODE and _is_regular(place, file.path)]
+    misread = _misread(place, files)
     if misread and await _store_as_files(git, scratch, misread):
         return await _changes(git, scratch, base_sha)
     return files
@@ -73,19 +88,34 @@ async def _add_all(git: Git, place: Place, scratch: Place, base_sha: str) -> tup
 
     Git would store only a pointer to such a repository's commit, or refuse to stage anything where it has none.
     """
+    if await _added(git, place, scratch):
+        files = await _changes(git, scratch, base_sha)
+        if not _has_nested(files):
+            return files
+    _copy_index(place, scratch)
+    await add_with_nested_repositories(git, scratch)
+    return await _changes(git, scratch, base_sha)
+
+
+async def _added(git: Git, place: Place, scratch: Place) -> bool:
+    """Stage the worktree as Git does; False where a repository without a commit stands inside of it."""
     _copy_index(place, scratch)
     try:
         await git.run(*_ADD, place=scratch, timeout=STAGE_TIMEOUT)
     except GitError as error:
         if _NO_COMMIT_IN_NESTED not in error.git_message:
             raise
-    else:
-        files = await _changes(git, scratch, base_sha)
-        if not any(file.new_mode == GITLINK_MODE != file.old_mode for file in files):
-            return files
-    _copy_index(place, scratch)
-    await add_with_nested_repositories(git, scratch)
-    return await _changes(git, scratch, base_sha)
+        return False
+    return True
+
+
+def _has_nested(files: Sequence[FileChange]) -> bool:
+    return any(file.new_mode == GITLINK_MODE != file.old_mode for file in files)
+
+
+def _misread(place: Place, files: Sequence[FileChange]) -> list[FileChange]:
+    """Those that Git takes for links and that lie there as files."""
+    return [file for file in files if file.new_mode == LINK_MODE and _is_regular(place, file.path)]
 
 
 async def _store_as_files(git: Git, scratch: Place, misread: list[FileChange]) -> bool:

@@ -13,6 +13,7 @@ from quarterdeck.stack.environment import base_environment
 
 TEMPLATE = "template_quarterdeck"
 MIGRATE_SECONDS = 60
+DROP_SECONDS = 60
 
 
 async def execute(database_url: str, statement: str) -> None:
@@ -21,6 +22,18 @@ async def execute(database_url: str, statement: str) -> None:
         await connection.execute(statement, timeout=10)
     finally:
         await connection.close(timeout=10)
+
+
+async def drop_database(servers: EmbeddedServers, name: str) -> None:
+    """Throw out whoever is connected. A worker of autovacuum is not ours to throw out: it is soon done."""
+    async with asyncio.timeout(DROP_SECONDS):
+        while True:
+            try:
+                await execute(servers.database_url, f"DROP DATABASE {name} WITH (FORCE)")
+            except asyncpg.InsufficientPrivilegeError:
+                await asyncio.sleep(0.1)
+            else:
+                return
 
 
 async def migrate(database_url: str) -> None:
@@ -55,7 +68,7 @@ async def database_url(servers: EmbeddedServers, template_database: str) -> Asyn
     name = f"test_{secrets.token_hex(6)}"
     await execute(servers.database_url, f"CREATE DATABASE {name} TEMPLATE {template_database}")
     yield servers.postgres.database_url(name)
-    await execute(servers.database_url, f"DROP DATABASE {name} WITH (FORCE)")
+    await drop_database(servers, name)
 
 
 @pytest.fixture

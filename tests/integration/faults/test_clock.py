@@ -48,7 +48,7 @@ def test_the_clock_is_moved(skewed_clock: Path) -> None:
     assert abs(monotonic - time.monotonic()) < TOLERANCE_SECONDS
 
 
-@pytest.mark.parametrize("seconds", [-HOUR, HOUR])
+@pytest.mark.parametrize("seconds", [-HOUR, pytest.param(HOUR, marks=pytest.mark.slow)])
 async def test_a_lease_is_neither_lost_nor_kept_by_a_clock_that_is_wrong(
     start: StartService, start_gateway: StartGateway, database: Database, skewed_clock: Path, seconds: int
 ) -> None:

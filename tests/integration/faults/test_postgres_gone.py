@@ -33,7 +33,8 @@ CUTS = 12
 JOBS_BETWEEN_CUTS = 5
 SECONDS_TO_FIRST_SUCCESS = 20
 """Two, on a machine that is not shared with other tests."""
-TERMINATE = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> $1"
+TERMINATE = """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+    WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> $1"""
 
 
 @asynccontextmanager

@@ -23,7 +23,7 @@ from services.jobs.unit import Draft, Rung, Unit, Units
 from services.runtime.jetstream import Bus, Outgoing
 from services.runtime.postgres import Database
 from services.scheduler.publication import EventPublisher
-from tests.integration.conftest import execute
+from tests.integration.conftest import drop_database, execute
 from tests.integration.waiting import until_async
 
 KEY = "qd_test_key"
@@ -99,7 +99,7 @@ async def shared_gateway(servers: EmbeddedServers, template_database: str) -> As
     async with running_gateway(servers.postgres.database_url(name), servers.nats_url) as client:
         await until_async(lambda: is_healthy(client))
         yield client
-    await execute(servers.database_url, f"DROP DATABASE {name} WITH (FORCE)")
+    await drop_database(servers, name)
 
 
 @pytest.fixture

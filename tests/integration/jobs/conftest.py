@@ -9,7 +9,7 @@ import pytest
 from quarterdeck.stack.embedded import EmbeddedServers
 from services.jobs import publishing, scheduling
 from services.runtime.postgres import Database
-from tests.integration.conftest import execute
+from tests.integration.conftest import drop_database, execute
 from tests.integration.jobs.domain import Domain
 
 # Those that refer to others first.
@@ -25,7 +25,7 @@ async def domain_database_url(servers: EmbeddedServers, template_database: str) 
     name = f"test_domain_{secrets.token_hex(4)}"
     await execute(servers.database_url, f"CREATE DATABASE {name} TEMPLATE {template_database}")
     yield servers.postgres.database_url(name)
-    await execute(servers.database_url, f"DROP DATABASE {name} WITH (FORCE)")
+    await drop_database(servers, name)
 
 
 @pytest.fixture(scope="session")

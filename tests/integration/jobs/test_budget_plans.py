@@ -13,7 +13,7 @@ import pytest
 from quarterdeck.stack.embedded import EmbeddedServers
 from services.jobs.unit import SQL
 from services.runtime.postgres import Statements
-from tests.integration.conftest import execute
+from tests.integration.conftest import drop_database, execute
 from tests.integration.jobs.test_plans import Explaining, rows_read
 
 CLIENT, RUN, JOB, TOKEN = UUID(int=1), UUID(int=2_001), UUID(int=201), UUID(int=7)
@@ -69,7 +69,7 @@ async def full_database(servers: EmbeddedServers, template_database: str) -> Asy
     await connection.execute(FILL, timeout=60)
     await connection.close()
     yield servers.postgres.database_url(name)
-    await execute(servers.database_url, f"DROP DATABASE {name} WITH (FORCE)")
+    await drop_database(servers, name)
 
 
 def scans(plan: dict[str, Any]) -> Iterator[str]:

@@ -12,7 +12,7 @@ from uuid_utils.compat import uuid7
 from quarterdeck.stack.embedded import EmbeddedServers
 from services.jobs.migrate import migrate
 from services.runtime.postgres import Database
-from tests.integration.conftest import execute
+from tests.integration.conftest import drop_database, execute
 from tests.integration.conftest import migrate as migrate_in_a_process
 from tests.integration.jobs.domain import Domain
 
@@ -50,7 +50,7 @@ async def before(servers: EmbeddedServers) -> AsyncIterator[str]:
     await asyncio.to_thread(migrate, url, to="0001")
     await execute(url, f"INSERT INTO clients (id, name) VALUES ('{CLIENT}', 'old client')")
     yield url
-    await execute(servers.database_url, f"DROP DATABASE {name} WITH (FORCE)")
+    await drop_database(servers, name)
 
 
 async def test_what_was_there_and_what_old_code_still_adds_is_carried_out(before: str) -> None:

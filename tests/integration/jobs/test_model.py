@@ -19,7 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 
 from quarterdeck.stack.embedded import EmbeddedServers
 from services.runtime.postgres import Database
-from tests.integration.conftest import execute
+from tests.integration.conftest import drop_database, execute
 from tests.integration.jobs.domain import Domain, job_request
 from tests.integration.jobs.players import MOST_JOBS, Players
 from tests.integration.jobs.world import AGENT_WRITES, AGENTS, CLAIMS, SWEEPS, TIMES_WORK, USERS_WISHES, VCS_WRITES
@@ -190,7 +190,7 @@ async def model_database_url(servers: EmbeddedServers, template_database: str) -
     name = f"test_model_{secrets.token_hex(4)}"
     await execute(servers.database_url, f"CREATE DATABASE {name} TEMPLATE {template_database}")
     yield servers.postgres.database_url(name)
-    await execute(servers.database_url, f"DROP DATABASE {name} WITH (FORCE)")
+    await drop_database(servers, name)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 from quarterdeck.stack.embedded import EmbeddedServers
 from services.jobs.unit import SQL
 from services.runtime.postgres import Connection, Statements
-from tests.integration.conftest import execute
+from tests.integration.conftest import drop_database, execute
 
 CLIENT = UUID(int=1)
 GROWING = {"runs", "jobs", "events", "changesets", "messages"}
@@ -146,7 +146,7 @@ async def full_database(servers: EmbeddedServers, template_database: str) -> Asy
     await connection.execute(FILL, timeout=60)
     await connection.close()
     yield servers.postgres.database_url(name)
-    await execute(servers.database_url, f"DROP DATABASE {name} WITH (FORCE)")
+    await drop_database(servers, name)
 
 
 def scans(plan: dict[str, Any]) -> Iterator[str]:

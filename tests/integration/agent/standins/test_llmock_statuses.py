@@ -45,7 +45,14 @@ async def answers(fleet: Fleet, runs: dict[Any, UUID]) -> dict[Any, tuple[str, s
 
 
 @pytest.mark.parametrize("statuses", GROUPS)
-@pytest.mark.parametrize(("times", "retry_after"), [(1, None), (3, None), (1, 0), (1, 0.4), (3, 1)])
+@pytest.mark.parametrize(
+    ("times", "retry_after"),
+    [
+        *[(1, None), (1, 0), (1, 0.4)],
+        # Each wait is longer than the one before.
+        *[pytest.param(3, after, marks=pytest.mark.slow) for after in (None, 1)],
+    ],
+)
 async def test_what_passes_is_asked_again(
     fleet: Fleet,
     start_agent: StartAgent,
