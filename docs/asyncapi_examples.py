@@ -21,7 +21,7 @@ EXAMPLES: dict[EventKind, dict[str, Any]] = {
     EventKind.RUN_STARTED: {"agent": "agent-1"},
     EventKind.RUN_PREPARED: {"baseSha": _BASE_SHA, "branch": _BRANCH},
     EventKind.RUN_REQUEUED: {"reason": "retry", "error": "the model is overloaded"},
-    EventKind.RUN_WAITING: {},
+    EventKind.RUN_WAITING: {"summary": "Which of the two files do you mean?"},
     EventKind.RUN_MESSAGE: {"number": 1, "text": "Please also fix the README.", "interrupt": True},
     EventKind.RUN_PUBLISHING: {"changesetId": _CHANGESET},
     EventKind.RUN_FINISHED: {"state": "completed", "outcome": "delivered", "summary": "Fixed the typo in two files."},

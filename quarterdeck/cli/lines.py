@@ -12,19 +12,23 @@ _PHRASES = {
     "run.started": "started on {agent}",
     "run.prepared": "worktree ready at {baseSha}",
     "run.requeued": "queued again: {reason} {error}",
+    "run.waiting": "{summary} (waits for you: `quarterdeck say`, or `quarterdeck complete`)",
+    "run.message": "you said: {text}",
     "run.publishing": "publishing",
     "run.finished": "{state} {outcome} {exitReason} {error}",
     "turn.started": "turn {turn}",
     "turn.reset": "turn {turn} starts over: {reason}",
     "tool.started": "{name} {subject}",
     "file.changed": "{change} {path}",
+    "tests.started": "tests: {command}",
+    "tests.ended": "tests ended with exit code {exitCode}",
     "log": "{level}: {message}",
     "changeset.stored": "changeset {changesetId}: {filesChanged} file(s), +{insertions} -{deletions}",
     "changeset.pushed": "pushed {branch} at {commitSha} {url}",
     "changeset.failed": "changeset failed: {error}",
     "gap": "events {missedFrom} to {missedTo} are no longer kept",
 }
-_NUMBERS = frozenset({"runs", "turn", "filesChanged", "insertions", "deletions"})
+_NUMBERS = frozenset({"runs", "turn", "filesChanged", "insertions", "deletions", "exitCode"})
 
 
 class _Payload(dict[str, object]):

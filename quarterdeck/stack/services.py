@@ -9,6 +9,7 @@ import sys
 from dataclasses import dataclass
 from signal import Signals
 
+from quarterdeck.offline_model.wire import MODEL_NAME
 from quarterdeck.stack.environment import AGENT, NETWORK, base_environment, passed_on
 from quarterdeck.stack.files import kept_secret
 from quarterdeck.stack.options import DataFolder, StackOptions
@@ -107,9 +108,11 @@ class ServiceSpecs:
 
     def _model(self, model_url: str | None) -> dict[str, str]:
         if model_url:  # which costs nothing: a budget in USD has no use for its price
-            return {"ANTHROPIC_API_KEY": OFFLINE_KEY, "QUARTERDECK_ALLOW_UNPRICED": "true"} | _given(
-                {"CLAUDE_MODEL": self.options.claude_model}
-            )
+            return {
+                "ANTHROPIC_API_KEY": OFFLINE_KEY,
+                "CLAUDE_MODEL": self.options.claude_model or MODEL_NAME,
+                "QUARTERDECK_ALLOW_UNPRICED": "true",
+            }
         return _given({"ANTHROPIC_API_KEY": self.options.anthropic_api_key, "CLAUDE_MODEL": self.options.claude_model})
 
     def _secrets(self, model_url: str | None) -> dict[str, str]:

@@ -104,7 +104,8 @@ class Messaging:
             if parked["has_unread"]:
                 return False
             await _STATEMENTS.execute(unit.connection, "drop_lease", run_id=hold.run_id, token=hold.token)
-            unit.tell(hold.job_id, Draft(EventKind.RUN_WAITING, {}), run_id=hold.run_id, attempt=hold.attempt)
+            waiting = Draft(EventKind.RUN_WAITING, {"summary": storable(summary)})
+            unit.tell(hold.job_id, waiting, run_id=hold.run_id, attempt=hold.attempt)
             return True
 
         return await self._units.run([hold.job_id], work)

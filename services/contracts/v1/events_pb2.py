@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bquarterdeck/v1/events.proto\x12\x0equarterdeck.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xef\x0b\n\x05\x45vent\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x0e\n\x06run_id\x18\x03 \x01(\t\x12\x0e\n\x06number\x18\x04 \x01(\r\x12\x0f\n\x07\x61ttempt\x18\x05 \x01(\r\x12\x0c\n\x04kind\x18\x06 \x01(\t\x12(\n\x04time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\rjob_submitted\x18\x14 \x01(\x0b\x32\x1c.quarterdeck.v1.JobSubmittedH\x00\x12\x31\n\x0bjob_started\x18\x15 \x01(\x0b\x32\x1a.quarterdeck.v1.JobStartedH\x00\x12\x42\n\x14job_cancel_requested\x18\x16 \x01(\x0b\x32\".quarterdeck.v1.JobCancelRequestedH\x00\x12\x33\n\x0cjob_finished\x18\x17 \x01(\x0b\x32\x1b.quarterdeck.v1.JobFinishedH\x00\x12\x37\n\x0erun_dispatched\x18\x1e \x01(\x0b\x32\x1d.quarterdeck.v1.RunDispatchedH\x00\x12\x31\n\x0brun_started\x18\x1f \x01(\x0b\x32\x1a.quarterdeck.v1.RunStartedH\x00\x12\x33\n\x0crun_requeued\x18  \x01(\x0b\x32\x1b.quarterdeck.v1.RunRequeuedH\x00\x12\x37\n\x0erun_publishing\x18! \x01(\x0b\x32\x1d.quarterdeck.v1.RunPublishingH\x00\x12\x33\n\x0crun_finished\x18\" \x01(\x0b\x32\x1b.quarterdeck.v1.RunFinishedH\x00\x12\x33\n\x0crun_prepared\x18# \x01(\x0b\x32\x1b.quarterdeck.v1.RunPreparedH\x00\x12\x31\n\x0brun_waiting\x18$ \x01(\x0b\x32\x1a.quarterdeck.v1.RunWaitingH\x00\x12\x31\n\x0brun_message\x18% \x01(\x0b\x32\x1a.quarterdeck.v1.RunMessageH\x00\x12\x33\n\x0cturn_started\x18( \x01(\x0b\x32\x1b.quarterdeck.v1.TurnStartedH\x00\x12/\n\nturn_ended\x18) \x01(\x0b\x32\x19.quarterdeck.v1.TurnEndedH\x00\x12/\n\nturn_reset\x18* \x01(\x0b\x32\x19.quarterdeck.v1.TurnResetH\x00\x12\x33\n\x0ctool_started\x18+ \x01(\x0b\x32\x1b.quarterdeck.v1.ToolStartedH\x00\x12/\n\ntool_ended\x18, \x01(\x0b\x32\x19.quarterdeck.v1.ToolEndedH\x00\x12\x33\n\x0c\x66ile_changed\x18- \x01(\x0b\x32\x1b.quarterdeck.v1.FileChangedH\x00\x12\"\n\x03log\x18. \x01(\x0b\x32\x13.quarterdeck.v1.LogH\x00\x12&\n\x05\x64\x65lta\x18/ \x01(\x0b\x32\x15.quarterdeck.v1.DeltaH\x00\x12*\n\x05usage\x18\x30 \x01(\x0b\x32\x19.quarterdeck.v1.UsageToldH\x00\x12\x35\n\rtests_started\x18\x31 \x01(\x0b\x32\x1c.quarterdeck.v1.TestsStartedH\x00\x12\x31\n\x0btests_ended\x18\x32 \x01(\x0b\x32\x1a.quarterdeck.v1.TestsEndedH\x00\x12;\n\x10\x63hangeset_stored\x18< \x01(\x0b\x32\x1f.quarterdeck.v1.ChangesetStoredH\x00\x12;\n\x10\x63hangeset_pushed\x18= \x01(\x0b\x32\x1f.quarterdeck.v1.ChangesetPushedH\x00\x12;\n\x10\x63hangeset_failed\x18> \x01(\x0b\x32\x1f.quarterdeck.v1.ChangesetFailedH\x00\x42\t\n\x07payload\"*\n\x0cJobSubmitted\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0c\n\x04runs\x18\x02 \x01(\r\"\x0c\n\nJobStarted\"\x14\n\x12JobCancelRequested\"-\n\x0bJobFinished\x12\r\n\x05state\x18\x01 \x01(\t\x12\x0f\n\x07outcome\x18\x02 \x01(\t\"!\n\rRunDispatched\x12\x10\n\x08\x64ispatch\x18\x01 \x01(\r\"\x1b\n\nRunStarted\x12\r\n\x05\x61gent\x18\x01 \x01(\t\"/\n\x0bRunPrepared\x12\x10\n\x08\x62\x61se_sha\x18\x01 \x01(\t\x12\x0e\n\x06\x62ranch\x18\x02 \x01(\t\",\n\x0bRunRequeued\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\r\n\x05\x65rror\x18\x02 \x01(\t\"\x0c\n\nRunWaiting\"=\n\nRunMessage\x12\x0e\n\x06number\x18\x01 \x01(\r\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x11\n\tinterrupt\x18\x03 \x01(\x08\"%\n\rRunPublishing\x12\x14\n\x0c\x63hangeset_id\x18\x01 \x01(\t\"b\n\x0bRunFinished\x12\r\n\x05state\x18\x01 \x01(\t\x12\x0f\n\x07outcome\x18\x02 \x01(\t\x12\x13\n\x0b\x65xit_reason\x18\x03 \x01(\t\x12\r\n\x05\x65rror\x18\x04 \x01(\t\x12\x0f\n\x07summary\x18\x05 \x01(\t\"*\n\x0bTurnStarted\x12\x0c\n\x04turn\x18\x01 \x01(\r\x12\r\n\x05model\x18\x02 \x01(\t\"i\n\tTurnEnded\x12\x0c\n\x04turn\x18\x01 \x01(\r\x12\x13\n\x0bstop_reason\x18\x02 \x01(\t\x12$\n\x05usage\x18\x03 \x01(\x0b\x32\x15.quarterdeck.v1.Usage\x12\x13\n\x0b\x64uration_ms\x18\x04 \x01(\r\")\n\tTurnReset\x12\x0c\n\x04turn\x18\x01 \x01(\r\x12\x0e\n\x06reason\x18\x02 \x01(\t\"O\n\x0bToolStarted\x12\x0c\n\x04turn\x18\x01 \x01(\r\x12\x13\n\x0btool_use_id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0f\n\x07subject\x18\x04 \x01(\t\"c\n\tToolEnded\x12\x0c\n\x04turn\x18\x01 \x01(\r\x12\x13\n\x0btool_use_id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x10\n\x08is_error\x18\x04 \x01(\x08\x12\x13\n\x0b\x64uration_ms\x18\x05 \x01(\r\"+\n\x0b\x46ileChanged\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0e\n\x06\x63hange\x18\x02 \x01(\t\"%\n\x03Log\x12\r\n\x05level\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"@\n\x05\x44\x65lta\x12\x0c\n\x04turn\x18\x01 \x01(\r\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\r\n\x05\x62lock\x18\x04 \x01(\r\"z\n\x05Usage\x12\x14\n\x0cinput_tokens\x18\x01 \x01(\r\x12\x15\n\routput_tokens\x18\x02 \x01(\r\x12\x1f\n\x17\x63\x61\x63he_read_input_tokens\x18\x03 \x01(\r\x12#\n\x1b\x63\x61\x63he_creation_input_tokens\x18\x04 \x01(\r\"\x8c\x01\n\tUsageTold\x12\x0c\n\x04turn\x18\x01 \x01(\r\x12\r\n\x05model\x18\x02 \x01(\t\x12%\n\x06tokens\x18\x03 \x01(\x0b\x32\x15.quarterdeck.v1.Usage\x12\x10\n\x08\x63ost_usd\x18\x04 \x01(\x01\x12\x14\n\x0crun_cost_usd\x18\x05 \x01(\x01\x12\x13\n\x0bis_unpriced\x18\x06 \x01(\x08\"4\n\x0cTestsStarted\x12\x0f\n\x07\x63ommand\x18\x01 \x01(\t\x12\x13\n\x0b\x66ix_attempt\x18\x02 \x01(\r\"g\n\nTestsEnded\x12\x0e\n\x06passed\x18\x01 \x01(\x08\x12\x11\n\texit_code\x18\x02 \x01(\x05\x12\x11\n\ttimed_out\x18\x03 \x01(\x08\x12\x13\n\x0b\x64uration_ms\x18\x04 \x01(\r\x12\x0e\n\x06output\x18\x05 \x01(\t\"y\n\x0f\x43hangesetStored\x12\x14\n\x0c\x63hangeset_id\x18\x01 \x01(\t\x12\x12\n\ncommit_sha\x18\x02 \x01(\t\x12\x15\n\rfiles_changed\x18\x03 \x01(\r\x12\x12\n\ninsertions\x18\x04 \x01(\r\x12\x11\n\tdeletions\x18\x05 \x01(\r\"X\n\x0f\x43hangesetPushed\x12\x14\n\x0c\x63hangeset_id\x18\x01 \x01(\t\x12\x12\n\ncommit_sha\x18\x02 \x01(\t\x12\x0e\n\x06\x62ranch\x18\x03 \x01(\t\x12\x0b\n\x03url\x18\x04 \x01(\t\"6\n\x0f\x43hangesetFailed\x12\x14\n\x0c\x63hangeset_id\x18\x01 \x01(\t\x12\r\n\x05\x65rror\x18\x02 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bquarterdeck/v1/events.proto\x12\x0equarterdeck.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xef\x0b\n\x05\x45vent\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x0e\n\x06run_id\x18\x03 \x01(\t\x12\x0e\n\x06number\x18\x04 \x01(\r\x12\x0f\n\x07\x61ttempt\x18\x05 \x01(\r\x12\x0c\n\x04kind\x18\x06 \x01(\t\x12(\n\x04time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\rjob_submitted\x18\x14 \x01(\x0b\x32\x1c.quarterdeck.v1.JobSubmittedH\x00\x12\x31\n\x0bjob_started\x18\x15 \x01(\x0b\x32\x1a.quarterdeck.v1.JobStartedH\x00\x12\x42\n\x14job_cancel_requested\x18\x16 \x01(\x0b\x32\".quarterdeck.v1.JobCancelRequestedH\x00\x12\x33\n\x0cjob_finished\x18\x17 \x01(\x0b\x32\x1b.quarterdeck.v1.JobFinishedH\x00\x12\x37\n\x0erun_dispatched\x18\x1e \x01(\x0b\x32\x1d.quarterdeck.v1.RunDispatchedH\x00\x12\x31\n\x0brun_started\x18\x1f \x01(\x0b\x32\x1a.quarterdeck.v1.RunStartedH\x00\x12\x33\n\x0crun_requeued\x18  \x01(\x0b\x32\x1b.quarterdeck.v1.RunRequeuedH\x00\x12\x37\n\x0erun_publishing\x18! \x01(\x0b\x32\x1d.quarterdeck.v1.RunPublishingH\x00\x12\x33\n\x0crun_finished\x18\" \x01(\x0b\x32\x1b.quarterdeck.v1.RunFinishedH\x00\x12\x33\n\x0crun_prepared\x18# \x01(\x0b\x32\x1b.quarterdeck.v1.RunPreparedH\x00\x12\x31\n\x0brun_waiting\x18$ \x01(\x0b\x32\x1a.quarterdeck.v1.RunWaitingH\x00\x12\x31\n\x0brun_message\x18% \x01(\x0b\x32\x1a.quarterdeck.v1.RunMessageH\x00\x12\x33\n\x0cturn_started\x18( \x01(\x0b\x32\x1b.quarterdeck.v1.TurnStartedH\x00\x12/\n\nturn_ended\x18) \x01(\x0b\x32\x19.quarterdeck.v1.TurnEndedH\x00\x12/\n\nturn_reset\x18* \x01(\x0b\x32\x19.quarterdeck.v1.TurnResetH\x00\x12\x33\n\x0ctool_started\x18+ \x01(\x0b\x32\x1b.quarterdeck.v1.ToolStartedH\x00\x12/\n\ntool_ended\x18, \x01(\x0b\x32\x19.quarterdeck.v1.ToolEndedH\x00\x12\x33\n\x0c\x66ile_changed\x18- \x01(\x0b\x32\x1b.quarterdeck.v1.FileChangedH\x00\x12\"\n\x03log\x18. \x01(\x0b\x32\x13.quarterdeck.v1.LogH\x00\x12&\n\x05\x64\x65lta\x18/ \x01(\x0b\x32\x15.quarterdeck.v1.DeltaH\x00\x12*\n\x05usage\x18\x30 \x01(\x0b\x32\x19.quarterdeck.v1.UsageToldH\x00\x12\x35\n\rtests_started\x18\x31 \x01(\x0b\x32\x1c.quarterdeck.v1.TestsStartedH\x00\x12\x31\n\x0btests_ended\x18\x32 \x01(\x0b\x32\x1a.quarterdeck.v1.TestsEndedH\x00\x12;\n\x10\x63hangeset_stored\x18< \x01(\x0b\x32\x1f.quarterdeck.v1.ChangesetStoredH\x00\x12;\n\x10\x63hangeset_pushed\x18= \x01(\x0b\x32\x1f.quarterdeck.v1.ChangesetPushedH\x00\x12;\n\x10\x63hangeset_failed\x18> \x01(\x0b\x32\x1f.quarterdeck.v1.ChangesetFailedH\x00\x42\t\n\x07payload\"*\n\x0cJobSubmitted\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0c\n\x04runs\x18\x02 \x01(\r\"\x0c\n\nJobStarted\"\x14\n\x12JobCancelRequested\"-\n\x0bJobFinished\x12\r\n\x05state\x18\x01 \x01(\t\x12\x0f\n\x07outcome\x18\x02 \x01(\t\"!\n\rRunDispatched\x12\x10\n\x08\x64ispatch\x18\x01 \x01(\r\"\x1b\n\nRunStarted\x12\r\n\x05\x61gent\x18\x01 \x01(\t\"/\n\x0bRunPrepared\x12\x10\n\x08\x62\x61se_sha\x18\x01 \x01(\t\x12\x0e\n\x06\x62ranch\x18\x02 \x01(\t\",\n\x0bRunRequeued\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\r\n\x05\x65rror\x18\x02 \x01(\t\"\x1d\n\nRunWaiting\x12\x0f\n\x07summary\x18\x01 \x01(\t\"=\n\nRunMessage\x12\x0e\n\x06number\x18\x01 \x01(\r\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x11\n\tinterrupt\x18\x03 \x01(\x08\"%\n\rRunPublishing\x12\x14\n\x0c\x63hangeset_id\x18\x01 \x01(\t\"b\n\x0bRunFinished\x12\r\n\x05state\x18\x01 \x01(\t\x12\x0f\n\x07outcome\x18\x02 \x01(\t\x12\x13\n\x0b\x65xit_reason\x18\x03 \x01(\t\x12\r\n\x05\x65rror\x18\x04 \x01(\t\x12\x0f\n\x07summary\x18\x05 \x01(\t\"*\n\x0bTurnStarted\x12\x0c\n\x04turn\x18\x01 \x01(\r\x12\r\n\x05model\x18\x02 \x01(\t\"i\n\tTurnEnded\x12\x0c\n\x04turn\x18\x01 \x01(\r\x12\x13\n\x0bstop_reason\x18\x02 \x01(\t\x12$\n\x05usage\x18\x03 \x01(\x0b\x32\x15.quarterdeck.v1.Usage\x12\x13\n\x0b\x64uration_ms\x18\x04 \x01(\r\")\n\tTurnReset\x12\x0c\n\x04turn\x18\x01 \x01(\r\x12\x0e\n\x06reason\x18\x02 \x01(\t\"O\n\x0bToolStarted\x12\x0c\n\x04turn\x18\x01 \x01(\r\x12\x13\n\x0btool_use_id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0f\n\x07subject\x18\x04 \x01(\t\"c\n\tToolEnded\x12\x0c\n\x04turn\x18\x01 \x01(\r\x12\x13\n\x0btool_use_id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x10\n\x08is_error\x18\x04 \x01(\x08\x12\x13\n\x0b\x64uration_ms\x18\x05 \x01(\r\"+\n\x0b\x46ileChanged\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0e\n\x06\x63hange\x18\x02 \x01(\t\"%\n\x03Log\x12\r\n\x05level\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"@\n\x05\x44\x65lta\x12\x0c\n\x04turn\x18\x01 \x01(\r\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\r\n\x05\x62lock\x18\x04 \x01(\r\"z\n\x05Usage\x12\x14\n\x0cinput_tokens\x18\x01 \x01(\r\x12\x15\n\routput_tokens\x18\x02 \x01(\r\x12\x1f\n\x17\x63\x61\x63he_read_input_tokens\x18\x03 \x01(\r\x12#\n\x1b\x63\x61\x63he_creation_input_tokens\x18\x04 \x01(\r\"\x8c\x01\n\tUsageTold\x12\x0c\n\x04turn\x18\x01 \x01(\r\x12\r\n\x05model\x18\x02 \x01(\t\x12%\n\x06tokens\x18\x03 \x01(\x0b\x32\x15.quarterdeck.v1.Usage\x12\x10\n\x08\x63ost_usd\x18\x04 \x01(\x01\x12\x14\n\x0crun_cost_usd\x18\x05 \x01(\x01\x12\x13\n\x0bis_unpriced\x18\x06 \x01(\x08\"4\n\x0cTestsStarted\x12\x0f\n\x07\x63ommand\x18\x01 \x01(\t\x12\x13\n\x0b\x66ix_attempt\x18\x02 \x01(\r\"g\n\nTestsEnded\x12\x0e\n\x06passed\x18\x01 \x01(\x08\x12\x11\n\texit_code\x18\x02 \x01(\x05\x12\x11\n\ttimed_out\x18\x03 \x01(\x08\x12\x13\n\x0b\x64uration_ms\x18\x04 \x01(\r\x12\x0e\n\x06output\x18\x05 \x01(\t\"y\n\x0f\x43hangesetStored\x12\x14\n\x0c\x63hangeset_id\x18\x01 \x01(\t\x12\x12\n\ncommit_sha\x18\x02 \x01(\t\x12\x15\n\rfiles_changed\x18\x03 \x01(\r\x12\x12\n\ninsertions\x18\x04 \x01(\r\x12\x11\n\tdeletions\x18\x05 \x01(\r\"X\n\x0f\x43hangesetPushed\x12\x14\n\x0c\x63hangeset_id\x18\x01 \x01(\t\x12\x12\n\ncommit_sha\x18\x02 \x01(\t\x12\x0e\n\x06\x62ranch\x18\x03 \x01(\t\x12\x0b\n\x03url\x18\x04 \x01(\t\"6\n\x0f\x43hangesetFailed\x12\x14\n\x0c\x63hangeset_id\x18\x01 \x01(\t\x12\r\n\x05\x65rror\x18\x02 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -51,41 +51,41 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RUNREQUEUED']._serialized_start=1842
   _globals['_RUNREQUEUED']._serialized_end=1886
   _globals['_RUNWAITING']._serialized_start=1888
-  _globals['_RUNWAITING']._serialized_end=1900
-  _globals['_RUNMESSAGE']._serialized_start=1902
-  _globals['_RUNMESSAGE']._serialized_end=1963
-  _globals['_RUNPUBLISHING']._serialized_start=1965
-  _globals['_RUNPUBLISHING']._serialized_end=2002
-  _globals['_RUNFINISHED']._serialized_start=2004
-  _globals['_RUNFINISHED']._serialized_end=2102
-  _globals['_TURNSTARTED']._serialized_start=2104
-  _globals['_TURNSTARTED']._serialized_end=2146
-  _globals['_TURNENDED']._serialized_start=2148
-  _globals['_TURNENDED']._serialized_end=2253
-  _globals['_TURNRESET']._serialized_start=2255
-  _globals['_TURNRESET']._serialized_end=2296
-  _globals['_TOOLSTARTED']._serialized_start=2298
-  _globals['_TOOLSTARTED']._serialized_end=2377
-  _globals['_TOOLENDED']._serialized_start=2379
-  _globals['_TOOLENDED']._serialized_end=2478
-  _globals['_FILECHANGED']._serialized_start=2480
-  _globals['_FILECHANGED']._serialized_end=2523
-  _globals['_LOG']._serialized_start=2525
-  _globals['_LOG']._serialized_end=2562
-  _globals['_DELTA']._serialized_start=2564
-  _globals['_DELTA']._serialized_end=2628
-  _globals['_USAGE']._serialized_start=2630
-  _globals['_USAGE']._serialized_end=2752
-  _globals['_USAGETOLD']._serialized_start=2755
-  _globals['_USAGETOLD']._serialized_end=2895
-  _globals['_TESTSSTARTED']._serialized_start=2897
-  _globals['_TESTSSTARTED']._serialized_end=2949
-  _globals['_TESTSENDED']._serialized_start=2951
-  _globals['_TESTSENDED']._serialized_end=3054
-  _globals['_CHANGESETSTORED']._serialized_start=3056
-  _globals['_CHANGESETSTORED']._serialized_end=3177
-  _globals['_CHANGESETPUSHED']._serialized_start=3179
-  _globals['_CHANGESETPUSHED']._serialized_end=3267
-  _globals['_CHANGESETFAILED']._serialized_start=3269
-  _globals['_CHANGESETFAILED']._serialized_end=3323
+  _globals['_RUNWAITING']._serialized_end=1917
+  _globals['_RUNMESSAGE']._serialized_start=1919
+  _globals['_RUNMESSAGE']._serialized_end=1980
+  _globals['_RUNPUBLISHING']._serialized_start=1982
+  _globals['_RUNPUBLISHING']._serialized_end=2019
+  _globals['_RUNFINISHED']._serialized_start=2021
+  _globals['_RUNFINISHED']._serialized_end=2119
+  _globals['_TURNSTARTED']._serialized_start=2121
+  _globals['_TURNSTARTED']._serialized_end=2163
+  _globals['_TURNENDED']._serialized_start=2165
+  _globals['_TURNENDED']._serialized_end=2270
+  _globals['_TURNRESET']._serialized_start=2272
+  _globals['_TURNRESET']._serialized_end=2313
+  _globals['_TOOLSTARTED']._serialized_start=2315
+  _globals['_TOOLSTARTED']._serialized_end=2394
+  _globals['_TOOLENDED']._serialized_start=2396
+  _globals['_TOOLENDED']._serialized_end=2495
+  _globals['_FILECHANGED']._serialized_start=2497
+  _globals['_FILECHANGED']._serialized_end=2540
+  _globals['_LOG']._serialized_start=2542
+  _globals['_LOG']._serialized_end=2579
+  _globals['_DELTA']._serialized_start=2581
+  _globals['_DELTA']._serialized_end=2645
+  _globals['_USAGE']._serialized_start=2647
+  _globals['_USAGE']._serialized_end=2769
+  _globals['_USAGETOLD']._serialized_start=2772
+  _globals['_USAGETOLD']._serialized_end=2912
+  _globals['_TESTSSTARTED']._serialized_start=2914
+  _globals['_TESTSSTARTED']._serialized_end=2966
+  _globals['_TESTSENDED']._serialized_start=2968
+  _globals['_TESTSENDED']._serialized_end=3071
+  _globals['_CHANGESETSTORED']._serialized_start=3073
+  _globals['_CHANGESETSTORED']._serialized_end=3194
+  _globals['_CHANGESETPUSHED']._serialized_start=3196
+  _globals['_CHANGESETPUSHED']._serialized_end=3284
+  _globals['_CHANGESETFAILED']._serialized_start=3286
+  _globals['_CHANGESETFAILED']._serialized_end=3340
 # @@protoc_insertion_point(module_scope)

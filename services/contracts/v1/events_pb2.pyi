@@ -335,12 +335,17 @@ class RunWaiting(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    SUMMARY_FIELD_NUMBER: _builtins.int
+    summary: _builtins.str
+    """What the model said last, or its question."""
     def __init__(
         self,
+        *,
+        summary: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["summary", b"summary"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

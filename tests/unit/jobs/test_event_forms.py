@@ -38,7 +38,7 @@ PAYLOADS: dict[EventKind, dict[str, Any]] = {draft.kind: draft.data for draft in
     EventKind.RUN_DISPATCHED: {"dispatch": 1},
     EventKind.RUN_STARTED: {"agent": "agent-1"},
     EventKind.RUN_REQUEUED: {"reason": "retry", "error": "the model is away"},
-    EventKind.RUN_WAITING: {},
+    EventKind.RUN_WAITING: {"summary": "Which one?"},
     EventKind.RUN_MESSAGE: {"number": 2, "text": "go on", "interrupt": True},
     EventKind.RUN_PUBLISHING: {"changesetId": CHANGESET},
     EventKind.RUN_FINISHED: {"state": "failed", "exitReason": "lost", "error": "why"},
