@@ -396,9 +396,11 @@ class Loop:
     async def _settle(self) -> None:
         """Whatever ends the loop: a checkpoint under way may end first, so that nothing is done again without need."""
         if self._turn.saving is not None:
-            await asyncio.wait([self._turn.saving], timeout=_SETTLE_SECONDS)
-            await finish(self._turn.saving)
-            self._turn.saving = None
+            try:
+                await asyncio.wait([self._turn.saving], timeout=_SETTLE_SECONDS)
+            finally:  # also where it is cancelled once more: a lease that is lost outdoes all
+                await finish(self._turn.saving)
+                self._turn.saving = None
 
     def _say(self, text: str) -> StoredMessage:
         return self._transcript.append("user", [text_block(text)])
