@@ -36,7 +36,7 @@ SERVER_SETTINGS = {
 
 
 class StoreUnavailableError(Exception):
-    """Postgres cannot be reached or is shutting down; nothing is known to have changed. Try again."""
+    """Postgres cannot be reached, is shutting down or has no room; nothing is known to have changed. Try again."""
 
 
 _GONE = (
@@ -47,6 +47,8 @@ _GONE = (
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
     asyncpg.TooManyConnectionsError,
+    asyncpg.DiskFullError,
+    asyncpg.PostgresIOError,
 )
 # The server itself undid these; the same transaction may well succeed now.
 _UNDONE = (
