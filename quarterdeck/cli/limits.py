@@ -12,7 +12,7 @@ import typer
 from pydantic import ValidationError
 
 from quarterdeck.cli.console import console, print_json, table, text
-from quarterdeck.cli.options import AsJson, DataDir, connected
+from quarterdeck.cli.options import AsJson, DataDir, connected, is_alone
 from services.contracts.limits import Limits, QueueLimits
 
 NO_LIMIT = "none"
@@ -31,10 +31,8 @@ app = typer.Typer(
 @app.callback()
 def show(context: typer.Context, *, as_json: AsJson = False, data_dir: DataDir = None) -> None:
     """Show how many runs may hold a slot at once; `limits set` changes it."""
-    if context.invoked_subcommand is None:
+    if is_alone(context, as_json=as_json, data_dir=data_dir):
         _print(asyncio.run(_read(data_dir)), as_json=as_json)
-    elif as_json or data_dir is not None:
-        raise typer.BadParameter(f"--json and --data-dir belong behind `{context.invoked_subcommand}`")
 
 
 async def _read(data_dir: Path | None) -> Limits:

@@ -66,6 +66,15 @@ def read_text(path: Path | None) -> str | None:
         raise typer.BadParameter(f"{path} cannot be read: {error}") from error
 
 
+def is_alone(context: typer.Context, *, as_json: bool, data_dir: Path | None) -> bool:
+    """Whether a group of commands was called by its own name, which shows; the options are the subcommand's else."""
+    if context.invoked_subcommand is None:
+        return True
+    if as_json or data_dir is not None:
+        raise typer.BadParameter(f"--json and --data-dir belong behind `{context.invoked_subcommand}`")
+    return False
+
+
 def connected(data_dir: Path | None) -> Client:
     """A client of the gateway that the options and the environment mean. Raises NotConfiguredError."""
     endpoint = resolve(None, None, data_dir=data_dir)

@@ -29,6 +29,7 @@ from quarterdeck.cli.options import (
     budget,
     connected,
     given,
+    is_alone,
     read_text,
 )
 from services.contracts.agents import AgentDefaults, ClientSettings
@@ -43,10 +44,8 @@ app = typer.Typer(
 @app.callback()
 def show(context: typer.Context, *, as_json: AsJson = False, data_dir: DataDir = None) -> None:
     """Show what your runs take where their job says nothing; `settings set` changes it."""
-    if context.invoked_subcommand is None:
+    if is_alone(context, as_json=as_json, data_dir=data_dir):
         _print(asyncio.run(_read(data_dir)), as_json=as_json)
-    elif as_json or data_dir is not None:
-        raise typer.BadParameter(f"--json and --data-dir belong behind `{context.invoked_subcommand}`")
 
 
 async def _read(data_dir: Path | None) -> ClientSettings:

@@ -33,10 +33,6 @@ class Transcript:
     def __len__(self) -> int:
         return len(self.bodies)
 
-    @property
-    def size_bytes(self) -> int:
-        return sum(map(len, self.bodies))
-
     def append(self, role: Role, content: Sequence[Block]) -> StoredMessage:
         """Add a message and return it as it is to be stored, numbered from 1."""
         body = orjson.dumps({"role": role, "content": list(content)})
