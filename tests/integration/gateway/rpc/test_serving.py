@@ -21,8 +21,9 @@ from services.contracts.v1 import jobs_pb2 as pb
 from services.gateway.query import JobsQuery, PageQuery
 from services.gateway.rpc import calls
 from services.jobs.reading import Reading
-from tests.integration.gateway.conftest import KEY, StartGateway, running_gateway
+from tests.integration.gateway.conftest import KEY, StartGateway, is_healthy, running_gateway
 from tests.integration.gateway.rpc.conftest import DEADLINE_SECONDS, Stub, refusal, stub_at
+from tests.integration.waiting import until_async
 
 UNAUTHENTICATED = grpc.StatusCode.UNAUTHENTICATED
 END_SECONDS = 20
@@ -136,7 +137,11 @@ async def test_a_call_under_way_is_finished_before_the_process_ends(
     database_url: str, nats_url: str, address: str, held: Held
 ):
     async with stub_at(address) as stub, AsyncExitStack() as stack:
-        await stack.enter_async_context(running_gateway(database_url, nats_url, grpc_listen=address, drain_seconds=8.0))
+        client = await stack.enter_async_context(
+            running_gateway(database_url, nats_url, grpc_listen=address, drain_seconds=8.0)
+        )
+        # Before its pool is connected the gateway tells a caller to come back, and the read below never begins.
+        await until_async(lambda: is_healthy(client))
         call = stub.ListRuns(list_runs())
         await ends(held.begun)
         stopping = asyncio.create_task(stack.aclose())
