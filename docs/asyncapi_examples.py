@@ -61,4 +61,13 @@ EXAMPLES: dict[EventKind, dict[str, Any]] = {
         "url": "https://forge.example/you/one/pull/7",
     },
     EventKind.CHANGESET_FAILED: {"changesetId": _CHANGESET, "error": "the remote refused the push"},
+    EventKind.CHANGESET_UPDATED: {
+        "changesetId": _CHANGESET,
+        "state": "open",
+        "checks": "passing",
+        "review": "approved",
+        "mergeable": "yes",
+        "url": "https://forge.example/you/one/pull/7",
+    },
+    EventKind.PROGRESS: {"phase": "Receiving objects", "percent": 42},
 }

@@ -19,7 +19,7 @@ TARGET = Path(__file__).resolve().parent / "asyncapi.yaml"
 SOURCE = "quarterdeck/v1/events.proto"
 HEADING = "# Made from proto/quarterdeck/v1/events.proto by `make docs`; do not edit.\n"
 
-DELTAS = {EventKind.DELTA, EventKind.TURN_RESET}
+DELTAS = {EventKind.DELTA, EventKind.PROGRESS, EventKind.TURN_RESET}
 """Never the only record of anything: they have no number and no headers."""
 
 

@@ -10,6 +10,14 @@ from pydantic.alias_generators import to_camel
 from services.contracts.text import is_storable
 
 
+class FieldError(ValueError):
+    """A rule over several fields failed; ``field`` is the path to name in the answer."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
 def refuse_unstorable(text: str) -> str:
     if not is_storable(text):
         raise ValueError("must not contain NUL or lone surrogates")

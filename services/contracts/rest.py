@@ -15,16 +15,21 @@ from pydantic import (
 )
 
 from services.contracts.agents import AgentDefaults, Budget, Credentials, MaxTurns
-from services.contracts.model import Model, Name, Ref, Request, Text, refuse_blank
+from services.contracts.delivery import TEMPLATE, Checkout, CommitAuthor, PullRequestOptions
+from services.contracts.model import FieldError, Model, Name, Ref, Request, Text, refuse_blank
 from services.contracts.words import (
     ChangesetState,
+    Checks,
     ExitReason,
     JobKind,
     JobOutcome,
     JobState,
+    Mergeable,
+    OnExisting,
     OnUnverified,
     Outcome,
     Publish,
+    Review,
     RunState,
 )
 
@@ -40,6 +45,7 @@ class RepositoryRequest(Request):
         description="a Git URL, or an absolute path where the server allows local repositories"
     )
     base_ref: Ref | None = Field(None, description="where the work starts; default: the remote's default branch")
+    checkout: Checkout = Field(default_factory=lambda: Checkout.model_validate({}))
 
 
 DeadlineSeconds = Annotated[int, Field(ge=1, le=86_400)]
@@ -48,8 +54,16 @@ DeadlineSeconds = Annotated[int, Field(ge=1, le=86_400)]
 class JobOptions(AgentDefaults):
     publish: Annotated[Publish, Field(strict=False)] = Field(
         Publish.PULL_REQUEST,
-        description="what becomes of a change: pushed with a pull request, or only stored",
+        description="what becomes of a change: `pull_request`, `draft` (one marked as not ready), `branch` (pushed "
+        "only), or `none` (the patch is stored, and may be published later)",
     )
+    on_existing: Annotated[OnExisting, Field(strict=False)] = Field(
+        OnExisting.UPDATE,
+        description="where a change of an earlier job of yours with the same name is open on the repository: `update` "
+        "it in place, `replace` it by a new one and close it, `skip` the repository, or open a `separate` one; a job "
+        "without a name opens a separate one",
+    )
+    pull_request: PullRequestOptions = Field(default_factory=lambda: PullRequestOptions.model_validate({}))
     job_budget: Budget | None = Field(None, description="of all runs together; default: no limit of its own")
     max_parallel: Annotated[int, Field(ge=1, le=1_000)] | None = Field(
         None, description="most runs of this job at once; default: no limit of its own"
@@ -67,8 +81,10 @@ class JobOptions(AgentDefaults):
         86_400, description="a conversation whose user says nothing for so long is ended"
     )
     commit_message: Annotated[Text, Field(min_length=1, max_length=5_000)] | None = Field(
-        None, description="default: the job's name, else the prompt's first line"
+        None, description=f"{TEMPLATE}; default: the job's name, else the prompt's first line"
     )
+    commit_author: CommitAuthor | None = Field(None, description="default: the server's")
+    sign_off: bool = Field(default=False, description="add the author's `Signed-off-by:` to the commit message")
     test_command: Annotated[Text, Field(min_length=1, max_length=2_000)] | None = Field(
         None,
         description="run in the worktree before a change is delivered; `auto`: detected from the repository; "
@@ -145,14 +161,6 @@ class CompleteRequest(Request):
     )
 
 
-class FieldError(ValueError):
-    """A rule over several fields failed; ``field`` is the path to name in the answer."""
-
-    def __init__(self, field: str, message: str) -> None:
-        super().__init__(message)
-        self.field = field
-
-
 class RunCounts(Model):
     """How many of the job's runs are where; the sum is `total`."""
 
@@ -217,10 +225,21 @@ class Changeset(Model):
     deletions: int
     url: str | None = Field(description="where it can be reviewed")
     error: str | None
+    publish: Publish = Field(description="as what it is published, or would be")
     is_draft: bool = Field(description="published as a draft, or to be")
     verified: bool | None = Field(description="whether its tests passed; null: none were run")
+    forge: str | None = Field(description="`github` or `local`; null: not published")
+    number: int | None = Field(description="of its pull request; null: it has none")
+    superseded_by: UUID | None = Field(description="the changeset that took its place")
+    head_sha: str | None = Field(description="what its branch was at when the forge was last asked")
+    checks: Checks
+    review: Review
+    mergeable: Mergeable
+    merge_sha: str | None
+    observed_at: datetime | None = Field(description="when the forge was last asked")
     created_at: datetime
     published_at: datetime | None
+    closed_at: datetime | None = Field(description="merged or closed")
 
     @field_serializer("url")
     def _absolute(self, url: str | None, info: FieldSerializationInfo) -> str | None:

@@ -48,6 +48,8 @@ class Outcome(StrEnum):
     UNVERIFIED = "unverified"
     """Its tests failed."""
     ANSWERED = "answered"
+    SKIPPED = "skipped"
+    """A changeset of the same job name is open on the repository, and the job asked to leave it alone."""
 
 
 class JobOutcome(StrEnum):
@@ -74,6 +76,8 @@ class ExitReason(StrEnum):
     """The model itself said that it cannot do what was asked."""
     CLONE_FAILED = "clone_failed"
     PUSH_REJECTED = "push_rejected"
+    FORGE_REJECTED = "forge_rejected"
+    """The branch was pushed, but the forge would not open its pull request."""
     LOST = "lost"
     INTERNAL = "internal"
 
@@ -92,8 +96,53 @@ class Publish(StrEnum):
     """What a job wants done with its changesets."""
 
     PULL_REQUEST = "pull_request"
+    DRAFT = "draft"
+    """A pull request that is marked as not ready."""
+    BRANCH = "branch"
+    """Pushed, without a pull request."""
     NONE = "none"
     """The patch is stored only."""
+
+
+class OnExisting(StrEnum):
+    """What a job does on a repository where a changeset of an earlier job of the same name is open."""
+
+    UPDATE = "update"
+    """Takes its place on its branch and in its pull request."""
+    REPLACE = "replace"
+    """Opens a pull request of its own and closes the other one."""
+    SKIP = "skip"
+    """Leaves it alone and does nothing."""
+    SEPARATE = "separate"
+    """Opens a pull request of its own beside it."""
+
+
+class Checks(StrEnum):
+    """What a forge's checks say of a commit, all together."""
+
+    NONE = "none"
+    PENDING = "pending"
+    PASSING = "passing"
+    FAILING = "failing"
+
+
+class Review(StrEnum):
+    NONE = "none"
+    APPROVED = "approved"
+    CHANGES_REQUESTED = "changes_requested"
+
+
+class Mergeable(StrEnum):
+    YES = "yes"
+    NO = "no"
+    UNKNOWN = "unknown"
+    """The forge is still finding out."""
+
+
+class MergeMethod(StrEnum):
+    MERGE = "merge"
+    SQUASH = "squash"
+    REBASE = "rebase"
 
 
 class Effort(StrEnum):
@@ -152,6 +201,8 @@ class EventKind(StrEnum):
     TESTS_ENDED = "tests.ended"
     LOG = "log"
     DELTA = "delta"
+    PROGRESS = "progress"
     CHANGESET_STORED = "changeset.stored"
     CHANGESET_PUSHED = "changeset.pushed"
     CHANGESET_FAILED = "changeset.failed"
+    CHANGESET_UPDATED = "changeset.updated"

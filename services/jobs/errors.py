@@ -60,6 +60,10 @@ class NotRetryableError(JobsError):
     """The job is not at its end, or has nothing to do again."""
 
 
+class NotPublishableError(JobsError):
+    """The changeset is published already, or must not be."""
+
+
 class NotWaitingError(JobsError):
     """Nobody can hear the message: the run has ended, or it holds no conversation."""
 

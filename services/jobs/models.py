@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from services.contracts.agents import ClientSettings
+from services.contracts.delivery import Checkout
 from services.contracts.rest import JobOptions
 from services.contracts.words import JobKind
 from services.jobs.unit import Draft
@@ -85,6 +86,9 @@ class ClaimedRun:
     """Long outputs of tools, by name, that the model can read."""
     is_continued: bool
     """Whether this is the first attempt of a run that goes on from another run's checkpoint."""
+    checkout: Checkout = field(default_factory=lambda: Checkout.model_validate({}))
+    skipped_for: str | None = None
+    """What an earlier job of its name has open on the repository, where the job leaves such a repository alone."""
 
 
 @dataclass(frozen=True)
@@ -162,6 +166,8 @@ class Commit:
     patch: bytes
     files: Sequence[Mapping[str, Any]] = field(default_factory=list)
     """`FileStat`s as the REST model has them, with snake_case names."""
+    notes: Sequence[str] = ()
+    """Sentences on what is in the worktree and no part of the patch."""
 
     @property
     def insertions(self) -> int:

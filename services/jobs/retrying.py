@@ -7,10 +7,11 @@ from dataclasses import replace
 from uuid import UUID
 
 from services.contracts import rest
+from services.contracts.delivery import Checkout
 from services.contracts.words import JobState, RunState
 from services.jobs.errors import NotFoundError, NotRetryableError
 from services.jobs.models import Client
-from services.jobs.submission import NewJob, NewRun, Submissions, Submitted, keyed
+from services.jobs.submission import NewJob, NewRun, Submissions, Submitted, keyed, shares_branches
 from services.jobs.unit import SQL, Units
 from services.runtime.postgres import Record, Statements
 
@@ -29,7 +30,8 @@ class Retrying:
         """Make a job like ``job_id`` of the same kind, options and secrets: whole, or only of what did not complete.
 
         A run's branch has a new name; the old one where the old run never stored a changeset, since then nothing of
-        it can be anywhere. ``wanted``'s options take the place of the old ones. ``key``: as for a submit.
+        it can be anywhere, and where jobs of its name share it. ``wanted``'s options take the place of the old ones.
+        ``key``: as for a submit.
         Raises ``NotFoundError``, ``NotRetryableError``, and as a submit does.
         """
         async with self._database.connection() as connection:
@@ -41,11 +43,12 @@ class Retrying:
         chosen = [run for run in runs if wanted.only == "all" or run["state"] != RunState.COMPLETED]
         if not chosen:
             raise NotRetryableError("every run of the job has completed: there is nothing to do again")
+        request = _request(job, chosen, wanted.options)
         new = NewJob(
             client,
-            _request(job, chosen, wanted.options),
+            request,
             keyed(key, b"retry %b\n%b" % (job_id.bytes, body)),
-            [_run(run, resume=wanted.resume) for run in chosen],
+            [_run(run, resume=wanted.resume, shares=shares_branches(request)) for run in chosen],
             retry_of=job_id,
         )
         if job["sealed"] is not None:
@@ -62,7 +65,11 @@ def _refuse_unended(job: Record) -> None:
 def _request(job: Record, runs: Sequence[Record], changes: rest.RetryOptions) -> rest.JobRequest:
     """The job as it was asked for, but for ``changes``; `notBefore` is over."""
     changed = {key: value for key, value in changes.model_dump(mode="json", by_alias=True).items() if value is not None}
-    repositories = [{"url": run["repository"], "baseRef": run["base_ref"]} for run in runs if run["repository"]]
+    repositories = [
+        {"url": run["repository"], "baseRef": run["base_ref"], "checkout": run["checkout"] or {}}
+        for run in runs
+        if run["repository"]
+    ]
     return rest.JobRequest.model_validate(
         {
             "prompt": job["prompt"],
@@ -75,10 +82,11 @@ def _request(job: Record, runs: Sequence[Record], changes: rest.RetryOptions) ->
     )
 
 
-def _run(old: Record, *, resume: bool) -> NewRun:
-    branch = None if old["has_changeset"] else old["branch"]
+def _run(old: Record, *, resume: bool, shares: bool) -> NewRun:
+    branch = None if old["has_changeset"] and not shares else old["branch"]
+    checkout = Checkout.model_validate(old["checkout"]) if old["checkout"] else None
     if not resume:
-        return NewRun(old["repository"], old["base_ref"], branch)
+        return NewRun(old["repository"], old["base_ref"], branch, checkout=checkout)
     return NewRun(
         old["repository"],
         old["base_ref"],
@@ -86,4 +94,5 @@ def _run(old: Record, *, resume: bool) -> NewRun:
         resumes=old["id"],
         base_sha=old["base_sha"],
         base_branch=old["base_branch"],
+        checkout=checkout,
     )

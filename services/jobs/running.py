@@ -14,9 +14,10 @@ from uuid import UUID
 from uuid_utils.compat import uuid4, uuid7
 
 from services.contracts.agents import ClientSettings
+from services.contracts.delivery import Checkout
 from services.contracts.rest import JobOptions
 from services.contracts.text import storable
-from services.contracts.words import ChangesetState, EventKind, ExitReason, JobKind, Outcome, RunState
+from services.contracts.words import ChangesetState, EventKind, ExitReason, JobKind, Outcome, Publish, RunState
 from services.jobs import checkpointing
 from services.jobs.errors import LeaseLostError
 from services.jobs.models import (
@@ -161,36 +162,46 @@ class Running:
         hold: Hold,
         commit: Commit,
         *,
-        publish: bool,
+        publish: Publish,
         summary: str,
-        is_draft: bool = False,
         verified: bool | None = None,
     ) -> UUID:
-        """Store the changeset; with ``publish`` its publication is queued, else the run completes: as `unverified`
+        """Store the changeset and queue its publication; with `Publish.NONE` the run completes instead: as `unverified`
         where its tests failed, else as `stored`.
 
-        ``is_draft``: how it is published. ``verified``: whether its tests passed; None: none were run.
-        Returns the changeset's id.
+        ``verified``: whether its tests passed; None: none were run. Returns the changeset's id.
         """
         changeset_id = uuid7()
 
         async def work(unit: Unit) -> UUID:
             await _fenced(unit, hold)
-            await _insert_changeset(
-                unit.connection, hold, changeset_id, commit, publish=publish, is_draft=is_draft, verified=verified
-            )
+            await _insert_changeset(unit.connection, hold, changeset_id, commit, publish=publish, verified=verified)
             unit.tell(
                 hold.job_id,
                 Draft(EventKind.CHANGESET_STORED, _stored_payload(changeset_id, commit)),
                 run_id=hold.run_id,
                 attempt=hold.attempt,
             )
-            if publish:
+            if publish is not Publish.NONE:
                 await _hand_over(unit, hold, changeset_id, summary)
             else:
                 outcome = Outcome.UNVERIFIED if verified is False else Outcome.STORED
                 await _complete(unit, hold, outcome, summary)
             return changeset_id
+
+        return await self._units.run([hold.job_id], work)
+
+    async def retire_earlier(self, hold: Hold, *, comment: str) -> Sequence[str]:
+        """Have closed, with ``comment``, what earlier jobs of the run's name have open on its repository, unless the
+        job leaves those alone; the addresses of their pages. Safe to repeat.
+        """
+
+        async def work(unit: Unit) -> Sequence[str]:
+            await _fenced(unit, hold)
+            rows = await _STATEMENTS.rows(
+                unit.connection, "retire_earlier", run_id=hold.run_id, before=uuid7(), comment=comment
+            )
+            return [row["url"] or str(row["id"]) for row in rows]
 
         return await self._units.run([hold.job_id], work)
 
@@ -282,6 +293,8 @@ async def _claimed(connection: Connection, row: Record) -> ClaimedRun:
         base_ref=row["base_ref"],
         base_sha=row["base_sha"],
         branch=row["branch"],
+        checkout=Checkout.model_validate(row["checkout"] or {}),
+        skipped_for=row["skipped_for"],
         turns=row["turns"],
         attempts_spent=row["attempts_spent"],
         seconds_left=row["seconds_left"],
@@ -342,11 +355,11 @@ async def _insert_changeset(
     changeset_id: UUID,
     commit: Commit,
     *,
-    publish: bool,
-    is_draft: bool,
+    publish: Publish,
     verified: bool | None,
 ) -> None:
-    state = ChangesetState.QUEUED if publish else ChangesetState.STORED
+    is_stored = publish is Publish.NONE
+    state = ChangesetState.STORED if is_stored else ChangesetState.QUEUED
     await _STATEMENTS.execute(
         connection,
         "insert_changeset",
@@ -361,10 +374,10 @@ async def _insert_changeset(
         files=[{**stat, "path": storable(stat["path"])} for stat in commit.files],
         insertions=commit.insertions,
         deletions=commit.deletions,
-        is_draft=is_draft,
+        publish=(Publish.PULL_REQUEST if is_stored else publish).value,
         verified=verified,
         state=state.value,
-        dispatch=1 if publish else 0,
+        dispatch=0 if is_stored else 1,
     )
 
 

@@ -87,7 +87,7 @@ CHANGESET_RULES: dict[ChangesetState, frozenset[ChangesetState]] = {
     ChangesetState.OPEN: frozenset({ChangesetState.MERGED, ChangesetState.CLOSED}),
     ChangesetState.FAILED: frozenset({ChangesetState.QUEUED}),
     ChangesetState.MERGED: frozenset(),
-    ChangesetState.CLOSED: frozenset(),
+    ChangesetState.CLOSED: frozenset({ChangesetState.OPEN, ChangesetState.MERGED}),
 }
 
 

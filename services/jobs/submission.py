@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid5
 
 from uuid_utils.compat import uuid7
 
 from services.contracts import rest
+from services.contracts.delivery import Checkout
 from services.contracts.rest import JobRequest
-from services.contracts.words import JobState, Queue
+from services.contracts.words import JobState, OnExisting, Publish, Queue
 from services.jobs.client_settings import check_base_url
 from services.jobs.errors import IdempotencyMismatchError, SecretsError, TooManyQueuedError
 from services.jobs.limits import limits_of
@@ -29,6 +31,7 @@ from services.runtime.sealing import Sealer, SealingError
 _STATEMENTS = Statements(SQL / "submission.sql")
 _SLUG_CHARACTERS = 40
 _MOST_AT_ONCE = 64
+_SHARING = (OnExisting.UPDATE, OnExisting.SKIP)
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,8 @@ class NewRun:
     """Begins from the checkpoint of this run, on its base:"""
     base_sha: str | None = None
     base_branch: str | None = None
+    checkout: Checkout | None = None
+    """None: plain."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,10 @@ class NewJob:
     @classmethod
     def of(cls, client: Client, request: JobRequest, *, key: str | None, body: bytes) -> NewJob:
         """A run for each repository; a task without one gets a run without one."""
-        runs = [NewRun(repository.url, repository.base_ref) for repository in request.repositories] or [NewRun(None)]
+        runs = [
+            NewRun(each.url, each.base_ref, checkout=None if each.checkout.is_plain else each.checkout)
+            for each in request.repositories
+        ] or [NewRun(None)]
         return cls(client, request, keyed(key, _without_secrets(request, body)), runs)
 
 
@@ -223,7 +231,8 @@ class _Acceptance:
 
 
 def _columns(jobs: Sequence[NewJob]) -> dict[str, list[Any]]:
-    runs = [(job, position, run, uuid7()) for job in jobs for position, run in enumerate(job.runs)]
+    ids = {job.id: [uuid7() for _ in job.runs] for job in jobs}
+    runs = [(job, position, run, ids[job.id][position]) for job in jobs for position, run in enumerate(job.runs)]
     return {
         "ids": [job.id for job in jobs],
         "client_ids": [job.client.id for job in jobs],
@@ -245,12 +254,13 @@ def _columns(jobs: Sequence[NewJob]) -> dict[str, list[Any]]:
         "run_ids": [run_id for *_, run_id in runs],
         "repositories": [run.repository for _, _, run, _ in runs],
         "base_refs": [run.base_ref for _, _, run, _ in runs],
-        "branches": [
-            run.branch or branch_name(job.request.name or job.request.prompt, run_id) for job, _, run, run_id in runs
-        ],
+        "branches": [branch for job in jobs for branch in _branches(job, ids[job.id])],
         "resumed": [run.resumes for _, _, run, _ in runs],
         "base_shas": [run.base_sha for _, _, run, _ in runs],
         "base_branches": [run.base_branch for _, _, run, _ in runs],
+        "checkouts": [
+            run.checkout.model_dump(mode="json", by_alias=True) if run.checkout else None for _, _, run, _ in runs
+        ],
     }
 
 
@@ -296,10 +306,32 @@ def _key(job: NewJob) -> str:
     return job.key[0]
 
 
-def branch_name(title: str, run_id: UUID) -> str:
-    """Name the run's branch for good: `quarterdeck/<title in a few words>-<8 hex of the run's random part>`."""
+def _branches(job: NewJob, run_ids: Sequence[UUID]) -> list[str]:
+    """Name the runs' branches for good.
+
+    Jobs of one name that share a pull request share its branch, so that admission lets one of them on it at a time.
+    A repository that a job has twice, or two folders of, has a branch for each.
+    """
+    name, shares = job.request.name, shares_branches(job.request)
+    branches, times = [], Counter[tuple[str | None, str]]()
+    for run, run_id in zip(job.runs, run_ids, strict=True):
+        path = run.checkout.path if run.checkout and run.checkout.path else ""
+        mark = uuid5(job.client.id, f"{name}\0{times[run.repository, path]}{path}") if shares else run_id
+        times[run.repository, path] += 1
+        branches.append(run.branch or branch_name(name or job.request.prompt, mark))
+    return branches
+
+
+def shares_branches(request: JobRequest) -> bool:
+    """Whether the job's runs are on the branches of the jobs of its name before it."""
+    options = request.options
+    return request.name is not None and options.on_existing in _SHARING and options.publish is not Publish.NONE
+
+
+def branch_name(title: str, mark: UUID) -> str:
+    """`quarterdeck/<title in a few words>-<8 hex of the mark's random part>`."""
     words = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")[:_SLUG_CHARACTERS].rstrip("-")
-    return f"quarterdeck/{words or 'change'}-{run_id.hex[-8:]}"
+    return f"quarterdeck/{words or 'change'}-{mark.hex[-8:]}"
 
 
 def _hash(data: bytes) -> bytes:

@@ -53,9 +53,11 @@ class Event(_message.Message):
     USAGE_FIELD_NUMBER: _builtins.int
     TESTS_STARTED_FIELD_NUMBER: _builtins.int
     TESTS_ENDED_FIELD_NUMBER: _builtins.int
+    PROGRESS_FIELD_NUMBER: _builtins.int
     CHANGESET_STORED_FIELD_NUMBER: _builtins.int
     CHANGESET_PUSHED_FIELD_NUMBER: _builtins.int
     CHANGESET_FAILED_FIELD_NUMBER: _builtins.int
+    CHANGESET_UPDATED_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     job_id: _builtins.str
     run_id: _builtins.str
@@ -115,11 +117,15 @@ class Event(_message.Message):
     @_builtins.property
     def tests_ended(self) -> Global___TestsEnded: ...
     @_builtins.property
+    def progress(self) -> Global___Progress: ...
+    @_builtins.property
     def changeset_stored(self) -> Global___ChangesetStored: ...
     @_builtins.property
     def changeset_pushed(self) -> Global___ChangesetPushed: ...
     @_builtins.property
     def changeset_failed(self) -> Global___ChangesetFailed: ...
+    @_builtins.property
+    def changeset_updated(self) -> Global___ChangesetUpdated: ...
     def __init__(
         self,
         *,
@@ -153,15 +159,17 @@ class Event(_message.Message):
         usage: Global___UsageTold | None = ...,
         tests_started: Global___TestsStarted | None = ...,
         tests_ended: Global___TestsEnded | None = ...,
+        progress: Global___Progress | None = ...,
         changeset_stored: Global___ChangesetStored | None = ...,
         changeset_pushed: Global___ChangesetPushed | None = ...,
         changeset_failed: Global___ChangesetFailed | None = ...,
+        changeset_updated: Global___ChangesetUpdated | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["changeset_failed", b"changeset_failed", "changeset_pushed", b"changeset_pushed", "changeset_stored", b"changeset_stored", "delta", b"delta", "file_changed", b"file_changed", "job_cancel_requested", b"job_cancel_requested", "job_finished", b"job_finished", "job_started", b"job_started", "job_submitted", b"job_submitted", "log", b"log", "payload", b"payload", "run_dispatched", b"run_dispatched", "run_finished", b"run_finished", "run_message", b"run_message", "run_prepared", b"run_prepared", "run_publishing", b"run_publishing", "run_requeued", b"run_requeued", "run_started", b"run_started", "run_waiting", b"run_waiting", "tests_ended", b"tests_ended", "tests_started", b"tests_started", "time", b"time", "tool_ended", b"tool_ended", "tool_started", b"tool_started", "turn_ended", b"turn_ended", "turn_reset", b"turn_reset", "turn_started", b"turn_started", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["changeset_failed", b"changeset_failed", "changeset_pushed", b"changeset_pushed", "changeset_stored", b"changeset_stored", "changeset_updated", b"changeset_updated", "delta", b"delta", "file_changed", b"file_changed", "job_cancel_requested", b"job_cancel_requested", "job_finished", b"job_finished", "job_started", b"job_started", "job_submitted", b"job_submitted", "log", b"log", "payload", b"payload", "progress", b"progress", "run_dispatched", b"run_dispatched", "run_finished", b"run_finished", "run_message", b"run_message", "run_prepared", b"run_prepared", "run_publishing", b"run_publishing", "run_requeued", b"run_requeued", "run_started", b"run_started", "run_waiting", b"run_waiting", "tests_ended", b"tests_ended", "tests_started", b"tests_started", "time", b"time", "tool_ended", b"tool_ended", "tool_started", b"tool_started", "turn_ended", b"turn_ended", "turn_reset", b"turn_reset", "turn_started", b"turn_started", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "changeset_failed", b"changeset_failed", "changeset_pushed", b"changeset_pushed", "changeset_stored", b"changeset_stored", "delta", b"delta", "file_changed", b"file_changed", "id", b"id", "job_cancel_requested", b"job_cancel_requested", "job_finished", b"job_finished", "job_id", b"job_id", "job_started", b"job_started", "job_submitted", b"job_submitted", "kind", b"kind", "log", b"log", "number", b"number", "payload", b"payload", "run_dispatched", b"run_dispatched", "run_finished", b"run_finished", "run_id", b"run_id", "run_message", b"run_message", "run_prepared", b"run_prepared", "run_publishing", b"run_publishing", "run_requeued", b"run_requeued", "run_started", b"run_started", "run_waiting", b"run_waiting", "tests_ended", b"tests_ended", "tests_started", b"tests_started", "time", b"time", "tool_ended", b"tool_ended", "tool_started", b"tool_started", "turn_ended", b"turn_ended", "turn_reset", b"turn_reset", "turn_started", b"turn_started", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "changeset_failed", b"changeset_failed", "changeset_pushed", b"changeset_pushed", "changeset_stored", b"changeset_stored", "changeset_updated", b"changeset_updated", "delta", b"delta", "file_changed", b"file_changed", "id", b"id", "job_cancel_requested", b"job_cancel_requested", "job_finished", b"job_finished", "job_id", b"job_id", "job_started", b"job_started", "job_submitted", b"job_submitted", "kind", b"kind", "log", b"log", "number", b"number", "payload", b"payload", "progress", b"progress", "run_dispatched", b"run_dispatched", "run_finished", b"run_finished", "run_id", b"run_id", "run_message", b"run_message", "run_prepared", b"run_prepared", "run_publishing", b"run_publishing", "run_requeued", b"run_requeued", "run_started", b"run_started", "run_waiting", b"run_waiting", "tests_ended", b"tests_ended", "tests_started", b"tests_started", "time", b"time", "tool_ended", b"tool_ended", "tool_started", b"tool_started", "turn_ended", b"turn_ended", "turn_reset", b"turn_reset", "turn_started", b"turn_started", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["job_submitted", "job_started", "job_cancel_requested", "job_finished", "run_dispatched", "run_started", "run_requeued", "run_publishing", "run_finished", "run_prepared", "run_waiting", "run_message", "turn_started", "turn_ended", "turn_reset", "tool_started", "tool_ended", "file_changed", "log", "delta", "usage", "tests_started", "tests_ended", "changeset_stored", "changeset_pushed", "changeset_failed"]  # noqa: Y015
+    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["job_submitted", "job_started", "job_cancel_requested", "job_finished", "run_dispatched", "run_started", "run_requeued", "run_publishing", "run_finished", "run_prepared", "run_waiting", "run_message", "turn_started", "turn_ended", "turn_reset", "tool_started", "tool_ended", "file_changed", "log", "delta", "usage", "tests_started", "tests_ended", "progress", "changeset_stored", "changeset_pushed", "changeset_failed", "changeset_updated"]  # noqa: Y015
     _WhichOneofArgType_payload: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_payload) -> _WhichOneofReturnType_payload | None: ...
 
@@ -851,3 +859,72 @@ class ChangesetFailed(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ChangesetFailed: _TypeAlias = ChangesetFailed  # noqa: Y015
+
+@_typing.final
+class Progress(_message.Message):
+    """How far a long step of Git has come; like a delta never the only record."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PHASE_FIELD_NUMBER: _builtins.int
+    PERCENT_FIELD_NUMBER: _builtins.int
+    phase: _builtins.str
+    """Git's own word for the phase: `Receiving objects`."""
+    percent: _builtins.int
+    def __init__(
+        self,
+        *,
+        phase: _builtins.str = ...,
+        percent: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["percent", b"percent", "phase", b"phase"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Progress: _TypeAlias = Progress  # noqa: Y015
+
+@_typing.final
+class ChangesetUpdated(_message.Message):
+    """Something about a changeset is other than it was, after its run has delivered it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHANGESET_ID_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    CHECKS_FIELD_NUMBER: _builtins.int
+    REVIEW_FIELD_NUMBER: _builtins.int
+    MERGEABLE_FIELD_NUMBER: _builtins.int
+    URL_FIELD_NUMBER: _builtins.int
+    SUPERSEDED_BY_FIELD_NUMBER: _builtins.int
+    changeset_id: _builtins.str
+    state: _builtins.str
+    """queued (it is to be published later), open, merged or closed."""
+    checks: _builtins.str
+    """none, pending, passing or failing."""
+    review: _builtins.str
+    """none, approved or changes_requested."""
+    mergeable: _builtins.str
+    """yes, no or unknown."""
+    url: _builtins.str
+    superseded_by: _builtins.str
+    """The changeset that took its place on the same branch, or replaced it; empty: none."""
+    def __init__(
+        self,
+        *,
+        changeset_id: _builtins.str = ...,
+        state: _builtins.str = ...,
+        checks: _builtins.str = ...,
+        review: _builtins.str = ...,
+        mergeable: _builtins.str = ...,
+        url: _builtins.str = ...,
+        superseded_by: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changeset_id", b"changeset_id", "checks", b"checks", "mergeable", b"mergeable", "review", b"review", "state", b"state", "superseded_by", b"superseded_by", "url", b"url"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChangesetUpdated: _TypeAlias = ChangesetUpdated  # noqa: Y015

@@ -106,23 +106,59 @@ class RepositoryRequest(_message.Message):
 
     URL_FIELD_NUMBER: _builtins.int
     BASE_REF_FIELD_NUMBER: _builtins.int
+    CHECKOUT_FIELD_NUMBER: _builtins.int
     url: _builtins.str
     """A Git URL, or an absolute path where the server allows local repositories."""
     base_ref: _builtins.str
     """A branch, a tag or a commit SHA; empty: the remote's default branch."""
+    @_builtins.property
+    def checkout(self) -> Global___Checkout: ...
     def __init__(
         self,
         *,
         url: _builtins.str = ...,
         base_ref: _builtins.str = ...,
+        checkout: Global___Checkout | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["checkout", b"checkout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_ref", b"base_ref", "url", b"url"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_ref", b"base_ref", "checkout", b"checkout", "url", b"url"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RepositoryRequest: _TypeAlias = RepositoryRequest  # noqa: Y015
+
+@_typing.final
+class Checkout(_message.Message):
+    """How a repository is checked out for a run."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    LFS_FIELD_NUMBER: _builtins.int
+    SUBMODULES_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """A folder of the repository: only it is checked out, with the files directly in the folders on the way down;
+    empty: everything.
+    """
+    lfs: _builtins.bool
+    """With the content of files in Git LFS, instead of their pointers."""
+    submodules: _builtins.bool
+    """With its submodules, for reading."""
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        lfs: _builtins.bool = ...,
+        submodules: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lfs", b"lfs", "path", b"path", "submodules", b"submodules"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Checkout: _TypeAlias = Checkout  # noqa: Y015
 
 @_typing.final
 class JobOptions(_message.Message):
@@ -154,8 +190,12 @@ class JobOptions(_message.Message):
     TEST_TIMEOUT_SECONDS_FIELD_NUMBER: _builtins.int
     MAX_FIX_ATTEMPTS_FIELD_NUMBER: _builtins.int
     ON_UNVERIFIED_FIELD_NUMBER: _builtins.int
+    ON_EXISTING_FIELD_NUMBER: _builtins.int
+    PULL_REQUEST_FIELD_NUMBER: _builtins.int
+    COMMIT_AUTHOR_FIELD_NUMBER: _builtins.int
+    SIGN_OFF_FIELD_NUMBER: _builtins.int
     publish: _builtins.str
-    """What becomes of a change: pull_request (the default) or none, which only stores it."""
+    """What becomes of a change: pull_request (the default), draft, branch (pushed only) or none, which only stores it."""
     model: _builtins.str
     """Empty: the client's, else the server's."""
     max_turns: _builtins.int
@@ -198,6 +238,10 @@ class JobOptions(_message.Message):
     """How often failing tests go back to the model; 2."""
     on_unverified: _builtins.str
     """What becomes of a change whose tests still fail: store (the default) or draft."""
+    on_existing: _builtins.str
+    """Where a change of an earlier job of the same name is open: update (the default), replace, skip or separate."""
+    sign_off: _builtins.bool
+    """Add the author's `Signed-off-by:` to the commit message."""
     @_builtins.property
     def allowed_commands(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What acceptEdits lets the agent run: a command, or its beginning followed by " *"."""
@@ -209,6 +253,12 @@ class JobOptions(_message.Message):
     @_builtins.property
     def job_budget(self) -> Global___Budget:
         """Of all runs together; unset: no limit of its own."""
+
+    @_builtins.property
+    def pull_request(self) -> Global___PullRequestOptions: ...
+    @_builtins.property
+    def commit_author(self) -> Global___CommitAuthor:
+        """Unset: the server's."""
 
     def __init__(
         self,
@@ -237,10 +287,14 @@ class JobOptions(_message.Message):
         test_timeout_seconds: _builtins.int | None = ...,
         max_fix_attempts: _builtins.int | None = ...,
         on_unverified: _builtins.str = ...,
+        on_existing: _builtins.str = ...,
+        pull_request: Global___PullRequestOptions | None = ...,
+        commit_author: Global___CommitAuthor | None = ...,
+        sign_off: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_allow_unpriced", b"_allow_unpriced", "_deadline_seconds", b"_deadline_seconds", "_idle_limit_seconds", b"_idle_limit_seconds", "_max_attempts", b"_max_attempts", "_max_fix_attempts", b"_max_fix_attempts", "_max_parallel", b"_max_parallel", "_max_tokens", b"_max_tokens", "_max_turns", b"_max_turns", "_network", b"_network", "_queue_deadline_seconds", b"_queue_deadline_seconds", "_temperature", b"_temperature", "_test_timeout_seconds", b"_test_timeout_seconds", "allow_unpriced", b"allow_unpriced", "deadline_seconds", b"deadline_seconds", "idle_limit_seconds", b"idle_limit_seconds", "job_budget", b"job_budget", "max_attempts", b"max_attempts", "max_fix_attempts", b"max_fix_attempts", "max_parallel", b"max_parallel", "max_tokens", b"max_tokens", "max_turns", b"max_turns", "network", b"network", "queue_deadline_seconds", b"queue_deadline_seconds", "run_budget", b"run_budget", "temperature", b"temperature", "test_timeout_seconds", b"test_timeout_seconds"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_allow_unpriced", b"_allow_unpriced", "_deadline_seconds", b"_deadline_seconds", "_idle_limit_seconds", b"_idle_limit_seconds", "_max_attempts", b"_max_attempts", "_max_fix_attempts", b"_max_fix_attempts", "_max_parallel", b"_max_parallel", "_max_tokens", b"_max_tokens", "_max_turns", b"_max_turns", "_network", b"_network", "_queue_deadline_seconds", b"_queue_deadline_seconds", "_temperature", b"_temperature", "_test_timeout_seconds", b"_test_timeout_seconds", "allow_unpriced", b"allow_unpriced", "commit_author", b"commit_author", "deadline_seconds", b"deadline_seconds", "idle_limit_seconds", b"idle_limit_seconds", "job_budget", b"job_budget", "max_attempts", b"max_attempts", "max_fix_attempts", b"max_fix_attempts", "max_parallel", b"max_parallel", "max_tokens", b"max_tokens", "max_turns", b"max_turns", "network", b"network", "pull_request", b"pull_request", "queue_deadline_seconds", b"queue_deadline_seconds", "run_budget", b"run_budget", "temperature", b"temperature", "test_timeout_seconds", b"test_timeout_seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_allow_unpriced", b"_allow_unpriced", "_deadline_seconds", b"_deadline_seconds", "_idle_limit_seconds", b"_idle_limit_seconds", "_max_attempts", b"_max_attempts", "_max_fix_attempts", b"_max_fix_attempts", "_max_parallel", b"_max_parallel", "_max_tokens", b"_max_tokens", "_max_turns", b"_max_turns", "_network", b"_network", "_queue_deadline_seconds", b"_queue_deadline_seconds", "_temperature", b"_temperature", "_test_timeout_seconds", b"_test_timeout_seconds", "allow_unpriced", b"allow_unpriced", "allowed_commands", b"allowed_commands", "base_url", b"base_url", "commit_message", b"commit_message", "deadline_seconds", b"deadline_seconds", "effort", b"effort", "idle_limit_seconds", b"idle_limit_seconds", "job_budget", b"job_budget", "max_attempts", b"max_attempts", "max_fix_attempts", b"max_fix_attempts", "max_parallel", b"max_parallel", "max_tokens", b"max_tokens", "max_turns", b"max_turns", "model", b"model", "network", b"network", "on_unverified", b"on_unverified", "permission_mode", b"permission_mode", "publish", b"publish", "queue_deadline_seconds", b"queue_deadline_seconds", "run_budget", b"run_budget", "system_prompt", b"system_prompt", "temperature", b"temperature", "test_command", b"test_command", "test_timeout_seconds", b"test_timeout_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_allow_unpriced", b"_allow_unpriced", "_deadline_seconds", b"_deadline_seconds", "_idle_limit_seconds", b"_idle_limit_seconds", "_max_attempts", b"_max_attempts", "_max_fix_attempts", b"_max_fix_attempts", "_max_parallel", b"_max_parallel", "_max_tokens", b"_max_tokens", "_max_turns", b"_max_turns", "_network", b"_network", "_queue_deadline_seconds", b"_queue_deadline_seconds", "_temperature", b"_temperature", "_test_timeout_seconds", b"_test_timeout_seconds", "allow_unpriced", b"allow_unpriced", "allowed_commands", b"allowed_commands", "base_url", b"base_url", "commit_author", b"commit_author", "commit_message", b"commit_message", "deadline_seconds", b"deadline_seconds", "effort", b"effort", "idle_limit_seconds", b"idle_limit_seconds", "job_budget", b"job_budget", "max_attempts", b"max_attempts", "max_fix_attempts", b"max_fix_attempts", "max_parallel", b"max_parallel", "max_tokens", b"max_tokens", "max_turns", b"max_turns", "model", b"model", "network", b"network", "on_existing", b"on_existing", "on_unverified", b"on_unverified", "permission_mode", b"permission_mode", "publish", b"publish", "pull_request", b"pull_request", "queue_deadline_seconds", b"queue_deadline_seconds", "run_budget", b"run_budget", "sign_off", b"sign_off", "system_prompt", b"system_prompt", "temperature", b"temperature", "test_command", b"test_command", "test_timeout_seconds", b"test_timeout_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__allow_unpriced: _TypeAlias = _typing.Literal["allow_unpriced"]  # noqa: Y015
     _WhichOneofArgType__allow_unpriced: _TypeAlias = _typing.Literal["_allow_unpriced", b"_allow_unpriced"]  # noqa: Y015
@@ -292,6 +346,70 @@ class JobOptions(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__test_timeout_seconds) -> _WhichOneofReturnType__test_timeout_seconds | None: ...
 
 Global___JobOptions: _TypeAlias = JobOptions  # noqa: Y015
+
+@_typing.final
+class PullRequestOptions(_message.Message):
+    """How a pull request is opened. `{name}`, `{prompt}`, `{repository}`, `{branch}`, `{job}` and `{run}` are filled in."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TITLE_FIELD_NUMBER: _builtins.int
+    BODY_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    REVIEWERS_FIELD_NUMBER: _builtins.int
+    TEAM_REVIEWERS_FIELD_NUMBER: _builtins.int
+    ASSIGNEES_FIELD_NUMBER: _builtins.int
+    title: _builtins.str
+    """Empty: the commit message's first line."""
+    body: _builtins.str
+    """Markdown; `{summary}` is filled in too. Empty: the agent's summary."""
+    @_builtins.property
+    def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def reviewers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def team_reviewers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def assignees(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        title: _builtins.str = ...,
+        body: _builtins.str = ...,
+        labels: _abc.Iterable[_builtins.str] | None = ...,
+        reviewers: _abc.Iterable[_builtins.str] | None = ...,
+        team_reviewers: _abc.Iterable[_builtins.str] | None = ...,
+        assignees: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignees", b"assignees", "body", b"body", "labels", b"labels", "reviewers", b"reviewers", "team_reviewers", b"team_reviewers", "title", b"title"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PullRequestOptions: _TypeAlias = PullRequestOptions  # noqa: Y015
+
+@_typing.final
+class CommitAuthor(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    EMAIL_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    email: _builtins.str
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        email: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["email", b"email", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CommitAuthor: _TypeAlias = CommitAuthor  # noqa: Y015
 
 @_typing.final
 class Budget(_message.Message):
@@ -1045,6 +1163,17 @@ class Changeset(_message.Message):
     PUBLISHED_AT_FIELD_NUMBER: _builtins.int
     IS_DRAFT_FIELD_NUMBER: _builtins.int
     VERIFIED_FIELD_NUMBER: _builtins.int
+    PUBLISH_FIELD_NUMBER: _builtins.int
+    FORGE_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    SUPERSEDED_BY_FIELD_NUMBER: _builtins.int
+    HEAD_SHA_FIELD_NUMBER: _builtins.int
+    CHECKS_FIELD_NUMBER: _builtins.int
+    REVIEW_FIELD_NUMBER: _builtins.int
+    MERGEABLE_FIELD_NUMBER: _builtins.int
+    MERGE_SHA_FIELD_NUMBER: _builtins.int
+    OBSERVED_AT_FIELD_NUMBER: _builtins.int
+    CLOSED_AT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     job_id: _builtins.str
     run_id: _builtins.str
@@ -1065,12 +1194,35 @@ class Changeset(_message.Message):
     """Published as a draft, or to be."""
     verified: _builtins.bool
     """Whether its tests passed; unset: none were run."""
+    publish: _builtins.str
+    """As what it is published, or would be: pull_request, draft or branch."""
+    forge: _builtins.str
+    """github or local; empty: not published."""
+    number: _builtins.int
+    """Of its pull request; unset: it has none."""
+    superseded_by: _builtins.str
+    """The changeset that took its place."""
+    head_sha: _builtins.str
+    """What its branch was at when the forge was last asked."""
+    checks: _builtins.str
+    """none, pending, passing or failing."""
+    review: _builtins.str
+    """none, approved or changes_requested."""
+    mergeable: _builtins.str
+    """yes, no or unknown."""
+    merge_sha: _builtins.str
     @_builtins.property
     def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChangedFile]: ...
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def published_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def observed_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def closed_at(self) -> _timestamp_pb2.Timestamp:
+        """Merged or closed."""
+
     def __init__(
         self,
         *,
@@ -1092,13 +1244,29 @@ class Changeset(_message.Message):
         published_at: _timestamp_pb2.Timestamp | None = ...,
         is_draft: _builtins.bool = ...,
         verified: _builtins.bool | None = ...,
+        publish: _builtins.str = ...,
+        forge: _builtins.str = ...,
+        number: _builtins.int | None = ...,
+        superseded_by: _builtins.str = ...,
+        head_sha: _builtins.str = ...,
+        checks: _builtins.str = ...,
+        review: _builtins.str = ...,
+        mergeable: _builtins.str = ...,
+        merge_sha: _builtins.str = ...,
+        observed_at: _timestamp_pb2.Timestamp | None = ...,
+        closed_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_verified", b"_verified", "created_at", b"created_at", "published_at", b"published_at", "verified", b"verified"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_number", b"_number", "_verified", b"_verified", "closed_at", b"closed_at", "created_at", b"created_at", "number", b"number", "observed_at", b"observed_at", "published_at", b"published_at", "verified", b"verified"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_verified", b"_verified", "base_branch", b"base_branch", "base_sha", b"base_sha", "branch", b"branch", "commit_sha", b"commit_sha", "created_at", b"created_at", "deletions", b"deletions", "error", b"error", "files", b"files", "id", b"id", "insertions", b"insertions", "is_draft", b"is_draft", "job_id", b"job_id", "published_at", b"published_at", "repository", b"repository", "run_id", b"run_id", "state", b"state", "url", b"url", "verified", b"verified"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_number", b"_number", "_verified", b"_verified", "base_branch", b"base_branch", "base_sha", b"base_sha", "branch", b"branch", "checks", b"checks", "closed_at", b"closed_at", "commit_sha", b"commit_sha", "created_at", b"created_at", "deletions", b"deletions", "error", b"error", "files", b"files", "forge", b"forge", "head_sha", b"head_sha", "id", b"id", "insertions", b"insertions", "is_draft", b"is_draft", "job_id", b"job_id", "merge_sha", b"merge_sha", "mergeable", b"mergeable", "number", b"number", "observed_at", b"observed_at", "publish", b"publish", "published_at", b"published_at", "repository", b"repository", "review", b"review", "run_id", b"run_id", "state", b"state", "superseded_by", b"superseded_by", "url", b"url", "verified", b"verified"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__number: _TypeAlias = _typing.Literal["number"]  # noqa: Y015
+    _WhichOneofArgType__number: _TypeAlias = _typing.Literal["_number", b"_number"]  # noqa: Y015
     _WhichOneofReturnType__verified: _TypeAlias = _typing.Literal["verified"]  # noqa: Y015
     _WhichOneofArgType__verified: _TypeAlias = _typing.Literal["_verified", b"_verified"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__number) -> _WhichOneofReturnType__number | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__verified) -> _WhichOneofReturnType__verified | None: ...
 
 Global___Changeset: _TypeAlias = Changeset  # noqa: Y015

@@ -59,6 +59,61 @@ class VcsStub:
                 request_serializer=quarterdeck_dot_v1_dot_vcs__pb2.ReleaseRequest.SerializeToString,
                 response_deserializer=quarterdeck_dot_v1_dot_vcs__pb2.ReleaseReply.FromString,
                 _registered_method=True)
+        self.Diff = channel.unary_unary(
+                '/quarterdeck.v1.Vcs/Diff',
+                request_serializer=quarterdeck_dot_v1_dot_vcs__pb2.DiffRequest.SerializeToString,
+                response_deserializer=quarterdeck_dot_v1_dot_vcs__pb2.DiffReply.FromString,
+                _registered_method=True)
+        self.Sync = channel.unary_stream(
+                '/quarterdeck.v1.Vcs/Sync',
+                request_serializer=quarterdeck_dot_v1_dot_vcs__pb2.SyncRequest.SerializeToString,
+                response_deserializer=quarterdeck_dot_v1_dot_vcs__pb2.SyncUpdate.FromString,
+                _registered_method=True)
+        self.Clone = channel.unary_stream(
+                '/quarterdeck.v1.Vcs/Clone',
+                request_serializer=quarterdeck_dot_v1_dot_vcs__pb2.CloneRequest.SerializeToString,
+                response_deserializer=quarterdeck_dot_v1_dot_vcs__pb2.SyncUpdate.FromString,
+                _registered_method=True)
+        self.JanitorStatus = channel.unary_unary(
+                '/quarterdeck.v1.Vcs/JanitorStatus',
+                request_serializer=quarterdeck_dot_v1_dot_vcs__pb2.JanitorStatusRequest.SerializeToString,
+                response_deserializer=quarterdeck_dot_v1_dot_vcs__pb2.JanitorStatusReply.FromString,
+                _registered_method=True)
+        self.ListRepositories = channel.unary_stream(
+                '/quarterdeck.v1.Vcs/ListRepositories',
+                request_serializer=quarterdeck_dot_v1_dot_vcs__pb2.ListRepositoriesRequest.SerializeToString,
+                response_deserializer=quarterdeck_dot_v1_dot_vcs__pb2.ForgeRepository.FromString,
+                _registered_method=True)
+        self.GetPermission = channel.unary_unary(
+                '/quarterdeck.v1.Vcs/GetPermission',
+                request_serializer=quarterdeck_dot_v1_dot_vcs__pb2.GetPermissionRequest.SerializeToString,
+                response_deserializer=quarterdeck_dot_v1_dot_vcs__pb2.GetPermissionReply.FromString,
+                _registered_method=True)
+        self.LookUpChangeset = channel.unary_unary(
+                '/quarterdeck.v1.Vcs/LookUpChangeset',
+                request_serializer=quarterdeck_dot_v1_dot_vcs__pb2.LookUpChangesetRequest.SerializeToString,
+                response_deserializer=quarterdeck_dot_v1_dot_vcs__pb2.ChangesetStatus.FromString,
+                _registered_method=True)
+        self.CloseChangeset = channel.unary_unary(
+                '/quarterdeck.v1.Vcs/CloseChangeset',
+                request_serializer=quarterdeck_dot_v1_dot_vcs__pb2.CloseChangesetRequest.SerializeToString,
+                response_deserializer=quarterdeck_dot_v1_dot_vcs__pb2.ChangesetStatus.FromString,
+                _registered_method=True)
+        self.ReopenChangeset = channel.unary_unary(
+                '/quarterdeck.v1.Vcs/ReopenChangeset',
+                request_serializer=quarterdeck_dot_v1_dot_vcs__pb2.ReopenChangesetRequest.SerializeToString,
+                response_deserializer=quarterdeck_dot_v1_dot_vcs__pb2.ChangesetStatus.FromString,
+                _registered_method=True)
+        self.MergeChangeset = channel.unary_unary(
+                '/quarterdeck.v1.Vcs/MergeChangeset',
+                request_serializer=quarterdeck_dot_v1_dot_vcs__pb2.MergeChangesetRequest.SerializeToString,
+                response_deserializer=quarterdeck_dot_v1_dot_vcs__pb2.ChangesetStatus.FromString,
+                _registered_method=True)
+        self.Comment = channel.unary_unary(
+                '/quarterdeck.v1.Vcs/Comment',
+                request_serializer=quarterdeck_dot_v1_dot_vcs__pb2.CommentRequest.SerializeToString,
+                response_deserializer=quarterdeck_dot_v1_dot_vcs__pb2.CommentReply.FromString,
+                _registered_method=True)
 
 
 class VcsServicer:
@@ -101,6 +156,81 @@ class VcsServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Diff(self, request, context):
+        """What differs: a worktree from its base, or one commit of a mirror from another.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Sync(self, request, context):
+        """Bring the mirror of this node up to date; NOT_FOUND where it has none. Progress first, then exactly one `done`.
+        It goes on where the caller goes away; whoever asks again meanwhile joins it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Clone(self, request, context):
+        """Have a mirror on this node, made where it is absent, else brought up to date. Streams as Sync does.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def JanitorStatus(self, request, context):
+        """The disk of this node: what its mirrors and worktrees take, and what was rescued.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListRepositories(self, request, context):
+        """Repositories that the forge's credentials reach, in the forge's order.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetPermission(self, request, context):
+        """What a person may do on a repository.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def LookUpChangeset(self, request, context):
+        """Of a changeset that has been published; each of these also records what it found in Postgres.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CloseChangeset(self, request, context):
+        """Closing what is closed, merging what is merged and reopening what is open succeed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReopenChangeset(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def MergeChangeset(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Comment(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_VcsServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -128,6 +258,61 @@ def add_VcsServicer_to_server(servicer, server):
                     servicer.Release,
                     request_deserializer=quarterdeck_dot_v1_dot_vcs__pb2.ReleaseRequest.FromString,
                     response_serializer=quarterdeck_dot_v1_dot_vcs__pb2.ReleaseReply.SerializeToString,
+            ),
+            'Diff': grpc.unary_unary_rpc_method_handler(
+                    servicer.Diff,
+                    request_deserializer=quarterdeck_dot_v1_dot_vcs__pb2.DiffRequest.FromString,
+                    response_serializer=quarterdeck_dot_v1_dot_vcs__pb2.DiffReply.SerializeToString,
+            ),
+            'Sync': grpc.unary_stream_rpc_method_handler(
+                    servicer.Sync,
+                    request_deserializer=quarterdeck_dot_v1_dot_vcs__pb2.SyncRequest.FromString,
+                    response_serializer=quarterdeck_dot_v1_dot_vcs__pb2.SyncUpdate.SerializeToString,
+            ),
+            'Clone': grpc.unary_stream_rpc_method_handler(
+                    servicer.Clone,
+                    request_deserializer=quarterdeck_dot_v1_dot_vcs__pb2.CloneRequest.FromString,
+                    response_serializer=quarterdeck_dot_v1_dot_vcs__pb2.SyncUpdate.SerializeToString,
+            ),
+            'JanitorStatus': grpc.unary_unary_rpc_method_handler(
+                    servicer.JanitorStatus,
+                    request_deserializer=quarterdeck_dot_v1_dot_vcs__pb2.JanitorStatusRequest.FromString,
+                    response_serializer=quarterdeck_dot_v1_dot_vcs__pb2.JanitorStatusReply.SerializeToString,
+            ),
+            'ListRepositories': grpc.unary_stream_rpc_method_handler(
+                    servicer.ListRepositories,
+                    request_deserializer=quarterdeck_dot_v1_dot_vcs__pb2.ListRepositoriesRequest.FromString,
+                    response_serializer=quarterdeck_dot_v1_dot_vcs__pb2.ForgeRepository.SerializeToString,
+            ),
+            'GetPermission': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetPermission,
+                    request_deserializer=quarterdeck_dot_v1_dot_vcs__pb2.GetPermissionRequest.FromString,
+                    response_serializer=quarterdeck_dot_v1_dot_vcs__pb2.GetPermissionReply.SerializeToString,
+            ),
+            'LookUpChangeset': grpc.unary_unary_rpc_method_handler(
+                    servicer.LookUpChangeset,
+                    request_deserializer=quarterdeck_dot_v1_dot_vcs__pb2.LookUpChangesetRequest.FromString,
+                    response_serializer=quarterdeck_dot_v1_dot_vcs__pb2.ChangesetStatus.SerializeToString,
+            ),
+            'CloseChangeset': grpc.unary_unary_rpc_method_handler(
+                    servicer.CloseChangeset,
+                    request_deserializer=quarterdeck_dot_v1_dot_vcs__pb2.CloseChangesetRequest.FromString,
+                    response_serializer=quarterdeck_dot_v1_dot_vcs__pb2.ChangesetStatus.SerializeToString,
+            ),
+            'ReopenChangeset': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReopenChangeset,
+                    request_deserializer=quarterdeck_dot_v1_dot_vcs__pb2.ReopenChangesetRequest.FromString,
+                    response_serializer=quarterdeck_dot_v1_dot_vcs__pb2.ChangesetStatus.SerializeToString,
+            ),
+            'MergeChangeset': grpc.unary_unary_rpc_method_handler(
+                    servicer.MergeChangeset,
+                    request_deserializer=quarterdeck_dot_v1_dot_vcs__pb2.MergeChangesetRequest.FromString,
+                    response_serializer=quarterdeck_dot_v1_dot_vcs__pb2.ChangesetStatus.SerializeToString,
+            ),
+            'Comment': grpc.unary_unary_rpc_method_handler(
+                    servicer.Comment,
+                    request_deserializer=quarterdeck_dot_v1_dot_vcs__pb2.CommentRequest.FromString,
+                    response_serializer=quarterdeck_dot_v1_dot_vcs__pb2.CommentReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -265,6 +450,303 @@ class Vcs:
             '/quarterdeck.v1.Vcs/Release',
             quarterdeck_dot_v1_dot_vcs__pb2.ReleaseRequest.SerializeToString,
             quarterdeck_dot_v1_dot_vcs__pb2.ReleaseReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Diff(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/quarterdeck.v1.Vcs/Diff',
+            quarterdeck_dot_v1_dot_vcs__pb2.DiffRequest.SerializeToString,
+            quarterdeck_dot_v1_dot_vcs__pb2.DiffReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Sync(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/quarterdeck.v1.Vcs/Sync',
+            quarterdeck_dot_v1_dot_vcs__pb2.SyncRequest.SerializeToString,
+            quarterdeck_dot_v1_dot_vcs__pb2.SyncUpdate.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Clone(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/quarterdeck.v1.Vcs/Clone',
+            quarterdeck_dot_v1_dot_vcs__pb2.CloneRequest.SerializeToString,
+            quarterdeck_dot_v1_dot_vcs__pb2.SyncUpdate.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def JanitorStatus(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/quarterdeck.v1.Vcs/JanitorStatus',
+            quarterdeck_dot_v1_dot_vcs__pb2.JanitorStatusRequest.SerializeToString,
+            quarterdeck_dot_v1_dot_vcs__pb2.JanitorStatusReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRepositories(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/quarterdeck.v1.Vcs/ListRepositories',
+            quarterdeck_dot_v1_dot_vcs__pb2.ListRepositoriesRequest.SerializeToString,
+            quarterdeck_dot_v1_dot_vcs__pb2.ForgeRepository.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetPermission(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/quarterdeck.v1.Vcs/GetPermission',
+            quarterdeck_dot_v1_dot_vcs__pb2.GetPermissionRequest.SerializeToString,
+            quarterdeck_dot_v1_dot_vcs__pb2.GetPermissionReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LookUpChangeset(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/quarterdeck.v1.Vcs/LookUpChangeset',
+            quarterdeck_dot_v1_dot_vcs__pb2.LookUpChangesetRequest.SerializeToString,
+            quarterdeck_dot_v1_dot_vcs__pb2.ChangesetStatus.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CloseChangeset(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/quarterdeck.v1.Vcs/CloseChangeset',
+            quarterdeck_dot_v1_dot_vcs__pb2.CloseChangesetRequest.SerializeToString,
+            quarterdeck_dot_v1_dot_vcs__pb2.ChangesetStatus.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReopenChangeset(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/quarterdeck.v1.Vcs/ReopenChangeset',
+            quarterdeck_dot_v1_dot_vcs__pb2.ReopenChangesetRequest.SerializeToString,
+            quarterdeck_dot_v1_dot_vcs__pb2.ChangesetStatus.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MergeChangeset(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/quarterdeck.v1.Vcs/MergeChangeset',
+            quarterdeck_dot_v1_dot_vcs__pb2.MergeChangesetRequest.SerializeToString,
+            quarterdeck_dot_v1_dot_vcs__pb2.ChangesetStatus.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Comment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/quarterdeck.v1.Vcs/Comment',
+            quarterdeck_dot_v1_dot_vcs__pb2.CommentRequest.SerializeToString,
+            quarterdeck_dot_v1_dot_vcs__pb2.CommentReply.FromString,
             options,
             channel_credentials,
             insecure,

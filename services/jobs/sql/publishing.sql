@@ -1,25 +1,96 @@
 -- name: claim_changeset^
--- Take a queued changeset of a publishing run that nobody asked to cancel, once, for its newest order.
+-- Take a queued changeset, once, for its newest order: of a publishing run that nobody asked to cancel, or of one that
+-- has ended, whose changeset was asked for later; while no other is being pushed to its branch. On the branch may be
+-- what we pushed, or may have pushed, before: whatever an order went out for, since a try that had to wait for the
+-- forge counts as none although it may have pushed.
 UPDATE changesets c
-SET state = 'pushing', lease_token = :token, attempts = c.attempts + 1
-FROM runs r
-WHERE c.id = :id AND c.dispatch = :dispatch AND c.state = 'queued' AND r.id = c.run_id AND r.state = 'publishing'
-  AND r.cancel_requested_at IS NULL
+SET state = 'pushing', lease_token = :token, attempts = c.attempts + 1, expected_remote_sha = coalesce(e.shas[1], '')
+FROM runs r JOIN jobs j ON j.id = r.job_id, changesets o
+CROSS JOIN LATERAL (
+    SELECT array_agg(p.commit_sha ORDER BY p.id DESC) AS shas FROM changesets p
+    WHERE p.client_id = o.client_id AND p.branch = o.branch AND p.repository = o.repository
+      AND p.dispatch > 0 AND p.id <> o.id
+) e
+WHERE c.id = :id AND o.id = c.id AND c.dispatch = :dispatch AND c.state = 'queued' AND r.id = c.run_id
+  AND (c.not_before IS NULL OR c.not_before <= now())
+  AND r.state IN ('publishing', 'completed', 'failed') AND r.cancel_requested_at IS NULL
+  AND NOT EXISTS (SELECT FROM changesets p WHERE p.client_id = o.client_id AND p.branch = o.branch
+                  AND p.repository = o.repository AND p.state = 'pushing')
 RETURNING c.id, c.run_id, c.job_id, c.repository, c.branch, c.base_sha, c.base_branch, c.commit_sha,
           c.commit_author_name, c.commit_author_email, c.commit_time, c.commit_message, c.patch,
-          c.expected_remote_sha, c.attempts, c.is_draft, c.verified, r.attempt, r.summary;
+          c.expected_remote_sha, coalesce(e.shas, '{}') AS also_ours, c.attempts, c.verified,
+          -- What code before this column stored says only whether it is a draft.
+          CASE WHEN c.is_draft THEN 'draft' ELSE c.publish END AS publish, r.attempt, r.summary, j.name, j.prompt, j.options;
+
+-- name: branch_turn!
+-- One transaction at a time looks whether anything is being pushed to the changeset's branch.
+SELECT pg_advisory_xact_lock(hashtextextended('branch ' || client_id || ' ' || branch || ' ' || repository, 0))
+FROM changesets WHERE id = :id;
 
 -- name: lock_run!
 -- Jobs, then runs, then changesets: the order in which everybody locks.
 SELECT FROM runs WHERE id = :run_id FOR UPDATE;
 
 -- name: held^
--- The fence: the changeset, locked, if this token still holds it.
-SELECT c.id, c.verified FROM changesets c WHERE c.id = :id AND c.lease_token = :token AND c.state = 'pushing'
-FOR UPDATE;
+-- The fence: the changeset, locked, if this token still holds it; and whether its run still waits for it.
+SELECT c.id, c.verified, r.state = 'publishing' AS ends_run
+FROM changesets c JOIN runs r ON r.id = c.run_id
+WHERE c.id = :id AND c.lease_token = :token AND c.state = 'pushing'
+FOR UPDATE OF c;
+
+-- name: earlier
+-- What this changeset takes the place of: what is open on its branch, or was closed and might be opened again, and,
+-- where its job says so, what earlier jobs of the same name have open on its repository.
+SELECT e.id, e.job_id, e.run_id, u.attempt, e.url, true AS is_same_branch
+FROM changesets c JOIN changesets e ON e.client_id = c.client_id AND e.branch = c.branch AND e.repository = c.repository
+JOIN runs u ON u.id = e.run_id
+WHERE c.id = :id AND e.id <> c.id AND (e.state = 'open' OR (e.state = 'closed' AND e.superseded_by IS NULL))
+UNION ALL
+SELECT e.id, e.job_id, e.run_id, u.attempt, e.url, false
+FROM changesets c JOIN jobs j ON j.id = c.job_id JOIN runs r ON r.id = c.run_id
+JOIN changesets e ON e.client_id = c.client_id AND md5(e.repository) = md5(c.repository) AND e.repository = c.repository
+    AND e.state = 'open' AND e.id < c.id AND e.branch <> c.branch
+    AND e.base_branch IS NOT DISTINCT FROM c.base_branch
+JOIN jobs o ON o.id = e.job_id JOIN runs u ON u.id = e.run_id
+WHERE c.id = :id AND j.options ->> 'onExisting' = 'replace' AND o.name = j.name AND o.id <> j.id
+  AND u.checkout ->> 'path' IS NOT DISTINCT FROM r.checkout ->> 'path';
+
+-- name: supersede
+UPDATE changesets SET state = 'closed', closed_at = coalesce(closed_at, now()), superseded_by = :by, observe_at = NULL,
+                      close_comment = NULL
+WHERE id = ANY(:ids::uuid[]) AND state IN ('open', 'closed')
+RETURNING id;
+
+-- name: retire!
+-- To be closed by whichever vcs looks at it next.
+UPDATE changesets SET superseded_by = :by, close_comment = :comment, deletes_branch = true, observe_at = now()
+WHERE id = ANY(:ids::uuid[]) AND state = 'open';
 
 -- name: open_changeset!
-UPDATE changesets SET state = 'open', url = :url, error = NULL, lease_token = NULL, published_at = now() WHERE id = :id;
+UPDATE changesets SET state = 'open', url = :url, forge = :forge, number = :number, head_sha = commit_sha, error = NULL,
+                      lease_token = NULL, published_at = now(), observe_at = now() + :observe_after::interval
+WHERE id = :id;
+
+-- name: wanted^
+-- A changeset of the client's and what its run has come to, locked.
+SELECT c.id, c.job_id, c.run_id, c.state, c.url, c.publish, r.state AS run_state, r.attempt,
+       r.cancel_requested_at IS NOT NULL AS is_cancelled, j.options ->> 'publish' AS asked
+FROM changesets c JOIN runs r ON r.id = c.run_id JOIN jobs j ON j.id = c.job_id
+WHERE c.id = :id AND c.client_id = :client_id FOR UPDATE OF c;
+
+-- name: queue_later!
+-- Publish what was only stored; on the branch that an open changeset of the same job name has, where the job updates it.
+UPDATE changesets c
+SET state = 'queued', publish = :publish, is_draft = :publish = 'draft', error = NULL, attempts = 0,
+    dispatched_at = NULL, not_before = NULL,
+    branch = coalesce((
+        SELECT e.branch FROM changesets e JOIN jobs o ON o.id = e.job_id JOIN runs u ON u.id = e.run_id
+        WHERE e.client_id = c.client_id AND md5(e.repository) = md5(c.repository) AND e.repository = c.repository
+          AND e.state = 'open' AND o.name = j.name AND j.options ->> 'onExisting' = 'update' AND o.id <> j.id
+          AND e.base_branch IS NOT DISTINCT FROM c.base_branch
+          AND u.checkout ->> 'path' IS NOT DISTINCT FROM r.checkout ->> 'path'
+        ORDER BY e.id DESC LIMIT 1), c.branch)
+FROM jobs j, runs r WHERE c.id = :id AND j.id = c.job_id AND r.id = c.run_id;
 
 -- name: complete_run!
 UPDATE runs SET state = 'completed', outcome = :outcome, finished_at = now()
@@ -33,8 +104,9 @@ UPDATE runs SET state = 'failed', exit_reason = :exit_reason, error = :error, fi
 WHERE id = :run_id AND state = ANY(:sources::text[]);
 
 -- name: requeue_changeset!
+-- ``spent``: 0 where the try was none, since the forge wanted us to wait.
 UPDATE changesets SET state = 'queued', error = :error, lease_token = NULL, dispatched_at = NULL,
-                      not_before = now() + :delay::interval
+                      attempts = attempts - 1 + :spent, not_before = now() + :delay::interval
 WHERE id = :id;
 
 -- name: drop_lease!

@@ -25,13 +25,15 @@ SELECT r.* FROM runs r WHERE r.id = :id AND r.client_id = :client_id;
 
 -- name: changesets_of_runs
 SELECT c.id, c.run_id, c.job_id, c.state, c.repository, c.branch, c.base_sha, c.base_branch, c.commit_sha, c.files,
-       c.insertions, c.deletions, c.url, c.error, c.is_draft, c.verified, c.created_at, c.published_at
+       c.insertions, c.deletions, c.url, c.error, c.publish, c.is_draft, c.verified, c.forge, c.number, c.superseded_by,
+       c.head_sha, c.checks, c.review, c.mergeable, c.merge_sha, c.observed_at, c.created_at, c.published_at, c.closed_at
 FROM changesets c WHERE c.run_id = ANY(:run_ids::uuid[]);
 
 -- name: changesets_page
 -- Newest first; every filter may be null.
 SELECT c.id, c.run_id, c.job_id, c.state, c.repository, c.branch, c.base_sha, c.base_branch, c.commit_sha, c.files,
-       c.insertions, c.deletions, c.url, c.error, c.is_draft, c.verified, c.created_at, c.published_at
+       c.insertions, c.deletions, c.url, c.error, c.publish, c.is_draft, c.verified, c.forge, c.number, c.superseded_by,
+       c.head_sha, c.checks, c.review, c.mergeable, c.merge_sha, c.observed_at, c.created_at, c.published_at, c.closed_at
 FROM changesets c
 WHERE c.client_id = :client_id AND (:before::uuid IS NULL OR c.id < :before)
   AND (:id::uuid IS NULL OR c.id = :id)

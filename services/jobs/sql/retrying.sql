@@ -3,6 +3,6 @@ SELECT id, state, kind, name, prompt, options, priority, sealed FROM jobs WHERE 
 
 -- name: runs
 -- What a job did on each of its repositories, in their order.
-SELECT r.id, r.state, r.repository, r.base_ref, r.base_sha, r.base_branch, r.branch,
+SELECT r.id, r.state, r.repository, r.base_ref, r.base_sha, r.base_branch, r.branch, r.checkout,
        EXISTS (SELECT FROM changesets c WHERE c.run_id = r.id) AS has_changeset
 FROM runs r WHERE r.job_id = :job_id ORDER BY r.position;

@@ -9,7 +9,7 @@ WITH claimed AS (
     WHERE r.id = w.run_id AND r.dispatch = w.dispatch AND r.state = ANY(:sources::text[])
       AND r.cancel_requested_at IS NULL
     RETURNING r.id, r.job_id, r.client_id, r.attempt, r.lease_token, r.repository, r.base_ref, r.base_sha,
-              r.base_branch, r.branch, r.turns, r.attempts_spent, r.created_at, r.resumes, r.head, r.cost_microusd,
+              r.base_branch, r.branch, r.checkout, r.turns, r.attempts_spent, r.created_at, r.resumes, r.head, r.cost_microusd,
               r.input_tokens + r.output_tokens + r.cache_read_input_tokens + r.cache_creation_input_tokens AS tokens,
               extract(epoch FROM r.run_deadline - now())::float8 AS seconds_left
 ), granted AS (
@@ -19,7 +19,14 @@ WITH claimed AS (
                                    expires_at = excluded.expires_at
 )
 SELECT c.*, j.kind, j.name, j.prompt, j.options, j.sealed AS job_sealed, s.settings, s.sealed AS client_sealed,
-       EXISTS (SELECT FROM budgets) AS is_budgeted
+       EXISTS (SELECT FROM budgets) AS is_budgeted,
+       CASE WHEN j.name IS NOT NULL AND j.options ->> 'onExisting' = 'skip' THEN (
+           SELECT coalesce(e.url, e.branch) FROM changesets e JOIN jobs o ON o.id = e.job_id JOIN runs r ON r.id = e.run_id
+           WHERE e.client_id = c.client_id AND md5(e.repository) = md5(c.repository) AND e.repository = c.repository
+             AND e.state = 'open' AND o.name = j.name AND o.id <> j.id
+             AND r.checkout ->> 'path' IS NOT DISTINCT FROM c.checkout ->> 'path'
+             AND NOT EXISTS (SELECT FROM runs s WHERE s.job_id = c.job_id AND s.id <> c.id AND s.branch = e.branch)
+           ORDER BY e.id DESC LIMIT 1) END AS skipped_for
 FROM claimed c JOIN jobs j ON j.id = c.job_id LEFT JOIN client_settings s ON s.client_id = c.client_id;
 
 -- name: grant_lease!
@@ -126,12 +133,25 @@ UPDATE runs SET state = 'publishing', summary = :summary, error = NULL, lease_to
 
 -- name: insert_changeset!
 INSERT INTO changesets (id, run_id, job_id, client_id, repository, branch, base_sha, base_branch, commit_sha,
-    commit_author_name, commit_author_email, commit_time, commit_message, patch, files, insertions, deletions, is_draft,
-    verified, state, dispatch, dispatched_at)
+    commit_author_name, commit_author_email, commit_time, commit_message, patch, files, insertions, deletions, publish,
+    is_draft, verified, state, dispatch, dispatched_at)
 SELECT :id, r.id, r.job_id, r.client_id, r.repository, r.branch, r.base_sha, r.base_branch, :commit_sha,
-    :author_name, :author_email, :commit_time, :commit_message, :patch, :files, :insertions, :deletions, :is_draft,
-    :verified, :state, :dispatch, CASE WHEN :dispatch > 0 THEN now() END
+    :author_name, :author_email, :commit_time, :commit_message, :patch, :files, :insertions, :deletions, :publish,
+    :publish = 'draft', :verified, :state, :dispatch, CASE WHEN :dispatch > 0 THEN now() END
 FROM runs r WHERE r.id = :run_id;
+
+-- name: retire_earlier
+-- What earlier jobs of the same name have open on the run's repository and base, to be closed by whichever vcs looks
+-- next.
+UPDATE changesets e SET close_comment = :comment, deletes_branch = true, observe_at = now()
+FROM runs r JOIN jobs j ON j.id = r.job_id, jobs o, runs u
+WHERE r.id = :run_id AND j.name IS NOT NULL AND j.options ->> 'onExisting' IN ('update', 'replace')
+  AND e.client_id = r.client_id AND md5(e.repository) = md5(r.repository) AND e.repository = r.repository
+  AND e.state = 'open' AND e.close_comment IS NULL AND e.id < :before
+  AND e.base_branch IS NOT DISTINCT FROM r.base_branch
+  AND o.id = e.job_id AND o.name = j.name AND o.id <> j.id
+  AND u.id = e.run_id AND u.checkout ->> 'path' IS NOT DISTINCT FROM r.checkout ->> 'path'
+RETURNING e.id, e.url;
 
 -- name: renew
 -- Prolong the leases with these tokens; says which runs are still held, and which of them are to stop or to hear their

@@ -1,6 +1,6 @@
 -- name: client_by_key^
 -- Who holds this API key.
-SELECT id, name, is_operator FROM clients WHERE api_key_hash = :api_key_hash;
+SELECT id, name, is_operator FROM clients WHERE api_key_hash = :api_key_hash AND disabled_at IS NULL;
 
 -- name: ensure_client!
 -- Make the client, or give it this key.
@@ -57,15 +57,16 @@ WITH new_jobs AS (
     RETURNING id, client_id, priority, max_parallel, not_before, queue, options
 ), new_runs AS (
     INSERT INTO runs (id, job_id, client_id, position, queue, repository, base_ref, branch, priority, max_parallel,
-                      not_before, resumes, base_sha, base_branch, queue_seconds, queue_deadline, run_seconds,
+                      not_before, resumes, base_sha, base_branch, checkout, queue_seconds, queue_deadline, run_seconds,
                       idle_seconds)
     SELECT r.id, j.id, j.client_id, r.position, j.queue, r.repository, r.base_ref, r.branch, j.priority, j.max_parallel,
-           j.not_before, r.resumes, r.base_sha, r.base_branch, (j.options ->> 'queueDeadlineSeconds')::int,
+           j.not_before, r.resumes, r.base_sha, r.base_branch, r.checkout,
+           (j.options ->> 'queueDeadlineSeconds')::int,
            greatest(now(), j.not_before) + make_interval(secs => (j.options ->> 'queueDeadlineSeconds')::int),
            (j.options ->> 'deadlineSeconds')::int, (j.options ->> 'idleLimitSeconds')::int
     FROM unnest(:run_ids::uuid[], :run_jobs::uuid[], :positions::int[], :repositories::text[], :base_refs::text[],
-                :branches::text[], :resumed::uuid[], :base_shas::text[], :base_branches::text[])
-         AS r (id, job_id, position, repository, base_ref, branch, resumes, base_sha, base_branch)
+                :branches::text[], :resumed::uuid[], :base_shas::text[], :base_branches::text[], :checkouts::jsonb[])
+         AS r (id, job_id, position, repository, base_ref, branch, resumes, base_sha, base_branch, checkout)
     JOIN new_jobs j ON j.id = r.job_id
 ), told AS (
     INSERT INTO events (job_id, client_id, number, id, attempt, kind, data, created_at)

@@ -8,7 +8,7 @@ from uuid import UUID
 from services.contracts import rest
 from services.contracts.limits import Limits
 from services.contracts.rest import JobRequest, MessageRequest, RetryRequest
-from services.contracts.words import Outcome
+from services.contracts.words import Outcome, Publish
 from services.jobs.admitting import Admitting, Dispatched
 from services.jobs.cancelling import Cancelling
 from services.jobs.eventlog import EventLog, LoggedEvent
@@ -17,12 +17,13 @@ from services.jobs.limits import LimitSetting
 from services.jobs.messaging import Messaging
 from services.jobs.models import ClaimedRun, Client, Commit
 from services.jobs.outbox import Outbox
-from services.jobs.publishing import Publication, Publishing
+from services.jobs.publishing import Publication, Publishing, Shown
 from services.jobs.reading import Reading
 from services.jobs.retrying import Retrying
 from services.jobs.running import Order, Running
 from services.jobs.scheduling import Scheduling
 from services.jobs.submission import Submissions
+from services.jobs.tracking import Tracking
 from services.jobs.unit import Rung, Units
 from services.runtime.postgres import Database, Record
 
@@ -36,7 +37,15 @@ COMMIT = Commit(
     patch=b"diff --git a/x b/x\n\xff\0binary",
     files=[{"path": "x", "change": "modified", "insertions": 3, "deletions": 1, "binary": False}],
 )
-OPTIONS = ("publish", "maxParallel", "maxAttempts", "deadlineSeconds", "queueDeadlineSeconds", "idleLimitSeconds")
+OPTIONS = (
+    "publish",
+    "onExisting",
+    "maxParallel",
+    "maxAttempts",
+    "deadlineSeconds",
+    "queueDeadlineSeconds",
+    "idleLimitSeconds",
+)
 EVERY_TABLE = ("jobs", "runs", "leases", "messages", "checkpoints", "changesets", "events")
 
 
@@ -50,6 +59,11 @@ def job_request(*repositories: str, **fields: Any) -> JobRequest:
         **fields,
     }
     return JobRequest.model_validate(document)
+
+
+def shown(url: str) -> Shown:
+    """As the local forge shows a changeset; not asked about again soon."""
+    return Shown("local", url, None, timedelta(hours=1))
 
 
 async def tell_capacity(database: Database, slots: int) -> None:
@@ -71,6 +85,7 @@ class Domain:
         self.scheduling = Scheduling(units)
         self.running = Running(units)
         self.publishing = Publishing(units)
+        self.tracking = Tracking(units)
         self.cancelling = Cancelling(units)
         self.retrying = Retrying(units, self.submissions)
         self.messaging = Messaging(units)
@@ -147,7 +162,7 @@ class Domain:
     async def hand_over(self) -> tuple[ClaimedRun, UUID]:
         """A run whose changeset waits for a vcs, and the changeset's id."""
         run = await self.start()
-        return run, await self.running.deliver(run.hold, COMMIT, publish=True, summary="done")
+        return run, await self.running.deliver(run.hold, COMMIT, publish=Publish.PULL_REQUEST, summary="done")
 
     async def claim_changeset(self, run: ClaimedRun, changeset_id: UUID, *, dispatch: int = 1) -> Publication | None:
         return await self.publishing.claim(changeset_id, run.hold.run_id, dispatch=dispatch, holder="vcs-1")

@@ -3,126 +3,29 @@
 Each method does one thing; where it is the only one that is done, its answer is compared with what it must be.
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from services.contracts.rest import CompleteRequest, JobRequest, MessageRequest, RetryRequest
-from services.contracts.words import ExitReason, Outcome
+from services.contracts.words import ChangesetState, ExitReason, Outcome, Publish
 from services.jobs.admitting import Dispatched
-from services.jobs.errors import (
-    IdempotencyMismatchError,
-    NotCancellableError,
-    NotRetryableError,
-    NotWaitingError,
-    TooManyQueuedError,
-)
 from services.jobs.leases import renew
-from services.jobs.models import Checkpoint, Client, Hold, StoredMessage
+from services.jobs.models import Checkpoint, Hold, StoredMessage
 from services.jobs.publishing import PublicationHold
 from services.jobs.running import Order
-from services.jobs.submission import Submitted
+from services.jobs.tracking import Observed
 from services.runtime.postgres import Record
-from tests.integration.jobs.domain import COMMIT
-from tests.integration.jobs.model import FINAL
-from tests.integration.jobs.world import AGENTS, SWEEPS, World
+from tests.integration.jobs.domain import COMMIT, shown
+from tests.integration.jobs.model import FINAL, TO_PUSH, place_of
+from tests.integration.jobs.users import Users
+from tests.integration.jobs.world import AGENTS, SWEEPS
 
-MOST_JOBS = 10
 MOST_ROUNDS = 30
 NOW = timedelta()
 
 
-class Players(World):
+class Players(Users):
     """Their names are in `world.py`, by who plays them."""
-
-    # What users do.
-
-    async def submit(self, client: Client, request: JobRequest, *, key: str | None, times: int) -> None:
-        body = request.model_dump_json()
-        submissions = self.domain.submissions
-        tries = (submissions.submit(client, request, key=key, body=body.encode()) for _ in range(times))
-        answers = await asyncio.gather(*tries, return_exceptions=True)
-        before, accepted = self.seen, []
-        await self.check()
-        known, known_job = self.keys.get((client.name, key or ""), (body, None))
-        for answer in answers:
-            match answer:
-                case Submitted():
-                    accepted.append(answer)
-                case IdempotencyMismatchError():
-                    assert known != body, "the key was refused although it stands for this request"
-                case TooManyQueuedError():
-                    assert before.limits.queued, "refused without a limit"
-                case _:
-                    raise answer
-        jobs = {answer.job_id for answer in accepted}
-        assert self.seen.jobs.keys() - before.jobs.keys() == jobs - {known_job}
-        assert len(jobs) == (len(accepted) if key is None else min(1, len(accepted)))
-        assert key is None or known_job is None or not accepted or (jobs, known) == ({known_job}, body)
-        if key is not None and jobs:
-            self.keys[client.name, key] = (body, next(iter(jobs)))
-        self._check_queued(client, new=jobs - before.jobs.keys())
-
-    def _check_queued(self, client: Client, *, new: set[UUID]) -> None:
-        jobs = [job for job in self.seen.jobs.values() if job["client_id"] == client.id and job["state"] == "queued"]
-        most = self.seen.limits.queued_of(client.name)
-        assert not new or most is None or len(jobs) <= most, f"{len(jobs)} jobs are queued, {most} may be"
-
-    async def limit(self, wanted: dict[str, object]) -> None:
-        """Set the limits, as JSON has them; they may be lower than what is held."""
-        await self.domain.set_limits(**wanted)
-        await self.check()
-
-    async def cancel_job(self, run: Record) -> None:
-        job = self.seen.jobs[run["job_id"]]
-        left = [each for each in self.seen.runs_of(job["id"]) if self._can_be_stopped(each)]
-        accepts = job["state"] in ("cancelling", "cancelled") or bool(left)
-        await self._answers(accepts, NotCancellableError, self.domain.cancelling.request(self._client(run), job["id"]))
-
-    async def cancel_run(self, run: Record) -> None:
-        accepts = run["cancel_requested_at"] is not None or self._can_be_stopped(run)
-        cancelling = self.domain.cancelling.request_run(self._client(run), run["id"])
-        await self._answers(accepts, NotCancellableError, cancelling)
-
-    def _can_be_stopped(self, run: Record) -> bool:
-        changeset = self.seen.changeset_of(run["id"])
-        return run["state"] not in FINAL and (changeset is None or changeset["state"] != "pushing")
-
-    async def say(self, run: Record) -> None:
-        wanted = MessageRequest.model_validate({"text": "go on", "runId": str(run["id"])})
-        sending = self.domain.messaging.send(self._client(run), run["job_id"], wanted)
-        await self._answers(self._hears(run), NotWaitingError, sending)
-
-    async def end_conversation(self, run: Record) -> None:
-        wanted = CompleteRequest.model_validate({"runId": str(run["id"])})
-        ending = self.domain.messaging.complete(self._client(run), run["job_id"], wanted)
-        await self._answers(self._hears(run), NotWaitingError, ending)
-
-    def _hears(self, run: Record) -> bool:
-        return self._is_task(run) and run["state"] not in FINAL and run["cancel_requested_at"] is None
-
-    async def retry_job(self, run: Record) -> None:
-        job = self.seen.jobs[run["job_id"]]
-        if len(self.seen.jobs) >= MOST_JOBS:
-            return
-        only = "failed" if run["position"] == 0 else "all"
-        accepts = job["finished_at"] is not None and (only == "all" or job["runs_completed"] < job["runs_total"])
-        wanted = RetryRequest.model_validate({"only": only, "resume": run["attempt"] % 2 == 1})
-        retrying = self.domain.retrying.retry(self._client(run), job["id"], wanted, key=None, body=b"")
-        try:
-            await self._answers(accepts, NotRetryableError, retrying)
-        except TooManyQueuedError:
-            assert self.seen.limits.queued, "refused without a limit"
-
-    async def _answers(self, accepts: bool, refusal: type[Exception], request: Awaitable[object]) -> None:
-        """Ask, and compare the answer with what it must be; when others interfere, either will do."""
-        try:
-            await request
-        except refusal:
-            assert not (accepts and self.alone), "refused what has to be accepted"
-        else:
-            assert accepts or not self.alone, "accepted what has to be refused"
 
     # What agents do.
 
@@ -179,12 +82,12 @@ class Players(World):
         await self._write(run, lambda hold: self.domain.running.postpone(hold, error="not now", delay=delay))
 
     async def store(self, run: Record) -> None:
-        await self._deliver(run, publish=False)
+        await self._deliver(run, publish=Publish.NONE)
 
     async def hand_over(self, run: Record) -> None:
-        await self._deliver(run, publish=True)
+        await self._deliver(run, publish=Publish.PULL_REQUEST)
 
-    async def _deliver(self, run: Record, *, publish: bool) -> None:
+    async def _deliver(self, run: Record, *, publish: Publish) -> None:
         if run["base_sha"] is not None:
             deliver = self.domain.running.deliver
             await self._write(run, lambda hold: deliver(hold, COMMIT, publish=publish, summary="done"))
@@ -228,15 +131,22 @@ class Players(World):
             return
         for dispatch in (changeset["dispatch"] - 1, self.push_orders.get(changeset["id"], 1)):
             push = await self.domain.publishing.claim(changeset["id"], run["id"], dispatch=dispatch, holder="vcs-1")
-            is_open = changeset["state"] == "queued" and changeset["dispatch"] == dispatch
             if self.alone:
-                assert (push is not None) == (is_open and run["cancel_requested_at"] is None)
+                assert (push is not None) == (self._can_be_pushed(changeset, run) and changeset["dispatch"] == dispatch)
             if push is not None:
                 self.pushes[changeset["id"]].append(push.hold)
 
+    def _can_be_pushed(self, changeset: Record, run: Record) -> bool:
+        is_due = changeset["not_before"] is None or changeset["not_before"] <= datetime.now(UTC)
+        is_taken = any(
+            each["state"] == "pushing" and place_of(each) == place_of(changeset)
+            for each in self.seen.changesets.values()
+        )
+        return changeset["state"] == "queued" and is_due and not is_taken and run["cancel_requested_at"] is None
+
     async def delivered(self, run: Record) -> None:
         delivered = self.domain.publishing.delivered
-        await self._push(run, lambda hold: delivered(hold, url="https://forge", branch="b", commit_sha=COMMIT.sha))
+        await self._push(run, lambda hold: delivered(hold, shown("https://forge"), branch="b", commit_sha=COMMIT.sha))
 
     async def push_failed(self, run: Record) -> None:
         failed = self.domain.publishing.failed
@@ -244,6 +154,10 @@ class Players(World):
 
     async def push_again(self, run: Record) -> None:
         await self._push(run, lambda hold: self.domain.publishing.retry(hold, error="again", delay=NOW))
+
+    async def push_postponed(self, run: Record) -> None:
+        postpone = self.domain.publishing.postpone
+        await self._push(run, lambda hold: postpone(hold, error="not now", delay=timedelta(hours=1)))
 
     async def _push(self, run: Record, write: Callable[[PublicationHold], Awaitable[object]]) -> None:
         for hold in self._pushes_of(run):
@@ -256,6 +170,29 @@ class Players(World):
     def _pushes_of(self, run: Record) -> list[PublicationHold]:
         changeset = self.seen.changeset_of(run["id"])
         return list(self.pushes[changeset["id"]]) if changeset is not None else []
+
+    # What forges say, and vcs nodes record.
+
+    async def say_open(self, run: Record) -> None:
+        await self._say(run, ChangesetState.OPEN)
+
+    async def say_merged(self, run: Record) -> None:
+        await self._say(run, ChangesetState.MERGED)
+
+    async def say_closed(self, run: Record) -> None:
+        await self._say(run, ChangesetState.CLOSED)
+
+    async def _say(self, run: Record, state: ChangesetState) -> None:
+        changeset = self.seen.changeset_of(run["id"])
+        if changeset is not None and changeset["published_at"] is not None:
+            change = await self.domain.tracking.published(changeset["id"])
+            await self.domain.tracking.record(change, Observed(state), again=NOW)
+
+    async def ask_about_due(self, _: Record) -> None:
+        """Close what is to be closed."""
+        for change in await self.domain.tracking.take_due(most=3, again=timedelta(hours=1)):
+            state = change.state if change.close_comment is None else ChangesetState.CLOSED
+            await self.domain.tracking.record(change, Observed(state), again=timedelta(hours=1))
 
     # What schedulers do, of their own accord and again and again.
 
@@ -340,7 +277,7 @@ class Players(World):
         await self.domain.set_limits()
         self.capacity = dict.fromkeys(AGENTS, 100)
         rounds = 0
-        while left := [run for run in self.seen.runs.values() if run["state"] not in FINAL]:
+        while left := [run for run in self.seen.runs.values() if self._goes_on(run)]:
             rounds += 1
             assert rounds <= MOST_ROUNDS, f"these never end: {[(run['id'], run['state']) for run in left]}"
             await self._drain_once(left)
@@ -349,12 +286,17 @@ class Players(World):
             assert self.confirmed > before, "the last events are never published"
         assert sorted(self.sent) == list(range(1, len(self.seen.events) + 1))
 
+    def _goes_on(self, run: Record) -> bool:
+        changeset = self.seen.changeset_of(run["id"])
+        return run["state"] not in FINAL or (changeset is not None and changeset["state"] in TO_PUSH)
+
     async def _drain_once(self, left: Sequence[Record]) -> None:
         """Every holder dies, every sweep comes by; then agents, vcs nodes and users bring to an end what they can."""
         for run in left:
             await self.expire(run)
         for name in ("pass_delays", *SWEEPS, "admit", "claim_all"):
             await self.do([name], left[0])
-        for name in ("complete", "end_conversation", "claim_publication", "delivered"):
+        # An agent that had not read what its user said could not complete.
+        for name in ("checkpoint", "complete", "end_conversation", "claim_publication", "delivered"):
             for run in self._suited(name):
                 await self.do([name], run)

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from services.contracts.words import EventKind, ExitReason, Outcome
+from services.contracts.words import EventKind, ExitReason, Outcome, Publish
 from services.jobs.models import Checkpoint, ModelUse, SavedTree, StoredMessage, Usage
 from services.jobs.unit import Draft
 from tests.integration.jobs.domain import COMMIT, Domain
@@ -128,7 +128,7 @@ async def test_failing_ends_run_and_job(domain: Domain, reason: ExitReason) -> N
 
 async def test_storing_a_changeset_completes_the_run(domain: Domain) -> None:
     run = await domain.start()
-    changeset_id = await domain.running.deliver(run.hold, COMMIT, publish=False, summary="done")
+    changeset_id = await domain.running.deliver(run.hold, COMMIT, publish=Publish.NONE, summary="done")
 
     changeset = await domain.row("changesets", changeset_id)
     assert (changeset["state"], changeset["patch"], changeset["commit_sha"]) == ("stored", COMMIT.patch, COMMIT.sha)
@@ -140,7 +140,7 @@ async def test_storing_a_changeset_completes_the_run(domain: Domain) -> None:
 async def test_a_path_that_postgres_refuses_is_stored_readably(domain: Domain) -> None:
     run = await domain.start()
     commit = replace(COMMIT, files=[{**COMMIT.files[0], "path": "a\ud800b"}])
-    await domain.running.deliver(run.hold, commit, publish=False, summary="done")
+    await domain.running.deliver(run.hold, commit, publish=Publish.NONE, summary="done")
 
     found = await domain.reading.run(domain.client, run.hold.run_id)
     assert found.changeset is not None

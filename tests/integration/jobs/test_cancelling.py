@@ -7,9 +7,9 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from services.contracts.words import ExitReason
+from services.contracts.words import ExitReason, Publish
 from services.jobs.errors import LeaseLostError, NotCancellableError, NotFoundError
-from tests.integration.jobs.domain import COMMIT, Domain
+from tests.integration.jobs.domain import COMMIT, Domain, shown
 
 
 async def queued(domain: Domain) -> UUID:
@@ -99,14 +99,14 @@ async def test_what_is_being_pushed_can_not_be_cancelled(domain: Domain) -> None
 
 async def test_a_cancel_reaches_the_runs_beside_the_one_being_pushed(domain: Domain) -> None:
     run = await domain.start("https://a/1", "https://a/2")
-    changeset_id = await domain.running.deliver(run.hold, COMMIT, publish=True, summary="done")
+    changeset_id = await domain.running.deliver(run.hold, COMMIT, publish=Publish.PULL_REQUEST, summary="done")
     publication = await domain.claim_changeset(run, changeset_id)
     assert publication is not None
 
     await domain.cancelling.request(domain.client, run.hold.job_id)
     await carry_out(domain)
     assert sorted(await domain.run_states(run.hold.job_id)) == ["cancelled", "publishing"]
-    await domain.publishing.delivered(publication.hold, url="/c", branch="b", commit_sha="c" * 40)
+    await domain.publishing.delivered(publication.hold, shown("/c"), branch="b", commit_sha="c" * 40)
 
     job = await domain.row("jobs", run.hold.job_id)
     assert (job["state"], job["runs_completed"], job["runs_cancelled"]) == ("cancelled", 1, 1)
@@ -175,7 +175,7 @@ async def test_cancel_and_delivery_at_once_agree(domain: Domain) -> None:
         run = await domain.start(f"https://a/{n}")
         _, delivered = await asyncio.gather(
             domain.cancelling.request(domain.client, run.hold.job_id),
-            domain.running.deliver(run.hold, COMMIT, publish=True, summary="done"),
+            domain.running.deliver(run.hold, COMMIT, publish=Publish.PULL_REQUEST, summary="done"),
             return_exceptions=True,
         )
         stored = await domain.rows("SELECT state FROM changesets WHERE run_id = $1", run.hold.run_id)

@@ -8,9 +8,10 @@ import pytest
 from google.protobuf import json_format
 
 from services.contracts.v1.events_pb2 import Event
-from services.contracts.words import EventKind, ExitReason
+from services.contracts.words import ChangesetState, Checks, EventKind, ExitReason, Publish
+from services.jobs.tracking import Observed
 from services.jobs.unit import Draft, Unit
-from tests.integration.jobs.domain import COMMIT, Domain
+from tests.integration.jobs.domain import COMMIT, Domain, shown
 
 
 async def tell(domain: Domain, job_id: UUID, message: str, *, fail: bool = False) -> None:
@@ -61,7 +62,7 @@ async def test_reading_goes_on_behind_a_number(domain: Domain) -> None:
 
 
 async def whole_life(domain: Domain) -> UUID:
-    """Three runs: one recalled, retried and delivered, one failed to push, one failed."""
+    """Three runs: one recalled, retried, delivered and looked at, one failed to push, one failed."""
     job_id = await domain.submit("https://a/1", "https://a/2", "https://a/3")
     await domain.admit()
     await domain.scheduling.recall(overdue=timedelta())
@@ -71,13 +72,15 @@ async def whole_life(domain: Domain) -> UUID:
     await domain.running.fail(runs[2].hold, ExitReason.MAX_TURNS, error="too many")
     for run in runs[:2]:
         await domain.running.prepared(run.hold, base_sha="b" * 40, base_branch="main", events=[])
-        changeset_id = await domain.running.deliver(run.hold, COMMIT, publish=True, summary="done")
+        changeset_id = await domain.running.deliver(run.hold, COMMIT, publish=Publish.PULL_REQUEST, summary="done")
         publication = await domain.claim_changeset(run, changeset_id)
         assert publication is not None
         if run is runs[0]:
-            await domain.publishing.delivered(publication.hold, url="/c", branch="b", commit_sha=COMMIT.sha)
+            await domain.publishing.delivered(publication.hold, shown("/c"), branch="b", commit_sha=COMMIT.sha)
+            change = await domain.tracking.published(changeset_id)
         else:
             await domain.publishing.failed(publication.hold, reason=ExitReason.PUSH_REJECTED, error="no")
+    await domain.tracking.record(change, Observed(ChangesetState.OPEN, checks=Checks.PASSING), again=timedelta(hours=1))
     return job_id
 
 
@@ -88,10 +91,10 @@ async def test_a_whole_life_is_told_once_and_in_order(domain: Domain) -> None:
     assert kinds[0] == "job.submitted"
     assert kinds.count("job.started") == 1
     assert kinds.count("job.finished") == 1
-    assert kinds[-1] == "job.finished"
+    assert kinds[-2:] == ["job.finished", "changeset.updated"]
     assert kinds.count("run.finished") == 3
     assert kinds.index("job.started") < kinds.index("run.finished")
-    assert (await domain.events(job_id))[-1].data == {"state": "completed", "outcome": "partial"}
+    assert (await domain.events(job_id))[-2].data == {"state": "completed", "outcome": "partial"}
 
 
 async def test_runs_that_end_at_once_finish_their_job_once(domain: Domain) -> None:

@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import pytest
 
-from services.contracts.words import EventKind, ExitReason, Outcome
+from services.contracts.words import EventKind, ExitReason, Outcome, Publish
 from services.jobs.errors import LeaseLostError
 from services.jobs.models import Checkpoint, Hold, ModelUse, SavedTree, StoredMessage, Usage
 from services.jobs.running import Running
@@ -25,8 +25,8 @@ WRITES: dict[str, Callable[[Running, Hold], Awaitable[object]]] = {
     "prepared": lambda running, hold: running.prepared(hold, base_sha="f" * 40, base_branch="x", events=[]),
     "checkpoint": lambda running, hold: running.checkpoint(hold, STEP),
     "tell": lambda running, hold: running.tell(hold, [Draft(EventKind.LOG, {"message": "late"})]),
-    "deliver": lambda running, hold: running.deliver(hold, COMMIT, publish=True, summary="late"),
-    "store": lambda running, hold: running.deliver(hold, COMMIT, publish=False, summary="late"),
+    "deliver": lambda running, hold: running.deliver(hold, COMMIT, publish=Publish.PULL_REQUEST, summary="late"),
+    "store": lambda running, hold: running.deliver(hold, COMMIT, publish=Publish.NONE, summary="late"),
     "complete": lambda running, hold: running.complete(hold, Outcome.NO_CHANGES, summary="late"),
     "fail": lambda running, hold: running.fail(hold, ExitReason.INTERNAL, error="late"),
     "interrupted": lambda running, hold: running.interrupted(hold),

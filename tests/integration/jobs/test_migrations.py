@@ -3,17 +3,23 @@
 import asyncio
 import secrets
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from uuid import UUID
 
 import asyncpg
 import pytest
+from sqlalchemy.exc import DBAPIError
 from uuid_utils.compat import uuid7
 
 from quarterdeck.stack.embedded import EmbeddedServers
+from services.contracts.words import ChangesetState, Publish
 from services.jobs.migrate import migrate
+from services.jobs.models import Client
+from services.jobs.tracking import Observed
 from services.runtime.postgres import Database
 from tests.integration.conftest import drop_database, execute
 from tests.integration.conftest import migrate as migrate_in_a_process
+from tests.integration.jobs.changes import HOUR, claimed, on_github, show, tracked
 from tests.integration.jobs.domain import Domain
 
 # As the code of revision 0001 submits a job of two runs, one at a time.
@@ -78,12 +84,130 @@ async def test_what_was_there_and_what_old_code_still_adds_is_carried_out(before
         await database.close()
 
 
+# As the code of revision 0003 stores a run's changeset, a draft since its tests failed, and queues its publication.
+OLD_CHANGESET = """
+INSERT INTO changesets (id, run_id, job_id, client_id, repository, branch, base_sha, base_branch, commit_sha,
+    commit_author_name, commit_author_email, commit_time, commit_message, patch, files, insertions, deletions, is_draft,
+    verified, state, dispatch, dispatched_at, attempts)
+SELECT $1, r.id, r.job_id, r.client_id, r.repository, r.branch, 'b', 'main', 'c', 'n', 'e', now(), 'm', 'p', '[]', 1, 1,
+    true, false, 'queued', 1, now(), 0
+FROM runs r WHERE r.id = $2"""
+
+
+async def hand_over_as_before(connection: "asyncpg.Connection[asyncpg.Record]") -> UUID:
+    """Both of a job's runs completed: one waits for its publication; return that changeset's id."""
+    job_id, changeset_id = await submit_as_before(connection), uuid7()
+    async with connection.transaction():
+        await connection.execute(
+            "UPDATE runs SET state = 'completed', outcome = 'no_changes', finished_at = now(), attempt = 1"
+            " WHERE job_id = $1 AND position = 1",
+            job_id,
+        )
+        statement = "UPDATE runs SET state = 'publishing', attempt = 1 WHERE job_id = $1 AND position = 0 RETURNING id"
+        await connection.execute(OLD_CHANGESET, changeset_id, await connection.fetchval(statement, job_id))
+        await connection.execute(
+            "UPDATE jobs SET state = 'running', started_at = now(), runs_started = 2, runs_active = 1,"
+            " runs_completed = 1 WHERE id = $1",
+            job_id,
+        )
+    return changeset_id
+
+
+async def test_what_was_queued_to_be_published_is_published_as_it_was_meant(before: str) -> None:
+    await asyncio.to_thread(migrate, before, to="0003")
+    old = await asyncpg.connect(before)
+    database = Database(before, size=4, name="test")
+    try:
+        changesets = [await hand_over_as_before(old)]
+        await asyncio.to_thread(migrate, before)
+        changesets.append(await hand_over_as_before(old))
+
+        domain = Domain(database)
+        for changeset_id in changesets:
+            publication = await claimed(domain, changeset_id)
+            assert (publication.publish, publication.also_ours, publication.name) == (Publish.DRAFT, [], "old")
+            await show(domain, publication, on_github(1))
+            (change,) = await domain.tracking.take_due(most=9, again=HOUR) or [await tracked(domain, changeset_id)]
+            await domain.tracking.record(change, Observed(ChangesetState.MERGED), again=HOUR)
+            row = await domain.row("changesets", changeset_id)
+            job = await domain.row("jobs", row["job_id"])
+            assert (row["state"], row["forge"], job["state"]) == ("merged", "github", "completed")
+    finally:
+        await old.close()
+        await database.close()
+
+
+async def test_what_was_published_before_is_still_shown(before: str) -> None:
+    await asyncio.to_thread(migrate, before, to="0003")
+    old = await asyncpg.connect(before)
+    database = Database(before, size=4, name="test")
+    try:
+        changeset_id = await hand_over_as_before(old)
+        await old.execute("UPDATE changesets SET state = 'open', published_at = now(), url = '/c/1'")
+        await old.execute("UPDATE runs SET state = 'completed', outcome = 'unverified', finished_at = now()")
+        await asyncio.to_thread(migrate, before)
+
+        domain = Domain(database)
+        read = await domain.reading.changeset(Client(CLIENT, "old client"), changeset_id)
+        assert (read.state, read.is_draft, read.forge, read.checks) == ("open", True, None, "none")
+        with pytest.raises(asyncpg.CheckViolationError):
+            await old.execute("UPDATE runs SET outcome = 'unheard of'")
+        await old.execute("UPDATE runs SET outcome = 'skipped'")
+    finally:
+        await old.close()
+        await database.close()
+
+
+async def has_migrated(url: str) -> bool:
+    connection = await asyncpg.connect(url)
+    try:
+        return bool(await connection.fetchval("SELECT version_num FROM alembic_version") == "0004")
+    finally:
+        await connection.close()
+
+
+async def test_it_migrates_beside_code_that_reads_and_writes(before: str) -> None:
+    """Old code goes on while the schema is changed: it may wait, or be undone as in any deadlock and try again.
+
+    So may the migration, where it is the one that Postgres undoes.
+    """
+    await asyncio.to_thread(migrate, before, to="0003")
+    done = asyncio.Event()
+
+    async def work() -> int:
+        connection, times = await asyncpg.connect(before), 0
+        try:
+            while not done.is_set() or times == 0:
+                with suppress(asyncpg.DeadlockDetectedError):
+                    await hand_over_as_before(connection)
+                    times += 1
+        finally:
+            await connection.close()
+        return times
+
+    workers = [asyncio.create_task(work()) for _ in range(3)]
+    try:
+        async with asyncio.timeout(60):
+            while not await has_migrated(before):
+                with suppress(DBAPIError):
+                    await asyncio.to_thread(migrate, before)
+    finally:
+        done.set()
+    times = await asyncio.gather(*workers)
+
+    connection = await asyncpg.connect(before)
+    try:
+        assert await connection.fetchval("SELECT count(*) FROM changesets WHERE checks = 'none'") == sum(times)
+    finally:
+        await connection.close()
+
+
 async def test_migrators_at_once_migrate_once(before: str) -> None:
     await asyncio.gather(*(migrate_in_a_process(before) for _ in range(3)))
 
     connection = await asyncpg.connect(before)
     try:
-        assert await connection.fetchval("SELECT version_num FROM alembic_version") == "0003"
+        assert await connection.fetchval("SELECT version_num FROM alembic_version") == "0004"
         invalid = await connection.fetch(
             "SELECT indexrelid::regclass::text FROM pg_index WHERE NOT indisvalid OR NOT indisready"
         )

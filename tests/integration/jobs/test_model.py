@@ -21,15 +21,25 @@ from quarterdeck.stack.embedded import EmbeddedServers
 from services.runtime.postgres import Database
 from tests.integration.conftest import drop_database, execute
 from tests.integration.jobs.domain import Domain, job_request
-from tests.integration.jobs.players import MOST_JOBS, Players
-from tests.integration.jobs.world import AGENT_WRITES, AGENTS, CLAIMS, SWEEPS, TIMES_WORK, USERS_WISHES, VCS_WRITES
+from tests.integration.jobs.players import Players
+from tests.integration.jobs.users import MOST_JOBS
+from tests.integration.jobs.world import (
+    AGENT_WRITES,
+    AGENTS,
+    CLAIMS,
+    FORGE_SAYS,
+    SWEEPS,
+    TIMES_WORK,
+    USERS_WISHES,
+    VCS_WRITES,
+)
 
 EXAMPLES = int(os.environ.get("QUARTERDECK_MODEL_EXAMPLES", "0"))
 FEW_EXAMPLES = 15
 STEPS = 40
 SECONDS_AN_EXAMPLE = 20
 STEP_SECONDS = 60
-WRITES = (*AGENT_WRITES, *VCS_WRITES, *CLAIMS)
+WRITES = (*AGENT_WRITES, *VCS_WRITES, *FORGE_SAYS, *CLAIMS)
 TALK = (
     "say",
     "say",
@@ -65,8 +75,11 @@ requests = st.fixed_dictionaries(
         "maxParallel": st.integers(1, 2),
         "notBefore": st.just(LATER),
         "queueDeadlineSeconds": st.just(3_600),
+        "name": st.just("nightly"),
+        "onExisting": st.sampled_from(["update", "update", "replace", "skip", "separate"]),
     },
 )
+later = st.sampled_from((*VCS_WRITES, *FORGE_SAYS, "delivered", "publish_later", "expire", "lose", "claim_publication"))
 repositories = st.lists(st.sampled_from(REPOSITORIES), min_size=1, max_size=3)
 
 
@@ -134,6 +147,15 @@ class Interleaving(RuleBasedStateMachine):
     @rule(write=st.sampled_from(VCS_WRITES), which=nth)
     def push(self, write: str, which: int) -> None:
         self._do(write, which=which, like=write)
+
+    @rule(what=st.sampled_from(FORGE_SAYS), which=nth)
+    def hear_of_forge(self, what: str, which: int) -> None:
+        self._do(what, which=which, like=what)
+
+    @rule(end=st.sampled_from(["store", "push_failed"]), steps=st.lists(later, min_size=2, max_size=5), which=nth)
+    def publish_late(self, end: str, steps: list[str], which: int) -> None:
+        """What its run only stored, or failed to publish, is asked for again; then whatever may happen to it."""
+        self._do(end, "publish_later", "send_publications", "claim_publication", *steps, which=which, like=end)
 
     @rule(sweep=st.sampled_from(SWEEPS), which=nth)
     def sweep(self, sweep: str, which: int) -> None:

@@ -6,14 +6,14 @@ from datetime import timedelta
 
 import pytest
 
-from services.contracts.words import ExitReason
+from services.contracts.words import ExitReason, Publish
 from services.jobs.errors import LeaseLostError
 from services.jobs.publishing import Publication, PublicationHold, Publishing
-from tests.integration.jobs.domain import COMMIT, Domain
+from tests.integration.jobs.domain import COMMIT, Domain, shown
 
 LONG = timedelta(seconds=10)
 WRITES: dict[str, Callable[[Publishing, PublicationHold], Awaitable[object]]] = {
-    "delivered": lambda publishing, hold: publishing.delivered(hold, url="/late", branch="b", commit_sha="c"),
+    "delivered": lambda publishing, hold: publishing.delivered(hold, shown("/late"), branch="b", commit_sha="c"),
     "failed": lambda publishing, hold: publishing.failed(hold, reason=ExitReason.PUSH_REJECTED, error="late"),
     "retry": lambda publishing, hold: publishing.retry(hold, error="late", delay=timedelta()),
 }
@@ -77,7 +77,7 @@ async def test_delivering_opens_the_changeset_and_completes_the_run(domain: Doma
     publication = await domain.push()
     hold = publication.hold
 
-    await domain.publishing.delivered(hold, url="/changesets/1", branch=publication.branch, commit_sha=COMMIT.sha)
+    await domain.publishing.delivered(hold, shown("/changesets/1"), branch=publication.branch, commit_sha=COMMIT.sha)
 
     changeset = await domain.row("changesets", hold.changeset_id)
     run = await domain.row("runs", hold.run_id)
@@ -91,22 +91,20 @@ async def test_delivering_opens_the_changeset_and_completes_the_run(domain: Doma
 
 async def test_a_change_whose_tests_failed_is_a_draft_and_its_run_is_never_called_delivered(domain: Domain) -> None:
     run = await domain.start()
-    changeset_id = await domain.running.deliver(
-        run.hold, COMMIT, publish=True, summary="done", is_draft=True, verified=False
-    )
+    changeset_id = await domain.running.deliver(run.hold, COMMIT, publish=Publish.DRAFT, summary="done", verified=False)
     assert (await domain.row("runs", run.hold.run_id))["outcome"] is None
     publication = await domain.claim_changeset(run, changeset_id)
     assert publication is not None
-    assert (publication.is_draft, publication.verified) == (True, False)
+    assert (publication.publish, publication.verified) == (Publish.DRAFT, False)
 
-    await domain.publishing.delivered(publication.hold, url="/c", branch=publication.branch, commit_sha=COMMIT.sha)
+    await domain.publishing.delivered(publication.hold, shown("/c"), branch=publication.branch, commit_sha=COMMIT.sha)
 
     row, job = await domain.row("runs", run.hold.run_id), await domain.row("jobs", run.hold.job_id)
     assert (row["state"], row["outcome"], job["state"]) == ("completed", "unverified", "completed")
     (finished,) = [e for e in await domain.events(run.hold.job_id) if e.kind.value == "run.finished"]
     assert finished.data["outcome"] == "unverified"
-    shown = await domain.reading.changeset(domain.client, changeset_id)
-    assert (shown.state.value, shown.is_draft, shown.verified) == ("open", True, False)
+    read = await domain.reading.changeset(domain.client, changeset_id)
+    assert (read.state.value, read.is_draft, read.verified) == ("open", True, False)
 
 
 @pytest.mark.parametrize(("verified", "outcome"), [(False, "unverified"), (True, "stored"), (None, "stored")])
@@ -114,7 +112,9 @@ async def test_what_is_only_stored_says_whether_its_tests_passed(
     domain: Domain, verified: bool | None, outcome: str
 ) -> None:
     run = await domain.start()
-    changeset_id = await domain.running.deliver(run.hold, COMMIT, publish=False, summary="done", verified=verified)
+    changeset_id = await domain.running.deliver(
+        run.hold, COMMIT, publish=Publish.NONE, summary="done", verified=verified
+    )
 
     row = await domain.row("runs", run.hold.run_id)
     assert (row["state"], row["outcome"]) == ("completed", outcome)
@@ -128,10 +128,12 @@ async def test_what_is_only_stored_says_whether_its_tests_passed(
 
 async def test_a_change_whose_tests_passed_is_delivered(domain: Domain) -> None:
     run = await domain.start()
-    changeset_id = await domain.running.deliver(run.hold, COMMIT, publish=True, summary="done", verified=True)
+    changeset_id = await domain.running.deliver(
+        run.hold, COMMIT, publish=Publish.PULL_REQUEST, summary="done", verified=True
+    )
     publication = await domain.claim_changeset(run, changeset_id)
     assert publication is not None
-    await domain.publishing.delivered(publication.hold, url="/c", branch=publication.branch, commit_sha=COMMIT.sha)
+    await domain.publishing.delivered(publication.hold, shown("/c"), branch=publication.branch, commit_sha=COMMIT.sha)
     assert (await domain.row("runs", run.hold.run_id))["outcome"] == "delivered"
 
 
@@ -178,7 +180,7 @@ async def test_a_lost_publication_refuses_its_old_holder(domain: Domain, write: 
     await refused()
     again = await claimed_again(domain, old)
     await refused()
-    await domain.publishing.delivered(again.hold, url="/c", branch=again.branch, commit_sha=again.commit_sha)
+    await domain.publishing.delivered(again.hold, shown("/c"), branch=again.branch, commit_sha=again.commit_sha)
     await refused()
 
 

@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from services.contracts.words import ChangesetState, EventKind, JobKind, JobState
+from services.contracts.words import ChangesetState, EventKind, JobKind, JobState, Publish
 from services.jobs.errors import BadCursorError, NotFoundError
 from services.jobs.models import Checkpoint, Client, StoredMessage
 from services.jobs.reading import ChangesetFilter, JobFilter, Reading
@@ -62,7 +62,7 @@ async def test_pages_of_changesets_are_newest_first_and_whole(domain: Domain) ->
     made = []
     for n in range(3):
         run = await domain.start(f"https://a/{n}")
-        made.append(await domain.running.deliver(run.hold, COMMIT, publish=False, summary="done"))
+        made.append(await domain.running.deliver(run.hold, COMMIT, publish=Publish.NONE, summary="done"))
 
     first = await domain.reading.changesets(domain.client, ChangesetFilter(), limit=2, cursor=None)
     rest = await domain.reading.changesets(domain.client, ChangesetFilter(), limit=2, cursor=first.next_cursor)
@@ -131,7 +131,7 @@ async def test_a_run_is_read_with_its_changeset_transcript_and_logs(domain: Doma
     await domain.running.checkpoint(run.hold, Checkpoint(messages=[StoredMessage(1, "user", body)], events=[log]))
     with pytest.raises(NotFoundError):
         await domain.reading.diff(domain.client, run.hold.run_id)
-    changeset_id = await domain.running.deliver(run.hold, COMMIT, publish=False, summary="done")
+    changeset_id = await domain.running.deliver(run.hold, COMMIT, publish=Publish.NONE, summary="done")
 
     found = await domain.reading.run(domain.client, run.hold.run_id)
     transcript = await domain.reading.transcript(domain.client, run.hold.run_id)
@@ -147,7 +147,7 @@ async def test_a_run_is_read_with_its_changeset_transcript_and_logs(domain: Doma
 
 async def test_others_see_nothing_of_it(domain: Domain) -> None:
     run = await domain.start()
-    changeset_id = await domain.running.deliver(run.hold, COMMIT, publish=False, summary="done")
+    changeset_id = await domain.running.deliver(run.hold, COMMIT, publish=Publish.NONE, summary="done")
     other = await domain.new_client("other")
     reading = domain.reading
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import UTC, datetime
+from uuid import uuid5
 
 import pytest
 
@@ -22,7 +23,7 @@ async def test_a_job_is_stored_with_a_run_a_repository(domain: Domain) -> None:
     assert {(run["state"], run["queue"], run["priority"], run["max_parallel"]) for run in runs} == {
         ("queued", "code", 7, 1)
     }
-    assert [run["branch"] for run in runs] == [branch_name("Two of them", run["id"]) for run in runs]
+    assert {run["branch"] for run in runs} == {branch_name("Two of them", uuid5(domain.client.id, "Two of them\x000"))}
 
 
 async def test_submitting_is_the_first_event(domain: Domain) -> None:

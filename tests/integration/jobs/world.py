@@ -22,9 +22,10 @@ AGENT_WRITES = (
     *("checkpoint", "complete", "fail", "retry", "interrupted", "postpone", "store", "hand_over", "park"),
     *("report_cancelled", "renew"),
 )
-VCS_WRITES = ("delivered", "push_failed", "push_again", "renew_push")
+VCS_WRITES = ("delivered", "push_failed", "push_again", "push_postponed", "renew_push")
+FORGE_SAYS = ("say_open", "say_merged", "say_closed", "ask_about_due")
 CLAIMS = ("claim", "claim_stale", "claim_all", "claim_publication")
-USERS_WISHES = ("cancel_job", "cancel_run", "say", "end_conversation", "retry_job")
+USERS_WISHES = ("cancel_job", "cancel_run", "say", "end_conversation", "retry_job", "publish_later")
 SWEEPS = (
     *("admit", "recall", "lose", "end_overdue", "cancel_idle", "ripen", "release_held", "wake", "end_idle"),
     *("send_publications", "publish_events", "publish_events_and_die"),
@@ -40,6 +41,8 @@ _LED_TO_BY = {
     "say": ("park",),
     "claim_publication": ("hand_over",),
     "retry_job": ("fail",),
+    "publish_later": ("store",),
+    **dict.fromkeys(FORGE_SAYS, ("delivered",)),
     **dict.fromkeys(VCS_WRITES, ("claim_publication",)),
 }
 
@@ -110,6 +113,10 @@ class World:
                 suits = run["state"] == "dispatched" and len(self.orders[run["id"]]) > 1
             case "claim_publication":
                 suits = changeset is not None and changeset["state"] == "queued"
+            case "publish_later":
+                suits = changeset is not None and changeset["state"] in ("stored", "failed")
+            case _ if name in FORGE_SAYS:
+                suits = changeset is not None and changeset["state"] in ("open", "closed")
             case _ if name in VCS_WRITES:
                 suits = changeset is not None and changeset["state"] == "pushing"
             case _ if name in (*AGENT_WRITES, "expire"):

@@ -21,7 +21,7 @@ from services.jobs.eventlog import payload_name
 DOCS = Path(__file__).parents[3] / "docs"
 DOCUMENT: dict[str, Any] = yaml.safe_load((DOCS / "asyncapi.yaml").read_text())
 MESSAGES = DOCUMENT["components"]["messages"]
-DELTAS = {EventKind.DELTA, EventKind.TURN_RESET}
+DELTAS = {EventKind.DELTA, EventKind.PROGRESS, EventKind.TURN_RESET}
 VALUES = {
     FieldDescriptor.TYPE_STRING: "word",
     FieldDescriptor.TYPE_UINT32: 7,

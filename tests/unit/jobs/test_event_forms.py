@@ -63,6 +63,16 @@ PAYLOADS: dict[EventKind, dict[str, Any]] = {draft.kind: draft.data for draft in
     },
     EventKind.CHANGESET_PUSHED: {"changesetId": CHANGESET, "commitSha": "b" * 40, "branch": "x", "url": "/c/1"},
     EventKind.CHANGESET_FAILED: {"changesetId": CHANGESET, "error": "rejected"},
+    EventKind.CHANGESET_UPDATED: {
+        "changesetId": CHANGESET,
+        "state": "open",
+        "checks": "passing",
+        "review": "approved",
+        "mergeable": "yes",
+        "url": "https://forge.example/pull/1",
+        "supersededBy": CHANGESET,
+    },
+    EventKind.PROGRESS: {"phase": "Receiving objects", "percent": 42},
 }
 TIME = datetime(2026, 1, 31, 14, 0, 0, 250_000, tzinfo=timezone(timedelta(hours=2)))
 

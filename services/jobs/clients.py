@@ -1,0 +1,136 @@
+"""Clients and their keys, as operators keep them. A key is stored as its hash alone and shown when it is made."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from uuid import UUID
+
+from uuid_utils.compat import uuid7
+
+from services.contracts import clients as contract
+from services.jobs.errors import JobsError, NotAllowedError, NotFoundError
+from services.jobs.models import Client
+from services.jobs.paging import next_cursor, text_behind
+from services.jobs.unit import SQL
+from services.runtime.postgres import Connection, Database, Record, Statements
+
+_STATEMENTS = Statements(SQL / "clients.sql")
+_KEY_BYTES = 32
+
+
+class NameTakenError(JobsError):
+    """Another one has the name already."""
+
+    def __init__(self, what: str, name: str) -> None:
+        super().__init__(f"there is a {what} named {name!r} already; choose another name")
+
+
+class ClientStateError(JobsError):
+    """The client is disabled, or is the last that can act as an operator."""
+
+
+class Clients:
+    """Every method but ``me`` raises ``NotAllowedError`` for whoever is no operator; all, ``StoreUnavailableError``."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def me(self, client: Client) -> contract.Client:
+        async with self._database.connection() as connection:
+            return _shown(await _one(connection, client.id))
+
+    async def one(self, operator: Client, client_id: UUID) -> contract.Client:
+        """Raises ``NotFoundError``."""
+        _refuse_others(operator)
+        async with self._database.connection() as connection:
+            return _shown(await _one(connection, client_id))
+
+    async def page(self, operator: Client, *, name: str | None, limit: int, cursor: str | None) -> contract.ClientPage:
+        """By name; ``name``: only the one called so; ``limit``: 1 to 200. Raises ``BadCursorError``."""
+        _refuse_others(operator)
+        async with self._database.planned_anew() as connection:
+            rows = await _STATEMENTS.rows(connection, "page", name=name, after=text_behind(cursor), most=limit + 1)
+        items = [_shown(row) for row in rows[:limit]]
+        return contract.ClientPage(items=items, next_cursor=next_cursor(rows, limit, "name"))
+
+    async def add(self, operator: Client, wanted: contract.ClientRequest) -> contract.ClientWithKey:
+        """Raises ``NameTakenError``; the name of one that is disabled stays taken."""
+        _refuse_others(operator)
+        client_id, key = uuid7(), _new_key()
+
+        async def work(connection: Connection) -> Record:
+            made = await _STATEMENTS.row(
+                connection,
+                "insert",
+                id=client_id,
+                name=wanted.name,
+                api_key_hash=_hash(key),
+                is_operator=wanted.is_operator,
+            )
+            made = made or await _STATEMENTS.row(connection, "client", id=client_id)
+            if made is None:
+                raise NameTakenError("client", wanted.name)
+            return made
+
+        return _with_key(await self._database.in_transaction(work), key)
+
+    async def replace_key(self, operator: Client, client_id: UUID) -> contract.ClientWithKey:
+        """A new key in the place of the old one. Raises ``NotFoundError``, ``ClientStateError``."""
+        _refuse_others(operator)
+        key = _new_key()
+
+        async def work(connection: Connection) -> Record:
+            changed = await _STATEMENTS.row(connection, "replace_key", id=client_id, api_key_hash=_hash(key))
+            if changed is None:
+                found = await _one(connection, client_id)
+                raise ClientStateError(f"the client {found['name']!r} is disabled, and takes no key any more")
+            return changed
+
+        return _with_key(await self._database.in_transaction(work), key)
+
+    async def disable(self, operator: Client, client_id: UUID) -> contract.Client:
+        """Its key opens nothing any more; its jobs stay, and those under way go on.
+
+        Disabling one that is disabled succeeds. Raises ``NotFoundError``, ``ClientStateError`` for the last operator.
+        """
+        _refuse_others(operator)
+
+        async def work(connection: Connection) -> Record:
+            operators = await _STATEMENTS.rows(connection, "lock_operators")
+            if [row["id"] for row in operators] == [client_id]:
+                raise ClientStateError("this is the last operator: make another one before it is disabled")
+            disabled = await _STATEMENTS.row(connection, "disable", id=client_id)
+            if disabled is None:
+                raise NotFoundError("client", client_id)
+            return disabled
+
+        return _shown(await self._database.in_transaction(work))
+
+
+async def _one(connection: Connection, client_id: UUID) -> Record:
+    row = await _STATEMENTS.row(connection, "client", id=client_id)
+    if row is None:
+        raise NotFoundError("client", client_id)
+    return row
+
+
+def _refuse_others(client: Client) -> None:
+    if not client.is_operator:
+        raise NotAllowedError("only an operator's key may see and change clients; /v1/clients/me is one's own")
+
+
+def _new_key() -> str:
+    return f"qd_{secrets.token_urlsafe(_KEY_BYTES)}"
+
+
+def _hash(key: str) -> bytes:
+    return hashlib.sha256(key.encode()).digest()
+
+
+def _shown(row: Record) -> contract.Client:
+    return contract.Client.model_validate(dict(row))
+
+
+def _with_key(row: Record, key: str) -> contract.ClientWithKey:
+    return contract.ClientWithKey(**dict(row), api_key=key)
