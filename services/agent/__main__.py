@@ -23,6 +23,7 @@ from services.jobs.pacing import Pacing
 from services.jobs.running import Running
 from services.jobs.unit import Units
 from services.runtime import lifecycle
+from services.runtime.grpc import GrpcSecurity
 from services.runtime.health import serve_health
 from services.runtime.jetstream import Bus
 from services.runtime.postgres import Database
@@ -42,7 +43,8 @@ async def serve(stop: asyncio.Event) -> None:
     database = Database(settings.database_url.get_secret_value(), size=settings.database_pool, name=node.name)
     bus = Bus(settings.nats_url.get_secret_value(), name=node.name)
     heartbeat = Heartbeat(settings.database_url.get_secret_value(), node)
-    vcs = VcsClient(settings.vcs_address, settings.vcs_token.get_secret_value())
+    security = GrpcSecurity.load(settings)
+    vcs = VcsClient(settings.vcs_address, settings.vcs_token.get_secret_value(), security)
     sandbox = await Sandbox.find(settings.sandbox, paths=settings.sandbox_paths)
     pace = FleetPace(Pacing(database), bus)
     claude = Claude(pace=pace)

@@ -128,6 +128,10 @@ class Attempt:
             raise RunFailedError(ExitReason.TIMED_OUT, f"not finished within {seconds} s") from error
 
     async def _work(self) -> None:
+        if self._run.skipped_for is not None:
+            words = f"left alone: {self._run.skipped_for} of the same job name is open"
+            await self._running.complete(self._hold, Outcome.SKIPPED, summary=words)
+            return
         configuration = resolve(self._run, self._shared.settings, self._shared.sealer)
         async with self._workspace(configuration) as workspace, self._servers(configuration, workspace) as servers:
             if self._run.tree is not None:
@@ -164,7 +168,7 @@ class Attempt:
             finally:
                 await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
             return
-        worktree = await self._shared.vcs.prepare(self._run)
+        worktree = await self._shared.vcs.prepare(self._run, progress=self._deltas.progress)
         prepared = {"baseSha": worktree.base_sha, "branch": self._run.branch or ""}
         await self._begin(
             [events.prepared(prepared), *told],

@@ -20,6 +20,7 @@ from services.agent.verification import (
     tests_started,
 )
 from services.contracts import subjects
+from services.contracts.templates import fill, subject_of, values_of, with_trailer
 from services.contracts.v1.commands_pb2 import PublishOrder
 from services.contracts.v1.vcs_pb2 import CommitMetadata
 from services.contracts.words import OnUnverified, Outcome, Publish, Queue
@@ -27,7 +28,6 @@ from services.jobs.models import ClaimedRun, Commit
 from services.runtime.jetstream import BusUnavailableError, Outgoing
 
 _AUTO = "auto"
-_SUBJECT_CHARACTERS = 72
 
 
 class Delivery:
@@ -46,7 +46,7 @@ class Delivery:
             # Made before the tests run: what they leave behind is never part of it.
             commit = await self._shared.vcs.commit(self._hold, self._commit_metadata(), self._run)
             if commit is None:
-                await self._shared.running.complete(self._hold, Outcome.NO_CHANGES, summary=finished.summary)
+                await self._complete_without_changes(finished.summary)
                 return
             fixes = loop.times_begun(TESTS_FAILED_MARK)
             verdict = await self._verdict(verifier, fixes) if verifier else None
@@ -56,6 +56,15 @@ class Delivery:
             assert not isinstance(ended, Parked), "a code run has no conversation"
             finished = ended
         await self._hand_over(commit, finished.summary, verdict)
+
+    async def _complete_without_changes(self, summary: str) -> None:
+        """What an earlier job of the same name has open is stale then: there is nothing left to change."""
+        words = "Closed: a new run of the same job found nothing to change."
+        stale = await self._shared.running.retire_earlier(self._hold, comment=words)
+        if stale:
+            told = [events.log_line("info", f"nothing is left to change: {url} is being closed") for url in stale]
+            await self._shared.running.tell(self._hold, told)
+        await self._shared.running.complete(self._hold, Outcome.NO_CHANGES, summary=summary)
 
     def _may_be_fixed(self, verdict: Verdict, fixes: int) -> bool:
         return verdict.has_run and not verdict.passed and fixes < self._run.options.max_fix_attempts
@@ -88,18 +97,19 @@ class Delivery:
 
     async def _hand_over(self, commit: Commit, summary: str, verdict: Verdict | None) -> None:
         is_unverified = verdict is not None and not verdict.passed
-        publish = self._run.options.publish is not Publish.NONE and not (
-            is_unverified and self._run.options.on_unverified is OnUnverified.STORE
-        )
+        publish = self._run.options.publish
+        if is_unverified:
+            publish = self._unverified(publish)
+        if commit.notes:
+            await self._shared.running.tell(self._hold, [events.log_line("warning", note) for note in commit.notes])
         changeset_id = await self._shared.running.deliver(
             self._hold,
             commit,
             publish=publish,
             summary=summary,
-            is_draft=is_unverified,
             verified=verdict.passed if verdict else None,
         )
-        if not publish:
+        if publish is Publish.NONE:
             return
         order = PublishOrder(changeset_id=str(changeset_id), run_id=str(self._hold.run_id), dispatch=1)
         message_id = subjects.work_order_id(str(changeset_id), 1)
@@ -108,18 +118,34 @@ class Delivery:
                 Outgoing(subjects.work(Queue.PUBLISH), order.SerializeToString(), message_id)
             )
 
+    def _unverified(self, publish: Publish) -> Publish:
+        """How a change whose tests fail is published."""
+        if self._run.options.on_unverified is OnUnverified.STORE:
+            return Publish.NONE
+        return Publish.DRAFT if publish is Publish.PULL_REQUEST else publish
+
     def _commit_metadata(self) -> CommitMetadata:
         """From the run's row alone, so that the same patch makes the same commit wherever it is made again."""
-        run, settings = self._run, self._shared.settings
-        message = run.options.commit_message or _title(run)
+        run, settings, options = self._run, self._shared.settings, self._run.options
+        author = options.commit_author
+        name, email = (author.name, author.email) if author else (settings.author_name, settings.author_email)
+        message = with_trailer(_message(run), "Quarterdeck-Run", str(self._hold.run_id))
+        if options.sign_off:
+            message = with_trailer(message, "Signed-off-by", f"{name} <{email}>")
         return CommitMetadata(
-            author_name=settings.author_name,
-            author_email=settings.author_email,
-            time=int(run.created_at.timestamp()),
-            message=f"{message.rstrip()}\n\nQuarterdeck-Run: {self._hold.run_id}\n",
+            author_name=name, author_email=email, time=int(run.created_at.timestamp()), message=message
         )
 
 
-def _title(run: ClaimedRun) -> str:
-    first_line = (run.name or run.prompt).strip().splitlines()[0]
-    return first_line if len(first_line) <= _SUBJECT_CHARACTERS else first_line[: _SUBJECT_CHARACTERS - 1] + "…"
+def _message(run: ClaimedRun) -> str:
+    if run.options.commit_message is None:
+        return subject_of(run.name or run.prompt)
+    values = values_of(
+        name=run.name,
+        prompt=run.prompt,
+        repository=run.repository,
+        branch=run.branch,
+        job_id=run.hold.job_id,
+        run_id=run.hold.run_id,
+    )
+    return fill(run.options.commit_message, values)

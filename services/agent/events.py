@@ -133,6 +133,11 @@ class DeltaStream:
         data = {"turn": turn, "reason": storable(reason)}
         await self._bus.publish_unstored(self._subject(EventKind.TURN_RESET), self._encoded(EventKind.TURN_RESET, data))
 
+    async def progress(self, phase: str, percent: int) -> None:
+        """Tell how far a long step of Git has come."""
+        data = {"phase": storable(phase), "percent": percent}
+        await self._bus.publish_unstored(self._subject(EventKind.PROGRESS), self._encoded(EventKind.PROGRESS, data))
+
     def close(self) -> None:
         if self._flushing is not None:
             self._flushing.cancel()

@@ -12,8 +12,9 @@ from pydantic_settings import NoDecode
 
 from services.contracts.agents import Budget
 from services.contracts.words import Effort, PermissionMode
+from services.runtime.grpc import GrpcAddress
 from services.runtime.model_service import ModelServiceSettings
-from services.runtime.settings import Address
+from services.runtime.settings import GrpcSettings
 
 DEFAULT_MODEL = "claude-sonnet-5-5"
 
@@ -54,11 +55,11 @@ Usd = Annotated[float, Field(ge=0, le=1_000_000, allow_inf_nan=False)]
 Tokens = Annotated[int, Field(ge=0, le=10**12)]
 
 
-class AgentSettings(ModelServiceSettings):
+class AgentSettings(GrpcSettings, ModelServiceSettings):
     agent_name: str = "agent"
     agent_capacity: Annotated[int, Field(ge=1, le=1_000)] = 8
     """Runs at once in this process."""
-    vcs_address: Address = "127.0.0.1:8091"
+    vcs_address: GrpcAddress = "127.0.0.1:8091"
     vcs_token: SecretStr
     author_name: Annotated[str, Field(min_length=1)] = "Quarterdeck"
     author_email: Annotated[str, Field(min_length=1)] = "quarterdeck@users.noreply.invalid"

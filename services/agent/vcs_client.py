@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -17,7 +17,7 @@ from services.contracts.v1 import vcs_pb2, vcs_pb2_grpc
 from services.contracts.words import ExitReason
 from services.jobs.errors import LeaseLostError
 from services.jobs.models import ClaimedRun, Commit, Hold
-from services.runtime.grpc import bearer, make_channel
+from services.runtime.grpc import NO_TLS, GrpcSecurity, bearer, explained, make_channel
 
 _ERROR_DETAIL = "quarterdeck-error-bin"
 _LEASE_LOST = "lease_lost"
@@ -27,6 +27,9 @@ PREPARE_DEADLINE = timedelta(minutes=40)
 COMMIT_DEADLINE = timedelta(minutes=10)
 RESTORE_DEADLINE = timedelta(minutes=30)
 RELEASE_DEADLINE = timedelta(seconds=30)
+
+
+Progress = Callable[[str, int], Awaitable[None]]
 
 
 class VcsFailedError(Exception):
@@ -53,26 +56,34 @@ class Worktree:
 
 
 class VcsClient:
-    def __init__(self, address: str, token: str) -> None:
-        self._channel = make_channel(address)
+    def __init__(self, address: str, token: str, security: GrpcSecurity = NO_TLS) -> None:
+        self._channel = make_channel(address, security)
         self._stub: vcs_pb2_grpc.VcsAsyncStub = vcs_pb2_grpc.VcsStub(self._channel)
         self._metadata = bearer(token)
 
     async def close(self) -> None:
         await self._channel.close()
 
-    async def prepare(self, run: ClaimedRun) -> Worktree:
-        """The worktree of this attempt, with what earlier attempts checkpointed restored into it."""
+    async def prepare(self, run: ClaimedRun, *, progress: Progress | None = None) -> Worktree:
+        """The worktree of this attempt, with what earlier attempts checkpointed restored into it.
+
+        ``progress``: hears Git's own phases and percentages.
+        """
         request = vcs_pb2.PrepareRequest(
             worktree=_ref(run.hold),
             repository=run.repository or "",
             base_ref=run.base_ref or "",
             base_sha=run.base_sha or "",
             patch=(run.tree.patch if run.tree else None) or b"",
+            path=run.checkout.path or "",
+            lfs=run.checkout.lfs,
+            submodules=run.checkout.submodules,
         )
         async with _typed():
             call = self._stub.Prepare(request, metadata=self._metadata, timeout=PREPARE_DEADLINE.total_seconds())
             async for update in call:
+                if update.HasField("progress") and progress is not None:
+                    await progress(update.progress.phase, update.progress.percent)
                 if update.HasField("ready"):
                     ready = update.ready
                     return Worktree(Path(ready.path), ready.base_sha, ready.base_branch or None)
@@ -119,6 +130,7 @@ class VcsClient:
             message=metadata.message,
             patch=bytes(reply.patch),
             files=[_file_stat(stat) for stat in reply.files],
+            notes=tuple(reply.notes),
         )
 
     async def release(self, hold: Hold) -> None:
@@ -157,7 +169,7 @@ def _error(error: grpc.aio.AioRpcError) -> VcsFailedError | LeaseLostError:
     for key, value in error.trailing_metadata() or ():
         if key == _ERROR_DETAIL and isinstance(value, bytes):
             detail.ParseFromString(value)
-    words = error.details() or error.code().name
+    words = explained(error)
     if detail.exit_reason == _LEASE_LOST:
         return LeaseLostError(words)
     if not detail.exit_reason and error.code() in _AWAY:

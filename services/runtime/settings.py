@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated, Literal, NoReturn, TypeVar
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
@@ -11,14 +12,15 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 EXIT_WRONG_CONFIGURATION = 2
 
 
-def _host_and_port(address: str) -> str:
+def checked_address(address: str) -> str:
+    """``address`` if it is `host:port`; raises ``ValueError``."""
     host, separator, port = address.rpartition(":")
     if not separator or not host or not port.isdecimal() or int(port) > 65_535:  # noqa: PLR2004  the ports' range
         raise ValueError("must be host:port, as in 127.0.0.1:8081")
     return address
 
 
-Address = Annotated[str, AfterValidator(_host_and_port)]
+Address = Annotated[str, AfterValidator(checked_address)]
 
 
 def split_address(address: str) -> tuple[str, int]:
@@ -58,6 +60,17 @@ class ServiceSettings(BaseSettings):
     """Most Postgres connections of this process."""
     drain_seconds: Annotated[float, Field(ge=0, le=600)] = 5
     """How long running work may go on after SIGTERM before it is handed back as interrupted."""
+
+
+class GrpcSettings(ServiceSettings):
+    """Of a service that calls others over gRPC, or is called. Files are PEM; without them there is no TLS."""
+
+    grpc_ca: Path | None = None
+    """Who vouches for the other services' certificates; with the two below, each proves itself to the other (mTLS)."""
+    grpc_certificate: Path | None = None
+    grpc_key: Path | None = None
+    grpc_insecure: bool = False
+    """Whether a server may be reached from other machines without TLS. Only where the network between is trusted."""
 
 
 Settings = TypeVar("Settings", bound=BaseSettings)

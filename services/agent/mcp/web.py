@@ -10,10 +10,10 @@ import httpx2
 from mcp.client.streamable_http import streamable_http_client
 from mcp.types import INTERNAL_ERROR
 
-from services.agent.mcp.addresses import AddressError, checked_addresses
 from services.agent.mcp.failures import EndedError
 from services.agent.mcp.traffic import Reader, Traffic, Writer
 from services.contracts.agents import HttpServer
+from services.runtime.addresses import AddressError, IpAddress, checked_addresses, is_public
 
 MAX_RESPONSE_BYTES = 4 * 1024 * 1024
 CONNECT_TIMEOUT = timedelta(seconds=10)
@@ -27,7 +27,7 @@ class HttpLink:
 
     def __init__(self, server: HttpServer, *, allow_private_addresses: bool, read_timeout: timedelta) -> None:
         self._server = server
-        self._allow_private = allow_private_addresses
+        self._is_allowed = _any_address if allow_private_addresses else is_public
         self._timeout = httpx2.Timeout(CONNECT_TIMEOUT.total_seconds(), read=read_timeout.total_seconds())
 
     @asynccontextmanager
@@ -37,7 +37,7 @@ class HttpLink:
         port = url.port or {"http": 80, "https": 443}[url.scheme]
         try:
             addresses = await checked_addresses(
-                url.raw_host.decode(), port, allow_private=self._allow_private, timeout=CONNECT_TIMEOUT
+                url.raw_host.decode(), port, is_allowed=self._is_allowed, timeout=CONNECT_TIMEOUT
             )
         except AddressError as error:
             raise EndedError(f"cannot be connected to: {error}") from None
@@ -52,6 +52,10 @@ class HttpLink:
             # What an answer may have is bounded below, so the size of each message within is no matter.
             messages = ((item, 0) async for item in incoming)
             yield Reader(messages, traffic), Writer(outgoing, traffic)
+
+
+def _any_address(_: IpAddress) -> bool:
+    return True
 
 
 def _read(url: str) -> httpx2.URL:

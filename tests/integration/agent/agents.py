@@ -95,7 +95,7 @@ class HeldVcs(VcsClient):
         async with asyncio.timeout(DEADLINE_SECONDS):
             await self._reached.wait()
 
-    async def prepare(self, run: ClaimedRun) -> Worktree:
+    async def prepare(self, run: ClaimedRun, *, progress: Progress | None = None) -> Worktree:
         worktree = await super().prepare(run)
         await self._hold("behind prepare")
         return worktree

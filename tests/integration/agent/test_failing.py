@@ -34,7 +34,7 @@ class FailingVcs(VcsClient):
         super().__init__(fleet.vcs_address, VCS_TOKEN)
         self._error = error
 
-    async def prepare(self, run: ClaimedRun) -> Worktree:
+    async def prepare(self, run: ClaimedRun, *, progress: Progress | None = None) -> Worktree:
         raise self._error
 
 

@@ -13,6 +13,7 @@ from tests.integration.agent.fleet import Fleet
 from tests.integration.agent.looking import answers, logged, told, words_to_the_model, work
 from tests.integration.agent.messages_server import Answer, call, refused, whole
 from tests.integration.agent.sandboxes import Trace, confined
+from tests.integration.jobs.domain import shown
 
 READ = whole(call(1, "read_file", path="f.txt"))
 OVERLOADED = refused(529, "Overloaded", kind="overloaded_error")
@@ -90,7 +91,9 @@ async def published(fleet: Fleet, run_id: UUID) -> str | None:
     publishing = fleet.domain.publishing
     publication = await publishing.claim(changeset["id"], run_id, dispatch=1, holder="vcs-1")
     assert publication is not None
-    await publishing.delivered(publication.hold, url="/1", branch=publication.branch, commit_sha=publication.commit_sha)
+    await publishing.delivered(
+        publication.hold, shown("/1"), branch=publication.branch, commit_sha=publication.commit_sha
+    )
     outcome: str | None = (await fleet.run(run_id))["outcome"]
     return outcome
 

@@ -1,13 +1,10 @@
-"""Which addresses an MCP server over HTTP may have, and whose import costs nothing until one is there."""
+"""Which addresses a host that a client names may have."""
 
 import ipaddress
-import subprocess
-import sys
 
 import pytest
 
-from services.agent.mcp.addresses import is_public
-from services.agent.mcp.redacting import Redaction
+from services.runtime.addresses import is_public
 
 PRIVATE = [
     "0.0.0.0",
@@ -46,13 +43,3 @@ def test_addresses_that_are_not_the_internets(text: str) -> None:
 @pytest.mark.parametrize("text", ["1.1.1.1", "93.184.216.34", "2606:4700:4700::1111", "::ffff:1.1.1.1"])
 def test_addresses_of_the_internet(text: str) -> None:
     assert is_public(ipaddress.ip_address(text))
-
-
-def test_secrets_are_hidden_with_or_without_their_scheme_and_short_words_stay() -> None:
-    hide = Redaction(["Bearer abc-12345678", "debug", "abc-12345678-longer"])
-    assert hide("Bearer abc-12345678, abc-12345678; abc-12345678-longer debug") == "[hidden], [hidden]; [hidden] debug"
-
-
-def test_the_sdk_is_imported_only_for_runs_with_servers() -> None:
-    program = "import sys, services.agent.mcp; sys.exit('mcp' in sys.modules)"
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
