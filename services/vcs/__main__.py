@@ -4,35 +4,46 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from functools import partial
 from uuid import UUID
 
-import grpc.aio
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1.health import aio as grpc_health
-from grpc_reflection.v1alpha import reflection
-
 from services.contracts import subjects
-from services.contracts.v1 import vcs_pb2, vcs_pb2_grpc
+from services.jobs.forge_pacing import ForgePacing
 from services.jobs.heartbeat import Heartbeat
 from services.jobs.leases import Node, new_node_name
 from services.jobs.publishing import Publishing
+from services.jobs.rescuing import Rescuing
 from services.jobs.running import Running
+from services.jobs.tracking import Tracking
 from services.jobs.unit import Units
 from services.runtime import jetstream, lifecycle, postgres
-from services.runtime.grpc import make_server
+from services.runtime.grpc import CannotListenError, GrpcSecurity, WrongCertificatesError
 from services.runtime.health import serve_health
 from services.runtime.jetstream import Bus
 from services.runtime.postgres import Database
 from services.runtime.settings import load, refuse
 from services.runtime.telemetry import configure_logs, logger
+from services.vcs.changesets import Changesets
 from services.vcs.commits import Commits
+from services.vcs.credentials import ChainedCredentials
+from services.vcs.diffs import between
+from services.vcs.disk import Disk
+from services.vcs.errors import GitUnfitError
+from services.vcs.forges.choosing import Forges
+from services.vcs.forges.github import GitHubForge
 from services.vcs.forges.local import LocalForge
+from services.vcs.forges.pace import FleetPace
 from services.vcs.git import Git
 from services.vcs.janitor import Janitor
+from services.vcs.mirror_options import MirrorOptions
 from services.vcs.mirrors import Mirrors
 from services.vcs.publisher import Publisher
+from services.vcs.rescue import Rescue
+from services.vcs.rpc.parts import Parts
+from services.vcs.rpc.server import RpcServer
 from services.vcs.servicer import VcsServicer
 from services.vcs.settings import VcsSettings
+from services.vcs.tracker import Tracker
 from services.vcs.worktrees import Worktrees
 
 log = logger("vcs")
@@ -46,46 +57,117 @@ class Vcs:
 
     def __init__(self, settings: VcsSettings, database: Database, bus: Bus) -> None:
         self.settings = settings
-        root = settings.vcs_root
-        git = Git(root / "home", allow_local=settings.allow_local_repositories)
-        mirrors = Mirrors(root, git)
-        self.worktrees = Worktrees(root, mirrors, git)
-        commits = Commits(git, mirrors, self.worktrees)
-        units = Units(database, ring=lambda rung: bus.ring(subjects.EVENTS_DOORBELL, rung.encode()))
-        self._running = Running(units)
-        self.janitor = Janitor(self.worktrees, self._running)
-        node = Node(new_node_name(settings.node_name), "vcs", address=settings.vcs_listen)
+        self._database = database
+        self._bus = bus
+        self._units = Units(database, ring=lambda rung: bus.ring(subjects.EVENTS_DOORBELL, rung.encode()))
+        self._running = Running(self._units)
+        self.github = _github(settings, database)
+        self._git = _git(settings, self.github)
+        root, git = settings.vcs_root, self._git
+        self.mirrors = Mirrors(root, git, options=MirrorOptions(settings.clone_filter, settings.clone_depth))
+        self.worktrees = Worktrees(root, self.mirrors, git)
+        self._commits = Commits(git, self.mirrors, self.worktrees)
+        node = Node(new_node_name(settings.node_name), "vcs", address=settings.vcs_advertise or settings.vcs_listen)
         self.heartbeat = Heartbeat(settings.database_url.get_secret_value(), node)
-        self.servicer = VcsServicer(self.worktrees, commits, self._holds, allow_local=settings.allow_local_repositories)
-        self.publisher = Publisher(
-            publishing=Publishing(units),
-            heartbeat=self.heartbeat,
-            bus=bus,
-            git=git,
-            mirrors=mirrors,
-            commits=commits,
-            forge=LocalForge(""),
-            holder=node.name,
-            most=settings.publications,
+        self.janitor = self._new_janitor(node.name)
+        # The local forge's pages are the gateway's own: it knows its own address.
+        self._forges = Forges(LocalForge(git, self.mirrors, ""), self.github)
+        tracking = Tracking(self._units)
+        every = timedelta(seconds=settings.forge_poll_seconds)
+        self._changesets = Changesets(
+            tracking, self._forges, every=every, allow_local=settings.allow_local_repositories
         )
+        self.tracker = Tracker(tracking, self._changesets)
+        self.publisher = self._new_publisher(node.name)
+        self.server = self._new_server(node.name)
+
+    def _new_janitor(self, node: str) -> Janitor:
+        root = self.settings.vcs_root
+        rescue = Rescue(root, self._git, self.worktrees, Rescuing(self._database))
+        return Janitor(
+            worktrees=self.worktrees,
+            mirrors=self.mirrors,
+            holders=self._running,
+            rescue=rescue,
+            disk=Disk(root, self.mirrors, rescue),
+            limits=self.settings.disk,
+            node=node,
+        )
+
+    def _new_publisher(self, node: str) -> Publisher:
+        return Publisher(
+            publishing=Publishing(self._units),
+            heartbeat=self.heartbeat,
+            bus=self._bus,
+            git=self._git,
+            mirrors=self.mirrors,
+            commits=self._commits,
+            forges=self._forges,
+            observe_after=self._changesets.observe_after,
+            holder=node,
+            most=self.settings.publications,
+        )
+
+    def _new_server(self, node: str) -> RpcServer:
+        parts = Parts(
+            worktrees=self.worktrees,
+            commits=self._commits,
+            check_lease=self._holds,
+            diff_commits=partial(between, self._git, self.mirrors),
+            mirrors=self.mirrors,
+            janitor=self.janitor,
+            forges=self._forges,
+            changesets=self._changesets,
+            node=node,
+            allow_local=self.settings.allow_local_repositories,
+        )
+        security = GrpcSecurity.load(self.settings)
+        return RpcServer(VcsServicer(parts), token=self.settings.vcs_token.get_secret_value(), security=security)
 
     async def _holds(self, run_id: str, attempt: int, token: str) -> bool:
         return await self._running.holds(UUID(run_id), attempt=attempt, token=UUID(token))
 
-    async def start_server(self) -> grpc.aio.Server:
-        server = make_server(self.settings.vcs_token.get_secret_value())
-        vcs_pb2_grpc.add_VcsServicer_to_server(self.servicer, server)
-        health = grpc_health.HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(health, server)
-        await health.set("quarterdeck.v1.Vcs", health_pb2.HealthCheckResponse.SERVING)
-        service = vcs_pb2.DESCRIPTOR.services_by_name["Vcs"].full_name
-        reflection.enable_server_reflection((service, reflection.SERVICE_NAME), server)
+    async def require_git(self) -> None:
+        """End where there is no Git here that can be worked with."""
         try:
-            server.add_insecure_port(self.settings.vcs_listen)
-        except RuntimeError as error:
-            raise SystemExit(f"QUARTERDECK_VCS_LISTEN: failed to bind {self.settings.vcs_listen}: {error}") from error
-        await server.start()
-        return server
+            await self._git.require_fit()
+        except GitUnfitError as error:
+            raise SystemExit(str(error)) from error
+
+    async def listen(self) -> None:
+        """Serve, or say which setting is wrong and end."""
+        try:
+            await self.server.start(self.settings.vcs_listen)
+        except CannotListenError as error:
+            raise SystemExit(f"QUARTERDECK_VCS_LISTEN: {error}") from error
+        except WrongCertificatesError as error:
+            refuse(error.variable, error.reason)
+
+    async def close(self) -> None:
+        """Once nothing is under way any more."""
+        await self.mirrors.close()
+        if self.github is not None:
+            await self.github.aclose()
+
+
+def _github(settings: VcsSettings, database: Database) -> GitHubForge | None:
+    config = settings.github
+    if config is None:
+        return None
+    pacing = ForgePacing(database, config.scope, creations_per_minute=settings.pull_requests_per_minute)
+    return GitHubForge(config, FleetPace(pacing))
+
+
+def _git(settings: VcsSettings, github: GitHubForge | None) -> Git:
+    """What GitHub knows comes before what a file says."""
+    providers = [settings.static_credentials]
+    return Git(
+        settings.vcs_root / "home",
+        allow_local=settings.allow_local_repositories,
+        remotes=settings.remotes,
+        credentials=ChainedCredentials(*([github.credentials] if github else []), *providers),
+        max_file_bytes=settings.git_max_file_bytes,
+    )
 
 
 async def serve(stop: asyncio.Event) -> None:
@@ -98,22 +180,28 @@ async def serve(stop: asyncio.Event) -> None:
     database = Database(settings.database_url.get_secret_value(), size=settings.database_pool, name="vcs")
     bus = Bus(settings.nats_url.get_secret_value(), name="vcs")
     vcs = Vcs(settings, database, bus)
+    await vcs.require_git()
     await vcs.worktrees.sweep()
+    await vcs.mirrors.sweep()
     checks = {"postgres": database.check, "nats": bus.check}
-    server = await vcs.start_server()
+    await vcs.listen()
     async with serve_health("vcs", settings.health_address, checks):
         await bus.start()
         vcs.heartbeat.start()
-        taking = asyncio.create_task(vcs.publisher.run(), name="publications")
-        janitor = asyncio.create_task(_clean(vcs.janitor), name="janitor")
+        tasks = [
+            asyncio.create_task(vcs.publisher.run(), name="publications"),
+            asyncio.create_task(vcs.tracker.run(), name="tracker"),
+            asyncio.create_task(_clean(vcs.janitor), name="janitor"),
+        ]
         log.info("started", listen=settings.vcs_listen)
         try:
-            await lifecycle.until_stopped(stop, [taking, janitor])
+            await lifecycle.until_stopped(stop, tasks)
         finally:
-            await lifecycle.stop_tasks([taking, janitor], timeout=timedelta(seconds=_STOP_SECONDS))
-            await server.stop(settings.drain_seconds)
+            await lifecycle.stop_tasks(tasks, timeout=timedelta(seconds=_STOP_SECONDS))
+            await vcs.server.stop(settings.drain_seconds)
             await vcs.publisher.drain(timedelta(seconds=settings.drain_seconds))
             await vcs.heartbeat.stop()
+            await vcs.close()
             await bus.close()
             await database.close()
     log.info("stopped")

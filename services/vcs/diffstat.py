@@ -20,7 +20,10 @@ _CHANGES: Final[dict[str, Change]] = {
 
 @dataclass(frozen=True, slots=True)
 class FileChange:
-    """``path``: the new one, as Git's bytes. ``old_mode``, ``new_mode``: six octal digits. Lines are 0 where binary."""
+    """``path``: the new one, as Git's bytes. ``old_mode``, ``new_mode``: six octal digits. Lines are 0 where binary.
+
+    ``old_blob``, ``new_blob``: ids of the content; zeros where there was or is none.
+    """
 
     path: bytes
     change: Change
@@ -30,6 +33,7 @@ class FileChange:
     insertions: int = 0
     deletions: int = 0
     binary: bool = False
+    old_blob: str = ""
 
 
 def parse_diffstat(output: bytes) -> tuple[FileChange, ...]:
@@ -55,7 +59,8 @@ def _path(records: Iterator[bytes], *, renamed: bool) -> bytes:
 
 
 def _file_change(path: bytes, fields: list[str], counts: tuple[bytes, bytes]) -> FileChange:
-    old_mode, new_mode, _, new_blob, status = fields
+    old_mode, new_mode, old_blob, new_blob, status = fields
     binary = counts[0] == b"-"
     insertions, deletions = (0, 0) if binary else (int(counts[0]), int(counts[1]))
-    return FileChange(path, _CHANGES[status[0]], old_mode, new_mode, new_blob, insertions, deletions, binary)
+    change = _CHANGES[status[0]]
+    return FileChange(path, change, old_mode, new_mode, new_blob, insertions, deletions, binary, old_blob)

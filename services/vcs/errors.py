@@ -44,6 +44,10 @@ class WorktreeRefusedError(VcsError):
     """A run id or attempt that cannot name a folder."""
 
 
+class CredentialsError(VcsError):
+    """Credentials that were set up cannot be used; the message never repeats them."""
+
+
 class CloneFailedError(VcsError):
     """Mirror or worktree could not be made."""
 
@@ -78,17 +82,54 @@ class PushRejectedError(VcsError):
     exit_reason = "push_rejected"
 
 
+class ForgeError(VcsError):
+    """The forge did not do what was asked. ``retryable``: it may do so later, asked the same again."""
+
+    exit_reason = "forge_rejected"
+
+
+class ForgeUnavailableError(ForgeError):
+    """The forge was not reached, did not answer in time or failed itself; whether it acted is not known."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, retryable=True)
+
+
+class ForgePausedError(ForgeError):
+    """The forge, or our own rate for it, wants us to wait. ``seconds``: before it may be asked again."""
+
+    def __init__(self, message: str, *, seconds: float) -> None:
+        super().__init__(message, retryable=True)
+        self.seconds = seconds
+
+
+class ForgeRefusedError(ForgeError):
+    """Asked the same again it would refuse again: no permission, no such repository, not mergeable."""
+
+
+class ForgeNotFoundError(ForgeRefusedError):
+    """The forge has no such repository, pull request or comment, or does not show it to these credentials."""
+
+
 class BusyError(VcsError):
     """Another process held a mirror's lock for too long."""
 
 
 class GitError(VcsError):
-    """A Git command ended with a failure. ``git_message``: its stderr; ``stdout``: what it had written."""
+    """A Git command ended with a failure. ``git_message``: its stderr; ``stdout``: what it had written.
+
+    ``had_credentials``: the command was given some for its remote.
+    """
 
     def __init__(self, message: str, *, git_message: str = "", exit_code: int = 0, stdout: bytes = b"") -> None:
         super().__init__(message, git_message=git_message)
         self.exit_code = exit_code
         self.stdout = stdout
+        self.had_credentials = False
+
+
+class GitFileTooLargeError(GitError):
+    """A Git command wanted to write a larger file than it may; asked again it would again."""
 
 
 class GitTimeoutError(VcsError):
@@ -97,3 +138,7 @@ class GitTimeoutError(VcsError):
 
 class GitOutputTooLargeError(VcsError):
     """A Git command wrote more than its caller takes."""
+
+
+class GitUnfitError(VcsError):
+    """There is no Git on this machine that the service can work with."""

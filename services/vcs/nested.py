@@ -14,7 +14,7 @@ async def add_with_nested_repositories(git: Git, place: Place) -> None:
     """Stage everything that is not ignored, and what repositories inside the worktree hold except their `.git`."""
     assert place.work_tree is not None
     # What is gone makes room first: a repository may lie where a file was.
-    await git.run("add", "--update", "--", ".", place=place, timeout=_TIMEOUT)
+    await git.run("add", "--update", "--sparse", "--", ".", place=place, timeout=_TIMEOUT)
     listed = await git.run("ls-files", "-z", "--others", "--exclude-standard", place=place, timeout=_TIMEOUT)
     names = [name for name in listed.split(b"\0") if name]
     # Git lists a folder as one name only where it will not look inside.

@@ -14,6 +14,8 @@ GRACE: Final = timedelta(seconds=2)
 STDERR_TAIL_BYTES: Final = 16 * 1024
 _CHUNK_BYTES: Final = 256 * 1024
 _LONGEST_LINE_BYTES: Final = 64 * 1024
+# POSIX's unit of `ulimit -f`.
+_ULIMIT_BLOCK_BYTES: Final = 512
 
 
 class OutputLimitError(Exception):
@@ -37,31 +39,51 @@ async def run_process(
     timeout: timedelta,
     stdin: bytes = b"",
     max_output_bytes: int,
+    max_file_bytes: int | None = None,
+    ends_at_file_limit: bool = True,
+    descriptors: Sequence[int] = (),
     on_line: Callable[[bytes], bool] | None = None,
 ) -> Ended:
     """Run ``arguments`` in ``folder`` with exactly ``environment``.
 
+    ``max_file_bytes``: the largest file that it, and whatever it starts, may write; who would write more is ended by
+    SIGXFSZ, or (not ``ends_at_file_limit``) told "File too large". ``descriptors``: handed over under the same numbers.
     ``on_line`` sees each line of stderr (ended by CR or LF) and returns whether it consumed it. Raises
     ``TimeoutError``, ``OutputLimitError``, ``OSError`` (no such program or folder). Whenever it raises, cancellation
     included, the whole process group is gone: SIGTERM, and SIGKILL after ``GRACE``.
     """
-    process = await asyncio.create_subprocess_exec(
-        *arguments,
-        stdin=asyncio.subprocess.PIPE if stdin else asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        cwd=folder,
-        env=dict(environment),
-        start_new_session=True,
-        limit=_CHUNK_BYTES,
+    # A task of its own: a cancellation while it starts must not leave behind what nobody holds yet.
+    starting = asyncio.create_task(
+        asyncio.create_subprocess_exec(
+            *_limited(arguments, max_file_bytes, ends=ends_at_file_limit),
+            stdin=asyncio.subprocess.PIPE if stdin else asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            cwd=folder,
+            env=dict(environment),
+            start_new_session=True,
+            pass_fds=descriptors,
+            limit=_CHUNK_BYTES,
+        )
     )
     try:
         async with asyncio.timeout(timeout.total_seconds()):
-            return await _follow(process, stdin, max_output_bytes, on_line)
+            return await _follow(await asyncio.shield(starting), stdin, max_output_bytes, on_line)
     except BaseException:
-        # A task of its own: a second cancellation must not leave the group behind.
-        await asyncio.shield(asyncio.create_task(_end_group(process)))
+        # A task of its own too: nor must a second cancellation.
+        await asyncio.shield(asyncio.create_task(_end(starting)))
         raise
+
+
+def _limited(arguments: Sequence[str], max_file_bytes: int | None, *, ends: bool) -> Sequence[str]:
+    """The limit is in force before the program begins; set from outside, it would come after its first children.
+
+    The shell's text is fixed: the program and its arguments are words that it hands on, never text that it reads.
+    """
+    if max_file_bytes is None:
+        return arguments
+    script = 'ulimit -f "$0" && exec "$@"' if ends else 'trap "" XFSZ && ulimit -f "$0" && exec "$@"'
+    return ("/bin/sh", "-c", script, str(max(1, max_file_bytes // _ULIMIT_BLOCK_BYTES)), *arguments)
 
 
 async def _follow(
@@ -109,11 +131,24 @@ async def _watch(stream: asyncio.StreamReader, on_line: Callable[[bytes], bool] 
         rest = rest[-_LONGEST_LINE_BYTES:]
         for line in lines:
             if on_line is None or not on_line(line):
-                kept = (kept + line + b"\n")[-STDERR_TAIL_BYTES:]
-    return (kept + rest)[-STDERR_TAIL_BYTES:].strip()
+                kept = _tail(kept + line + b"\n")
+    return _tail(kept + rest).strip()
 
 
-async def _end_group(process: asyncio.subprocess.Process) -> None:
+def _tail(text: bytes) -> bytes:
+    """The last lines. Whole ones: what is to be hidden in them could not be found by its half."""
+    if len(text) <= STDERR_TAIL_BYTES:
+        return text
+    tail = text[-STDERR_TAIL_BYTES:]
+    return tail.partition(b"\n")[2] or tail
+
+
+async def _end(starting: asyncio.Task[asyncio.subprocess.Process]) -> None:
+    """The whole group, once it has started; nothing where it could not."""
+    try:
+        process = await starting
+    except OSError:
+        return
     _signal_group(process.pid, signal.SIGTERM)
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(process.wait(), GRACE.total_seconds())

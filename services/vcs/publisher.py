@@ -7,27 +7,39 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Final, assert_never
 from uuid import UUID
 
 from services.contracts import subjects
+from services.contracts.templates import fill, values_of
 from services.contracts.v1.commands_pb2 import PublishOrder
 from services.contracts.words import ExitReason, Queue
 from services.jobs.errors import LeaseLostError
 from services.jobs.heartbeat import Ending, Heartbeat
-from services.jobs.publishing import Publication, Publishing
+from services.jobs.publishing import Publication, Publishing, Shown
 from services.runtime.jetstream import Bus, Message
 from services.runtime.lifecycle import Capacity
 from services.runtime.postgres import StoreUnavailableError
 from services.runtime.telemetry import logger
 from services.vcs.commits import Commits
-from services.vcs.errors import CloneFailedError, PatchInexactError, PushRejectedError, VcsError
-from services.vcs.forges import Forge, PublishedChange
+from services.vcs.errors import (
+    CloneFailedError,
+    ForgeError,
+    ForgePausedError,
+    PatchInexactError,
+    PushRejectedError,
+    RefRefusedError,
+    RepositoryRefusedError,
+    VcsError,
+)
+from services.vcs.forges import PublishedChange
+from services.vcs.forges.choosing import Forges
 from services.vcs.git import Git
 from services.vcs.mirrors import Mirrors
 from services.vcs.push import push
-from services.vcs.repositories import parse_repository
+from services.vcs.repositories import Repository, parse_repository
 from services.vcs.trees import CommitMetadata
 
 log = logger("vcs.publisher")
@@ -46,18 +58,22 @@ class Publisher:
         git: Git,
         mirrors: Mirrors,
         commits: Commits,
-        forge: Forge,
+        forges: Forges,
+        observe_after: Callable[[str], timedelta],
         holder: str,
         most: int,
     ) -> None:
-        """``holder``: this process's node name. ``most``: publications at once."""
+        """``observe_after``: when a forge of that name is asked about what it shows. ``holder``: this process's node
+        name. ``most``: publications at once.
+        """
         self._publishing = publishing
         self._heartbeat = heartbeat
         self._bus = bus
         self._git = git
         self._mirrors = mirrors
         self._commits = commits
-        self._forge = forge
+        self._forges = forges
+        self._observe_after = observe_after
         self._holder = holder
         self._capacity = Capacity(most)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -128,22 +144,25 @@ class Publisher:
     async def _publish(self, publication: Publication) -> None:
         hold = publication.hold
         try:
-            url = await self._push_and_open(publication)
-        except (PushRejectedError, CloneFailedError) as error:
-            if error.retryable and publication.tries < MAX_TRIES:
-                log.warning("publication will be tried again", run=str(hold.run_id), error=str(error))
-                await self._publishing.retry(hold, error=str(error), delay=_back_off(publication.tries))
-            else:
-                await self._publishing.failed(hold, reason=ExitReason.PUSH_REJECTED, error=str(error))
+            shown = await self._push_and_open(publication)
+        except ForgePausedError as error:
+            log.info("publication waits for its forge", run=str(hold.run_id), error=str(error))
+            await self._publishing.postpone(hold, error=str(error), delay=timedelta(seconds=error.seconds))
         except VcsError as error:
-            await self._publishing.failed(hold, reason=ExitReason.INTERNAL, error=str(error))
+            await self._fail_or_retry(publication, error)
         else:
-            await self._publishing.delivered(
-                hold, url=url, branch=publication.branch, commit_sha=publication.commit_sha
-            )
+            await self._publishing.delivered(hold, shown, branch=publication.branch, commit_sha=publication.commit_sha)
 
-    async def _push_and_open(self, publication: Publication) -> str:
-        """Push the commit and show it on the forge; the address of its page."""
+    async def _fail_or_retry(self, publication: Publication, error: VcsError) -> None:
+        hold = publication.hold
+        if error.retryable and publication.tries < MAX_TRIES:
+            log.warning("publication will be tried again", run=str(hold.run_id), error=str(error))
+            await self._publishing.retry(hold, error=str(error), delay=_back_off(publication.tries))
+        else:
+            await self._publishing.failed(hold, reason=_reason(error), error=str(error))
+
+    async def _push_and_open(self, publication: Publication) -> Shown:
+        """Push the commit and show it on the forge."""
         repository = parse_repository(publication.repository, allow_local=self._git.allow_local)
         metadata = CommitMetadata(
             publication.author_name,
@@ -151,6 +170,13 @@ class Publisher:
             int(publication.time.timestamp()),
             publication.message,
         )
+        async with self._mirrors.using(repository):  # no run of ours may hold it any more
+            await self._push(publication, repository, metadata)
+        forge = self._forges.of(repository)
+        opened = await forge.open(_change(publication, repository))
+        return Shown(forge.name, opened.url, opened.number, self._observe_after(forge.name), opened.notes)
+
+    async def _push(self, publication: Publication, repository: Repository, metadata: CommitMetadata) -> None:
         sha = await self._commits.commit_patch(repository, publication.base_sha, publication.patch, metadata)
         if sha != publication.commit_sha:
             raise PatchInexactError(f"made commit {sha} instead of {publication.commit_sha}; nothing was pushed")
@@ -161,26 +187,50 @@ class Publisher:
             branch=publication.branch,
             commit_sha=sha,
             expected_remote_sha=publication.expected_remote_sha,
-        )
-        title, _, _ = publication.message.partition("\n")
-        return await self._forge.open(
-            PublishedChange(
-                changeset_id=str(publication.hold.changeset_id),
-                repository=repository,
-                branch=publication.branch,
-                base_branch=publication.base_branch or "",
-                commit_sha=sha,
-                title=title,
-                body=_body(publication),
-                draft=publication.is_draft,
-            )
+            also_ours=publication.also_ours,
         )
 
 
-def _body(publication: Publication) -> str:
-    if publication.verified is False:
-        return f"**The tests of this change did not pass.**\n\n{publication.summary}"
-    return publication.summary
+def _change(publication: Publication, repository: Repository) -> PublishedChange:
+    asked = publication.options.pull_request
+    values = values_of(
+        name=publication.name,
+        prompt=publication.prompt,
+        repository=publication.repository,
+        branch=publication.branch,
+        job_id=publication.hold.job_id,
+        run_id=publication.hold.run_id,
+    )
+    title, _, _ = publication.message.partition("\n")
+    return PublishedChange(
+        changeset_id=str(publication.hold.changeset_id),
+        repository=repository,
+        branch=publication.branch,
+        base_branch=publication.base_branch or "",
+        commit_sha=publication.commit_sha,
+        title=fill(asked.title, values) if asked.title else title,
+        body=_body(publication, asked.body, values),
+        publish=publication.publish,
+        labels=asked.labels,
+        reviewers=asked.reviewers,
+        team_reviewers=asked.team_reviewers,
+        assignees=asked.assignees,
+    )
+
+
+def _body(publication: Publication, template: str | None, values: Mapping[str, str]) -> str:
+    body = fill(template, {**values, "summary": publication.summary}) if template else publication.summary
+    return f"**The tests of this change did not pass.**\n\n{body}" if publication.verified is False else body
+
+
+def _reason(error: VcsError) -> ExitReason:
+    match error:
+        case ForgeError():
+            return ExitReason.FORGE_REJECTED
+        case PushRejectedError() | CloneFailedError() | RepositoryRefusedError() | RefRefusedError():
+            return ExitReason.PUSH_REJECTED
+        case _:
+            return ExitReason.INTERNAL
 
 
 def _back_off(tries: int) -> timedelta:

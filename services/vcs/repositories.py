@@ -13,7 +13,7 @@ MAX_ADDRESS_CHARACTERS: Final = 2_000
 MAX_REF_CHARACTERS: Final = 250
 _SHOWN_CHARACTERS: Final = 100
 
-_DEFAULT_PORTS: Final = {"https": 443, "http": 80, "ssh": 22, "git": 9418}
+_DEFAULT_PORTS: Final = {"https": 443, "http": 80, "ssh": 22}
 _SCP_FORM: Final = re.compile(r"(?:(?P<user>[\w.-]+)@)?(?P<host>[A-Za-z0-9.-]+):(?P<path>[^:].*)", re.ASCII)
 _HOST: Final = re.compile(r"[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?|[0-9a-f:.]*:[0-9a-f:.]*")
 _PATH: Final = re.compile(r"[\w.~+@%,=/-]+", re.ASCII)
@@ -24,6 +24,21 @@ _SHORT_SHA: Final = re.compile(r"[0-9a-f]{7,64}")
 
 
 @dataclass(frozen=True, slots=True)
+class Endpoint:
+    """What a command connects to. ``host``: in lower case, an IPv6 address without brackets."""
+
+    scheme: str
+    host: str
+    port: int
+
+    @property
+    def authority(self) -> str:
+        """``host``, or ``host:port`` where the port is not the scheme's own."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == _DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
 class Repository:
     """``url``: what Git is given. ``key``: host/owner/name however it was spelt. ``folder``: its mirror's name."""
 
@@ -31,20 +46,30 @@ class Repository:
     key: str
     folder: str
 
+    @property
+    def endpoint(self) -> Endpoint | None:
+        """None for a path on this machine. Raises ``RepositoryRefusedError`` where ``url`` is neither."""
+        if self.url.startswith("/"):
+            return None
+        if "://" in self.url:
+            url, port = _split(self.url)
+            return Endpoint(url.scheme, _host(self.url, url.hostname or ""), port)
+        scp = _scp(self.url)
+        return Endpoint("ssh", _host(self.url, scp["host"]), _DEFAULT_PORTS["ssh"])
+
 
 def parse_repository(address: str, *, allow_local: bool) -> Repository:
-    """Read an https, http, ssh or git URL, ``user@host:path``, or (``allow_local``) an absolute path or file: URL.
+    """Read an https, ssh or http URL, ``user@host:path``, or (``allow_local``) an absolute path or file: URL.
 
-    Raises ``RepositoryRefusedError`` with what is wrong and what to write instead.
+    Whether plain http and the host may be asked is decided where Git is run. Raises ``RepositoryRefusedError`` with
+    what is wrong and what to write instead.
     """
     _refuse_unreadable(address)
     if address.startswith("/") or address.lower().startswith("file:"):
         return _local(address, allow_local=allow_local)
     if "://" in address:
         return _from_url(address)
-    scp = _SCP_FORM.fullmatch(address)
-    if scp is None or "::" in address:
-        raise _refused(address, "is no repository address; write https://host/owner/name or git@host:owner/name")
+    scp = _scp(address)
     path, key = _path_and_key(address, scp["path"])
     host = _host(address, scp["host"])
     user = f"{scp['user']}@" if scp["user"] else ""
@@ -95,20 +120,32 @@ def _refuse_unreadable(address: str) -> None:
         raise _refused(address, "begins with a dash and could be read as an option; write a URL")
 
 
-def _from_url(address: str) -> Repository:
+def _scp(address: str) -> re.Match[str]:
+    scp = _SCP_FORM.fullmatch(address)
+    if scp is None or "::" in address:
+        raise _refused(address, "is no repository address; write https://host/owner/name or git@host:owner/name")
+    return scp
+
+
+def _split(address: str) -> tuple[SplitResult, int]:
+    """The parts of a URL, and the port it means."""
     try:
         url = urlsplit(address)
         port = url.port
     except ValueError as error:
         raise _refused(address, f"is no URL ({error}); write https://host/owner/name") from None
     if url.scheme not in _DEFAULT_PORTS:
-        raise _refused(address, f"has the scheme {url.scheme!r}; use https, http, ssh or git")
+        raise _refused(address, f"has the scheme {url.scheme!r}; use https or ssh")
+    return url, _DEFAULT_PORTS[url.scheme] if port is None else port
+
+
+def _from_url(address: str) -> Repository:
+    url, port = _split(address)
     if url.query or url.fragment:
         raise _refused(address, "has a query or fragment; name branches and commits as the base ref")
     host = _host(address, url.hostname or "")
     path, key = _path_and_key(address, url.path)
-    shown_host = f"[{host}]" if ":" in host else host
-    authority = shown_host + (f":{port}" if port not in (None, _DEFAULT_PORTS[url.scheme]) else "")
+    authority = Endpoint(url.scheme, host, port).authority
     return _repository(f"{url.scheme}://{_user(address, url)}{authority}{path}", f"{authority}/{key}")
 
 

@@ -8,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
+from services.vcs import lfs, sparse, submodules
 from services.vcs.errors import GitError
 from services.vcs.git import Git, Place
 from services.vcs.snapshots import stage, staged_tree
@@ -28,12 +29,23 @@ async def put_back(git: Git, place: Place, base_sha: str, tree: str) -> bool:
             # Staged first: what is as it should be is left alone, and what is new becomes known and so goes.
             await stage(git, place, scratch, base_sha)
             await git.run("read-tree", "--reset", "-u", tree, place=scratch, timeout=RESTORE_TIMEOUT)
+            await sparse.show_changes(git, scratch, base_sha, tree)
             await _drop_new_ignore_files(git, scratch)
             await git.run("clean", "-ffdq", place=scratch, timeout=RESTORE_TIMEOUT)
-        await asyncio.to_thread(write_pointer, place)
+            await put_extras_again(git, place, scratch)
         return await staged_tree(git, place, base_sha) == tree
     except (GitError, OSError):
         return False
+
+
+async def put_extras_again(git: Git, place: Place, index: Place) -> None:
+    """What lies in a worktree beside its tree: the pointer, submodules, contents of Git LFS.
+
+    ``index``: what the tree was just checked out with. Raises ``GitError``, ``OSError``.
+    """
+    await asyncio.to_thread(write_pointer, place)
+    await submodules.put_back(git, place, index)
+    await lfs.put_again(git, place, index)
 
 
 def write_pointer(place: Place) -> None:

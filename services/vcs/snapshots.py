@@ -5,11 +5,12 @@ import os
 import shutil
 import stat
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
+from services.vcs import lfs
 from services.vcs.diffstat import GITLINK_MODE, LINK_MODE, FileChange, parse_diffstat
 from services.vcs.errors import GitError, GitOutputTooLargeError, PatchTooLargeError
 from services.vcs.git import Git, Place
@@ -25,8 +26,16 @@ _MAX_LINK_BYTES: Final = 4095
 TICK: Final = "tick"
 _NO_COMMIT_IN_NESTED: Final = "does not have a commit checked out"
 
-_ADD: Final = ("add", "--all", "--", ".")
-_DIFF: Final = ("diff-index", "--cached", "--no-ext-diff", "--no-textconv", "--no-color", "--ignore-submodules=none")
+# Also what lies outside of a sparse worktree's folder, where it is there.
+_ADD: Final = ("add", "--all", "--sparse", "--", ".")
+_SAME_EVERYWHERE: Final = ("--no-ext-diff", "--no-textconv", "--no-color", "--ignore-submodules=none")
+# What every diff here is read with. Without renames: a rename's patch applies only where its source is still as it was,
+# to no gain.
+LIST_CHANGES: Final = (*_SAME_EVERYWHERE, "--raw", "--numstat", "-M", "--no-abbrev", "-z")
+PRINT_PATCH: Final = (*_SAME_EVERYWHERE, "-p", "--binary", "--full-index", "--no-renames")
+_STAGED: Final = ("diff-index", "--cached")
+# A file outside of a sparse worktree's folder counts while it is there; the index must not remember that it was.
+_AS_RECORDED: Final = ("-c", "sparse.expectFilesOutsideOfPatterns=true")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,44 +52,48 @@ async def take_snapshot(git: Git, place: Place, base_sha: str) -> Snapshot:
     ``place``: the attempt's repository, its worktree and the index that the checkout wrote (read only). Raises
     ``PatchTooLargeError``, ``GitError``.
     """
+    await _settle(git, place)
     with scratch_index(place) as scratch:
-        return await _snapshot(git, place, scratch, base_sha)
+        return (await _snapshot(git, place, scratch, base_sha, _no_tree))[0]
 
 
 async def take_snapshot_and_tree(git: Git, place: Place, base_sha: str) -> tuple[Snapshot, str]:
-    """The same, with the tree of what was staged."""
+    """The same, with the tree of what was staged: the last look at a worktree, so nothing is made ready for more."""
     with scratch_index(place) as scratch:
-        snapshot = await _snapshot(git, place, scratch, base_sha)
-        tree = await git.run("write-tree", place=scratch, timeout=STAGE_TIMEOUT)
-    return snapshot, tree.decode("ascii").strip()
-
-
-async def _snapshot(git: Git, place: Place, scratch: Place, base_sha: str) -> Snapshot:
-    """A run waits for this at each turn that writes: what is mostly right is worked out beside what tells if it is."""
-    await _settle(git, place)
-    if await _added(git, place, scratch):
-        files, patch = await asyncio.gather(_changes(git, scratch, base_sha), _patch(git, scratch, base_sha))
-        if not _has_nested(files) and not _misread(place, files):
-            return Snapshot(patch, files)
-    files = await stage(git, place, scratch, base_sha)
-    return Snapshot(await _patch(git, scratch, base_sha), files)
+        return await _snapshot(git, place, scratch, base_sha, _tree)
 
 
 async def staged_tree(git: Git, place: Place, base_sha: str) -> str:
     """The tree of a snapshot, without its patch. Raises ``GitError``."""
     with scratch_index(place) as scratch:
         await stage(git, place, scratch, base_sha)
-        return (await git.run("write-tree", place=scratch, timeout=STAGE_TIMEOUT)).decode("ascii").strip()
+        return await _tree(git, scratch)
+
+
+async def _snapshot(
+    git: Git, place: Place, scratch: Place, base_sha: str, tree: Callable[[Git, Place], Awaitable[str]]
+) -> tuple[Snapshot, str]:
+    """A run waits for this at each turn that writes: what is mostly right is worked out beside what tells if it is."""
+    if await _added(git, place, scratch):
+        reading = (_changes(git, scratch, base_sha), _patch(git, scratch, base_sha), tree(git, scratch))
+        files, patch, sha = await asyncio.gather(*reading)
+        if not _has_nested(files) and not _misread(place, files) and not _moved_submodules(files):
+            return Snapshot(patch, files), sha
+    files = await stage(git, place, scratch, base_sha)
+    return Snapshot(await _patch(git, scratch, base_sha), files), await tree(git, scratch)
 
 
 async def stage(git: Git, place: Place, scratch: Place, base_sha: str) -> tuple[FileChange, ...]:
     """Stage everything that is not ignored in ``scratch``, and say what differs from ``base_sha``."""
     await _settle(git, place)
     files = await _add_all(git, place, scratch, base_sha)
-    misread = _misread(place, files)
-    if misread and await _store_as_files(git, scratch, misread):
-        return await _changes(git, scratch, base_sha)
-    return files
+    lines = [_index_line(GITLINK_MODE, file.old_blob, file.path) for file in _moved_submodules(files)]
+    lines += await _links_as_files(git, scratch, _misread(place, files))
+    if not lines:
+        return files
+    arguments = ("update-index", "-z", "--index-info")
+    await git.run(*arguments, place=scratch, stdin=b"".join(lines), timeout=STAGE_TIMEOUT)
+    return await _changes(git, scratch, base_sha)
 
 
 async def _add_all(git: Git, place: Place, scratch: Place, base_sha: str) -> tuple[FileChange, ...]:
@@ -92,14 +105,14 @@ async def _add_all(git: Git, place: Place, scratch: Place, base_sha: str) -> tup
         files = await _changes(git, scratch, base_sha)
         if not _has_nested(files):
             return files
-    _copy_index(place, scratch)
+    await _begin(git, place, scratch)
     await add_with_nested_repositories(git, scratch)
     return await _changes(git, scratch, base_sha)
 
 
 async def _added(git: Git, place: Place, scratch: Place) -> bool:
     """Stage the worktree as Git does; False where a repository without a commit stands inside of it."""
-    _copy_index(place, scratch)
+    await _begin(git, place, scratch)
     try:
         await git.run(*_ADD, place=scratch, timeout=STAGE_TIMEOUT)
     except GitError as error:
@@ -118,8 +131,13 @@ def _misread(place: Place, files: Sequence[FileChange]) -> list[FileChange]:
     return [file for file in files if file.new_mode == LINK_MODE and _is_regular(place, file.path)]
 
 
-async def _store_as_files(git: Git, scratch: Place, misread: list[FileChange]) -> bool:
-    """Turn links that were overwritten with a file's text into files; returns whether there were any.
+def _moved_submodules(files: Sequence[FileChange]) -> list[FileChange]:
+    """Those in whose folder somebody made a repository: its commits are in no remote, so nothing may point to them."""
+    return [file for file in files if file.old_mode == file.new_mode == GITLINK_MODE]
+
+
+async def _links_as_files(git: Git, scratch: Place, misread: list[FileChange]) -> list[bytes]:
+    """Index lines that turn links that were overwritten with a file's text into files.
 
     With `core.symlinks=false` a link lies in the worktree as a file that holds its target, and Git takes whatever is
     written there for a target. No target has a line end, and hardly a file has none.
@@ -128,21 +146,20 @@ async def _store_as_files(git: Git, scratch: Place, misread: list[FileChange]) -
     for file in misread:
         content = await git.run("cat-file", "blob", file.new_blob, place=scratch, timeout=STAGE_TIMEOUT)
         if b"\n" in content or not 0 < len(content) <= _MAX_LINK_BYTES:
-            lines.append(b"100644 " + file.new_blob.encode("ascii") + b"\t" + file.path + b"\0")
-    if lines:
-        arguments = ("update-index", "-z", "--index-info")
-        await git.run(*arguments, place=scratch, stdin=b"".join(lines), timeout=STAGE_TIMEOUT)
-    return bool(lines)
+            lines.append(_index_line("100644", file.new_blob, file.path))
+    return lines
+
+
+def _index_line(mode: str, blob: str, path: bytes) -> bytes:
+    return f"{mode} {blob}\t".encode("ascii") + path + b"\0"
 
 
 async def _changes(git: Git, scratch: Place, base_sha: str) -> tuple[FileChange, ...]:
-    arguments = (*_DIFF, "--raw", "--numstat", "-M", "--no-abbrev", "-z", base_sha)
-    return parse_diffstat(await git.run(*arguments, place=scratch, timeout=STAGE_TIMEOUT))
+    return parse_diffstat(await git.run(*_STAGED, *LIST_CHANGES, base_sha, place=scratch, timeout=STAGE_TIMEOUT))
 
 
 async def _patch(git: Git, scratch: Place, base_sha: str) -> bytes:
-    """Without renames: a rename's patch applies only where its source is still as it was, to no gain."""
-    arguments = (*_DIFF, "-p", "--binary", "--full-index", "--no-renames", base_sha)
+    arguments = (*_STAGED, *PRINT_PATCH, base_sha)
     try:
         return await git.run(*arguments, place=scratch, timeout=STAGE_TIMEOUT, max_output_bytes=MAX_PATCH_BYTES)
     except GitOutputTooLargeError as error:
@@ -162,10 +179,23 @@ async def _settle(git: Git, place: Place) -> None:
     with scratch_index(place) as settled:
         assert settled.index is not None
         _copy_index(place, settled)
-        arguments = ("update-index", "-q", "--refresh", "--force-write-index")
+        arguments = (*_AS_RECORDED, "update-index", "-q", "--refresh", "--force-write-index")
         await git.run(*arguments, place=settled, timeout=STAGE_TIMEOUT, accept=(0, 1))
         if _second(settled.index.stat().st_mtime_ns) > _second(written):
             settled.index.rename(place.git_dir / "index")
+
+
+async def _tree(git: Git, scratch: Place) -> str:
+    return (await git.run("write-tree", place=scratch, timeout=STAGE_TIMEOUT)).decode("ascii").strip()
+
+
+async def _no_tree(_git: Git, _scratch: Place) -> str:
+    return ""
+
+
+async def _begin(git: Git, place: Place, scratch: Place) -> None:
+    _copy_index(place, scratch)
+    await lfs.reveal_changed(git, place, scratch)
 
 
 def _second(nanoseconds: int) -> int:

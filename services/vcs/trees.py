@@ -12,6 +12,8 @@ from typing import Final
 from services.vcs.errors import GitError, MetadataRefusedError, PatchRefusedError
 from services.vcs.git import Git, Place
 
+# In an attempt's repository, where its checkout was of the base alone: the index that it wrote.
+BASE_INDEX: Final = "index.base"
 TREE_TIMEOUT: Final = timedelta(minutes=5)
 # Git silently drops these from names, so that what was asked and what was committed would differ.
 _UNFIT_IN_IDENTITY: Final = re.compile(r"[\x00-\x1f\x7f<>]")
@@ -50,15 +52,33 @@ async def tree_of_patch(git: Git, place: Place, base_sha: str, patch: bytes) -> 
     Blob by blob, past every attribute and conversion. Raises ``PatchRefusedError``, ``GitError``.
     """
     with scratch_index(replace(place, work_tree=None)) as scratch:
-        await git.run("read-tree", base_sha, place=scratch, timeout=TREE_TIMEOUT)
-        try:
-            await git.run(
-                "apply", "--cached", "--whitespace=nowarn", "-", place=scratch, stdin=patch, timeout=TREE_TIMEOUT
-            )
-        except GitError as error:
-            words = f"the patch does not apply to {base_sha}; it was made against another base or cut short"
-            raise PatchRefusedError(words, git_message=error.git_message) from error
-        return _sha(await git.run("write-tree", place=scratch, timeout=TREE_TIMEOUT))
+        await read_base(git, scratch, base_sha)
+        return await patched_tree(git, scratch, base_sha, patch)
+
+
+async def read_base(git: Git, scratch: Place, base_sha: str) -> None:
+    """``read_tree`` of the commit that an attempt began from, or of any where ``scratch`` is a mirror's."""
+    assert scratch.index is not None
+    try:
+        # Git writes an index anew and puts it in place of the old one: the file itself is never changed.
+        scratch.index.hardlink_to(scratch.git_dir / BASE_INDEX)
+    except FileNotFoundError:
+        await read_tree(git, scratch, base_sha)
+
+
+async def read_tree(git: Git, scratch: Place, sha: str) -> None:
+    await git.run("read-tree", sha, place=scratch, timeout=TREE_TIMEOUT)
+
+
+async def patched_tree(git: Git, scratch: Place, base_sha: str, patch: bytes) -> str:
+    """The second half of ``tree_of_patch``, in an index that ``base_sha`` was read into."""
+    arguments = ("apply", "--cached", "--whitespace=nowarn", "-")
+    try:
+        await git.run(*arguments, place=scratch, stdin=patch, timeout=TREE_TIMEOUT)
+    except GitError as error:
+        words = f"the patch does not apply to {base_sha}; it was made against another base or cut short"
+        raise PatchRefusedError(words, git_message=error.git_message) from error
+    return _sha(await git.run("write-tree", place=scratch, timeout=TREE_TIMEOUT))
 
 
 async def tree_of_commit(git: Git, place: Place, sha: str) -> str:

@@ -4,26 +4,26 @@ Nothing that lies in a worktree says where its Git data is: that is in a reposit
 """
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
+from services.vcs import lfs, sparse, submodules
 from services.vcs.attempts import Attempts, Checkout, checked_run_id
+from services.vcs.checkouts import EVERYTHING, CheckoutOptions, CheckoutSlots, write_repository
 from services.vcs.errors import CloneFailedError, GitError, GitTimeoutError, LeaseLostError
 from services.vcs.git import Git, Place, Progress
-from services.vcs.mirrors import Mirrors
+from services.vcs.mirrors import Mirrors, ResolvedBase
 from services.vcs.remotes import is_corruption
-from services.vcs.repositories import Repository
-from services.vcs.restoring import put_back, write_pointer
+from services.vcs.repositories import Repository, parse_repository
+from services.vcs.restoring import put_back, put_extras_again, write_pointer
 from services.vcs.snapshots import TICK, Snapshot, take_snapshot
-from services.vcs.trees import tree_of_commit, tree_of_patch
+from services.vcs.trees import BASE_INDEX, tree_of_commit, tree_of_patch
 
+_T = TypeVar("_T")
 CHECKOUT_TIMEOUT: Final = timedelta(minutes=10)
-_SHA1_DIGITS: Final = 40
-# Stronger than any attribute of the repository's own: files are checked out and staged byte for byte. Converted, a file
-# whose attributes contradict what is stored would count as changed whenever Git looks at its content again.
-_AS_STORED: Final = "* -text !eol -ident -filter !working-tree-encoding\n"
 # File systems tell times apart by 1 to 10 ms; coarser ones are not waited for.
 _TICK_POLL: Final = timedelta(milliseconds=1)
 _TICK_POLLS: Final = 25
@@ -39,6 +39,18 @@ class Ready:
 
 
 @dataclass(frozen=True, slots=True)
+class _Asked:
+    """What a worktree is prepared from."""
+
+    repository: Repository
+    base_ref: str
+    base_sha: str
+    patch: bytes
+    options: CheckoutOptions
+    progress: Progress | None
+
+
+@dataclass(frozen=True, slots=True)
 class _Preparing:
     attempt: int
     task: asyncio.Task[Ready]
@@ -50,6 +62,7 @@ class Worktrees:
         self._git = git
         self._mirrors = mirrors
         self._attempts = Attempts(root)
+        self._slots = CheckoutSlots()
         self._preparing: dict[str, _Preparing] = {}
 
     async def sweep(self) -> None:
@@ -65,17 +78,22 @@ class Worktrees:
         base_ref: str = "",
         base_sha: str = "",
         patch: bytes = b"",
+        checkout: CheckoutOptions = EVERYTHING,
         progress: Progress | None = None,
     ) -> Ready:
         """Make the attempt's worktree: the base checked out, ``patch`` (`git diff --binary` against it) restored.
 
         Whatever lower attempts of the run left is removed, one that is still preparing is stopped. The same attempt
         again begins anew. Raises ``LeaseLostError`` where a higher attempt is here or comes meanwhile,
-        ``CloneFailedError``, ``PatchRefusedError``, ``RefRefusedError``, ``BusyError``; then nothing of it is left.
+        ``CloneFailedError``, ``PatchRefusedError``, ``RefRefusedError``, ``PathRefusedError``,
+        ``LfsUnavailableError``, ``RepositoryRefusedError``, ``BusyError``; then nothing of it is left.
         """
+        if checkout.lfs:
+            lfs.require_program()
+        options = replace(checkout, path=sparse.checked_path(checkout.path))
         await self._displace(checked_run_id(run_id), attempt)
-        work = self._prepare(run_id, attempt, repository, base_ref, base_sha, patch, progress)
-        task = asyncio.create_task(work)
+        asked = _Asked(repository, base_ref, base_sha, patch, options, progress)
+        task = asyncio.create_task(self._prepare(run_id, attempt, asked))
         self._preparing[run_id] = _Preparing(attempt, task)
         task.add_done_callback(lambda done: self._forget(run_id, done))
         try:
@@ -93,8 +111,21 @@ class Worktrees:
 
         Raises ``UnknownWorktreeError``, ``LeaseLostError``, ``PatchTooLargeError``, ``GitError``.
         """
-        checkout = self._attempts.load(run_id, attempt)
-        return await take_snapshot(self._git, self._attempts.place(run_id, attempt), checkout.base_sha)
+        checkout, place = self.located(run_id, attempt)
+        return await self.compared(checkout, lambda: take_snapshot(self._git, place, checkout.base_sha))
+
+    async def compared(self, checkout: Checkout, compare: Callable[[], Awaitable[_T]]) -> _T:
+        """What ``compare`` returns; where that lacks content, from a mirror that was given it.
+
+        A partial mirror of a sparse worktree has no more than the folder needs, and files may be written elsewhere.
+        """
+        try:
+            return await compare()
+        except GitError:
+            if not checkout.path:
+                raise
+            await self._mirrors.complete(self._repository(checkout), checkout.base_sha)
+            return await compare()
 
     async def restore(self, run_id: str, attempt: int, patch: bytes) -> None:
         """Put the worktree back to exactly its base and ``patch``; what is ignored stays where it can. Safe to repeat.
@@ -102,13 +133,11 @@ class Worktrees:
         Raises ``UnknownWorktreeError``, ``LeaseLostError``, ``PatchRefusedError``, ``GitError``, ``GitTimeoutError``.
         """
         checkout, place = self.located(run_id, attempt)
-        base_sha = checkout.base_sha
-        if patch:
-            tree = await tree_of_patch(self._git, place, base_sha, patch)
-        else:
-            tree = await tree_of_commit(self._git, place, base_sha)
-        if not await put_back(self._git, place, base_sha, tree):
-            await self._make_anew(run_id, attempt, place, tree)
+        if checkout.path and patch:
+            await self._mirrors.complete(
+                self._repository(checkout), checkout.base_sha, paths=(checkout.path,), patch=patch
+            )
+        await self._restore(checkout, place, patch)
 
     def located(self, run_id: str, attempt: int) -> tuple[Checkout, Place]:
         """What was checked out and where; raises ``UnknownWorktreeError``, ``LeaseLostError``."""
@@ -132,67 +161,106 @@ class Worktrees:
             await _stop(other)
         self._attempts.refuse_fenced(run_id, attempt)
 
-    async def _prepare(
-        self,
-        run_id: str,
-        attempt: int,
-        repository: Repository,
-        base_ref: str,
-        base_sha: str,
-        patch: bytes,
-        progress: Progress | None,
-    ) -> Ready:
+    async def _prepare(self, run_id: str, attempt: int, asked: _Asked) -> Ready:
         for older in self._attempts.numbers(run_id):
             await self._attempts.discard(run_id, older)
-        base = await self._mirrors.fetch(repository, ref=base_ref, sha=base_sha, progress=progress)
-        checkout = Checkout(run_id, attempt, repository.folder, base.sha, base.branch)
         try:
-            await self._make(checkout, repository, patch, progress)
-        except CloneFailedError as error:
-            if not is_corruption(error.git_message):
-                raise
-            await self._mirrors.rebuild(repository)
-            await self._mirrors.fetch(repository, sha=base.sha, progress=progress)
-            await self._make(checkout, repository, patch, progress)
+            base = await self._fetched(run_id, asked, asked.base_sha)
+            try:
+                await self._make(run_id, attempt, base, asked)
+            except CloneFailedError as error:
+                if not is_corruption(error.git_message):
+                    raise
+                await self._attempts.discard(run_id, attempt)
+                await self._mirrors.rebuild(asked.repository)
+                await self._fetched(run_id, asked, base.sha)
+                await self._make(run_id, attempt, base, asked)
+        except BaseException:
+            # A task of its own: a second cancellation must not leave half a worktree behind.
+            await asyncio.shield(asyncio.create_task(self._discard(run_id, attempt, asked.repository.folder)))
+            raise
         return Ready(self._attempts.worktree(run_id, attempt), base.sha, base.branch)
 
-    async def _make(self, checkout: Checkout, repository: Repository, patch: bytes, progress: Progress | None) -> None:
-        run_id, attempt = checkout.run_id, checkout.attempt
+    async def _fetched(self, run_id: str, asked: _Asked, sha: str) -> ResolvedBase:
+        """The base, in the mirror with all that a checkout of it reads."""
+        repository, path, progress = asked.repository, asked.options.path, asked.progress
+        base = await self._mirrors.fetch(repository, ref=asked.base_ref, sha=sha, pin=run_id, progress=progress)
+        if path:
+            await sparse.require_folder(self._git, self._mirrors.place(repository), base.sha, path)
+        paths, patch = ((path,), asked.patch) if path else ((), b"")
+        await self._mirrors.complete(repository, base.sha, paths=paths, patch=patch, progress=progress)
+        return base
+
+    async def _make(self, run_id: str, attempt: int, base: ResolvedBase, asked: _Asked) -> None:
+        repository = asked.repository
+        path = asked.options.path
+        checkout = Checkout(run_id, attempt, repository.folder, base.sha, base.branch, repository.url, path)
+        self._attempts.create(run_id, attempt)
+        place = self._attempts.place(run_id, attempt)
         try:
-            await self._mirrors.pin(repository, run_id, checkout.base_sha)
-            self._attempts.create(run_id, attempt)
-            place = self._attempts.place(run_id, attempt)
-            _write_repository(place.git_dir, self._mirrors.place(repository).git_dir, checkout.base_sha)
-            write_pointer(place)
-            await self._check_out(place, checkout.base_sha, patch, progress)
+            async with self._slots.slot() as workers:
+                mirror = self._mirrors.place(repository).git_dir
+                write_repository(place.git_dir, mirror, base.sha, path=path, workers=workers)
+                write_pointer(place)
+                await self._check_out(checkout, place, asked)
+            await self._put_extras(place, base.sha, asked)
             await _next_tick(place.git_dir)
             self._attempts.record(checkout)
-        except BaseException as error:
-            # A task of its own: a second cancellation must not leave half a worktree behind.
-            await asyncio.shield(asyncio.create_task(self._discard(run_id, attempt, checkout.mirror)))
-            if isinstance(error, (GitError, GitTimeoutError)):
-                words = f"{repository.url} could not be checked out at {checkout.base_sha}"
-                told = error.git_message or error.message
-                raise CloneFailedError(words, git_message=told, retryable=error.retryable) from error
-            raise
+        except (GitError, GitTimeoutError) as error:
+            words = f"{repository.url} could not be checked out at {base.sha}"
+            told = error.git_message or error.message
+            raise CloneFailedError(words, git_message=told, retryable=error.retryable) from error
 
-    async def _check_out(self, place: Place, base_sha: str, patch: bytes, progress: Progress | None) -> None:
-        """One checkout of base and patch together: what the worktree then holds is the tree, exactly."""
-        tree = await tree_of_patch(self._git, place, base_sha, patch) if patch else base_sha
+    async def _check_out(self, checkout: Checkout, place: Place, asked: _Asked) -> None:
+        """One checkout of base and patch together: what the worktree then holds is the tree, exactly.
+
+        A sparse one in two, for the patch may hold files outside of the folder: the index then has them as in the base.
+        """
+        base_sha, patch = checkout.base_sha, asked.patch
+        at_once = patch and not checkout.path
+        tree = await tree_of_patch(self._git, place, base_sha, patch) if at_once else base_sha
         arguments = ("read-tree", "--reset", "-u", "-v", tree)
-        await self._git.run(*arguments, place=place, timeout=CHECKOUT_TIMEOUT, progress=progress)
+        await self._git.run(*arguments, place=place, timeout=CHECKOUT_TIMEOUT, progress=asked.progress)
+        if tree == base_sha:
+            (place.git_dir / BASE_INDEX).hardlink_to(place.git_dir / "index")
+        if patch and checkout.path:
+            await _next_tick(place.git_dir)
+            await self._restore(checkout, place, patch)
 
-    async def _make_anew(self, run_id: str, attempt: int, place: Place, tree: str) -> None:
+    async def _put_extras(self, place: Place, base_sha: str, asked: _Asked) -> None:
+        repository, options, progress = asked.repository, asked.options, asked.progress
+        if options.submodules:
+            await submodules.check_out(self._git, self._mirrors, repository, place, base_sha, progress)
+        else:
+            await submodules.note_folders(self._git, place)
+        if options.lfs:
+            mirror = self._mirrors.place(repository)
+            await lfs.put_contents(self._git, repository, mirror, place, base_sha, progress)
+
+    async def _restore(self, checkout: Checkout, place: Place, patch: bytes) -> None:
+        base_sha = checkout.base_sha
+        if patch:
+            tree = await tree_of_patch(self._git, place, base_sha, patch)
+        else:
+            tree = await tree_of_commit(self._git, place, base_sha)
+        if not await put_back(self._git, place, base_sha, tree):
+            await self._make_anew(checkout, place, tree)
+
+    async def _make_anew(self, checkout: Checkout, place: Place, tree: str) -> None:
         """The worktree from nothing, where programs left what Git cannot work on, such as pipes."""
-        await self._attempts.empty(run_id, attempt)
-        write_pointer(place)
+        await self._attempts.empty(checkout.run_id, checkout.attempt)
         index = place.git_dir / "index.new"
         index.unlink(missing_ok=True)
         fresh = replace(place, index=index)
         await self._git.run("read-tree", "--reset", "-u", tree, place=fresh, timeout=CHECKOUT_TIMEOUT)
+        await sparse.show_changes(self._git, fresh, checkout.base_sha, tree)
+        await put_extras_again(self._git, place, fresh)
         # Only now: whenever this is cut short, an index is there to begin again from.
         index.rename(place.git_dir / "index")
         await _next_tick(place.git_dir)
+
+    def _repository(self, checkout: Checkout) -> Repository:
+        return parse_repository(checkout.url, allow_local=self._git.allow_local)
 
     async def _discard(self, run_id: str, attempt: int, mirror: str) -> None:
         await self._attempts.discard(run_id, attempt)
@@ -210,21 +278,6 @@ class Worktrees:
 async def _stop(preparing: _Preparing) -> None:
     preparing.task.cancel()
     await asyncio.wait([preparing.task])
-
-
-def _write_repository(git_dir: Path, mirror: Path, base_sha: str) -> None:
-    """A repository of the attempt's own, made of four files: nothing in it is shared but the mirror's objects.
-
-    What agents stage never reaches the mirror, goes away with the attempt, and no lock is shared between runs.
-    """
-    for folder in ("refs", "objects/info", "info"):
-        (git_dir / folder).mkdir(parents=True)
-    algorithm = "" if len(base_sha) == _SHA1_DIGITS else "[extensions]\n\tobjectFormat = sha256\n"
-    version = 1 if algorithm else 0
-    (git_dir / "config").write_text(f"[core]\n\trepositoryFormatVersion = {version}\n\tbare = false\n{algorithm}")
-    (git_dir / "objects/info/alternates").write_text(f"{mirror / 'objects'}\n")
-    (git_dir / "HEAD").write_text(f"{base_sha}\n")
-    (git_dir / "info/attributes").write_text(_AS_STORED)
 
 
 async def _next_tick(git_dir: Path) -> None:

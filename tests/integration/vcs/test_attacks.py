@@ -1,14 +1,16 @@
 """Attacks carried out. Each is shown to work against Git as a user runs it, and not to work against the service."""
 
 import subprocess
-from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from services.vcs.errors import CloneFailedError, GitError, GitTimeoutError
+from services.vcs.errors import CloneFailedError, GitError, GitTimeoutError, PushRejectedError, RepositoryRefusedError
 from services.vcs.git import Git, Place
+from services.vcs.push import delete_branch, push
+from services.vcs.remotes import list_remote
 from services.vcs.repositories import Repository
 from tests.integration.vcs.conftest import METADATA, Node, Remote, git
 
@@ -102,17 +104,45 @@ async def test_a_filter_named_by_the_repository_never_runs(node: Node, remote: R
     assert not mark.exists()
 
 
-@pytest.mark.parametrize("address", ["--upload-pack=touch {mark}", "ext::touch {mark}", "file://{bare}", "{bare}"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("--upload-pack=touch {mark}", "ext::touch {mark}", "file://{bare}", "{bare}"),
+        *("git://127.0.0.1:1/x", "http://127.0.0.1:1/x"),
+    ],
+)
 async def test_hostile_addresses_are_stopped_even_behind_the_parser(
-    tmp_path: Path, remote: Remote, make_node: Callable[[str], Node], address: str
+    tmp_path: Path, remote: Remote, address: str
 ) -> None:
     mark = tmp_path / "pwned"
-    node = make_node("node")
     # An option in place of the address is stopped by its place in the command, the others by what may be transported.
-    node.mirrors._git = Git(tmp_path / "home", allow_local=address.startswith("-"))
+    runner = Git(tmp_path / "home", allow_local=address.startswith("-"))
     url = address.format(mark=mark, bare=remote.bare)
-    with pytest.raises(CloneFailedError):
-        await node.mirrors.fetch(Repository(url, "key", "folder"))
+    with pytest.raises(RepositoryRefusedError):
+        await list_remote(runner, Repository(url, "key", "folder"), "")
+    with pytest.raises(GitError, match=r"transport '\w+' not allowed|strange pathname|No such file"):
+        await runner.run("ls-remote", "--end-of-options", url, timeout=SECOND)
+    assert not mark.exists()
+
+
+class TrustingGit(Git):
+    """Git that asks whatever it is told to."""
+
+    async def run_against(self, repository: Repository, *arguments: str, **options: Any) -> bytes:
+        return await self.run(*arguments, **options)
+
+
+async def test_an_address_is_never_an_option_of_a_command(remote: Remote, tmp_path: Path) -> None:
+    mark, runner, mirror = tmp_path / "pwned", TrustingGit(tmp_path / "home", allow_local=True), Place(remote.bare)
+    for option in ("--upload-pack", "--receive-pack", "--exec"):
+        hostile, sha = Repository(f"{option}=touch {mark};", "key", "folder"), remote.at("main")
+        # Git looked for a repository of that name.
+        with pytest.raises(CloneFailedError, match=f"'{option}=touch"):
+            await list_remote(runner, hostile, "")
+        with pytest.raises(PushRejectedError, match=f"'{option}=touch"):
+            await push(runner, mirror, hostile, branch="x", commit_sha=sha, expected_remote_sha="")
+        with pytest.raises(PushRejectedError, match=f"'{option}=touch"):
+            await delete_branch(runner, mirror, hostile, "x", sha)
     assert not mark.exists()
 
 

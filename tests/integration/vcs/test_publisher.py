@@ -1,15 +1,18 @@
 """What a publication hands on to its forge, and when it is called delivered."""
 
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
 import pytest
 
-from services.jobs.publishing import Publication, PublicationHold
-from services.vcs.forges import PublishedChange
+from services.contracts.rest import JobOptions
+from services.contracts.words import Publish
+from services.jobs.publishing import Publication, PublicationHold, Shown
+from services.vcs.forges import Opened, PublishedChange
 from services.vcs.publisher import Publisher
+from services.vcs.repositories import Repository
 from tests.integration.vcs.conftest import METADATA, Node, Remote
 
 BRANCH = "quarterdeck/run-1"
@@ -18,19 +21,24 @@ PAGE = "/changesets/1"
 
 @dataclass
 class Recording:
-    """The forge and the store of publications at once, which note what they are told, in order."""
+    """The forges and the store of publications at once, which note what they are told, in order."""
 
     told: list[Any] = field(default_factory=list)
 
-    async def open(self, change: PublishedChange) -> str:
+    name = "recording"
+
+    def of(self, _: Repository) -> "Recording":
+        return self
+
+    async def open(self, change: PublishedChange) -> Opened:
         self.told.append(change)
-        return PAGE
+        return Opened(PAGE, 7, ["no such reviewer"])
 
-    async def delivered(self, _: PublicationHold, **shown: str) -> None:
-        self.told.append(shown)
+    async def delivered(self, _: PublicationHold, shown: Shown, **pushed: str) -> None:
+        self.told += [shown, pushed]
 
 
-async def made(node: Node, remote: Remote, *, is_draft: bool, verified: bool | None) -> Publication:
+async def made(node: Node, remote: Remote, *, publish: Publish, verified: bool | None, **options: Any) -> Publication:
     ready = await node.worktrees.prepare("run", 1, remote.repository)
     (ready.path / "new").write_text("x\n")
     committed = await node.commits.commit_worktree("run", 1, METADATA)
@@ -47,40 +55,72 @@ async def made(node: Node, remote: Remote, *, is_draft: bool, verified: bool | N
         message=METADATA.message,
         patch=committed.patch,
         expected_remote_sha="",
+        also_ours=[],
         tries=1,
         summary="What changed.",
-        is_draft=is_draft,
+        publish=publish,
         verified=verified,
+        name="Tidy up",
+        prompt="Tidy it up.\nAll of it.",
+        options=JobOptions.model_validate(options),
     )
 
 
 @pytest.mark.parametrize(
-    ("is_draft", "verified", "body"),
+    ("publish", "verified", "body"),
     [
-        (True, False, "**The tests of this change did not pass.**\n\nWhat changed."),
-        (False, True, "What changed."),
-        (False, None, "What changed."),
+        (Publish.DRAFT, False, "**The tests of this change did not pass.**\n\nWhat changed."),
+        (Publish.PULL_REQUEST, True, "What changed."),
+        (Publish.BRANCH, None, "What changed."),
     ],
 )
 async def test_the_forge_is_told_of_a_draft_and_of_failed_tests(
-    node: Node, remote: Remote, is_draft: bool, verified: bool | None, body: str
+    node: Node, remote: Remote, publish: Publish, verified: bool | None, body: str
 ) -> None:
-    recording: Any = Recording()
+    recording = Recording()
+    publication = await made(node, remote, publish=publish, verified=verified)
+    await publisher(node, recording)._publish(publication)
+    change, shown, pushed = recording.told
+    assert (change.publish, change.body, change.title, change.branch) == (publish, body, "Change it", BRANCH)
+    assert shown == Shown("recording", PAGE, 7, timedelta(minutes=9), ["no such reviewer"])
+    assert pushed == {"branch": BRANCH, "commit_sha": publication.commit_sha}
+    assert remote.at(BRANCH) == publication.commit_sha
+
+
+async def test_a_job_s_templates_are_filled_in(node: Node, remote: Remote) -> None:
+    recording = Recording()
+    asked = {
+        "title": "{name} in {repository}",
+        "body": "{summary}\n\n{prompt} ({run}) {unknown}",
+        "labels": ["bot"],
+        "reviewers": ["ann"],
+        "teamReviewers": ["core"],
+        "assignees": ["ben"],
+    }
+    publication = await made(node, remote, publish=Publish.PULL_REQUEST, verified=None, pullRequest=asked)
+    await publisher(node, recording)._publish(publication)
+    change = recording.told[0]
+    assert change.title == f"Tidy up in {remote.bare}"
+    assert change.body == f"What changed.\n\nTidy it up. ({publication.hold.run_id}) {{unknown}}"
+    assert (change.labels, change.reviewers, change.team_reviewers, change.assignees) == (
+        ["bot"],
+        ["ann"],
+        ["core"],
+        ["ben"],
+    )
+
+
+def publisher(node: Node, recording: Any) -> Publisher:
     unused: Any = None
-    publisher = Publisher(
+    return Publisher(
         publishing=recording,
         heartbeat=unused,
         bus=unused,
         git=node.git,
         mirrors=node.mirrors,
         commits=node.commits,
-        forge=recording,
+        forges=recording,
+        observe_after=lambda _: timedelta(minutes=9),
         holder="vcs-1",
         most=1,
     )
-    publication = await made(node, remote, is_draft=is_draft, verified=verified)
-    await publisher._publish(publication)
-    change, shown = recording.told
-    assert (change.draft, change.body, change.title, change.branch) == (is_draft, body, "Change it", BRANCH)
-    assert shown == {"url": PAGE, "branch": BRANCH, "commit_sha": publication.commit_sha}
-    assert remote.at(BRANCH) == publication.commit_sha

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from services.vcs.checkouts import CheckoutSlots
 from services.vcs.errors import (
     CloneFailedError,
     LeaseLostError,
@@ -193,6 +194,29 @@ async def test_a_patch_that_is_too_large_says_so(node: Node, remote: Remote, mon
         await node.worktrees.checkpoint("run", 1)
 
 
+async def test_no_more_are_checked_out_at_once_than_there_are_cores() -> None:
+    slots, workers, at_once = CheckoutSlots(cores=4), [], []
+    release = asyncio.Event()
+
+    async def check_out() -> None:
+        async with slots.slot() as each:
+            workers.append(each)
+            await release.wait()
+            at_once.append(slots._taken)
+
+    tasks = [asyncio.create_task(check_out()) for _ in range(10)]
+    await until(lambda: len(workers) == 4)
+    tasks[0].cancel()
+    tasks[9].cancel()
+    await until(lambda: len(workers) == 5)
+    assert workers == [4, 2, 1, 1, 1], "the cores that no other one uses"
+    release.set()
+    await asyncio.wait_for(asyncio.wait(tasks), 10)
+    assert (max(at_once), len(workers)) == (4, 9)
+    async with slots.slot() as alone:
+        assert alone == 4
+
+
 async def test_a_newer_attempt_displaces_older_ones(node: Node, remote: Remote) -> None:
     old = await node.worktrees.prepare("run", 1, remote.repository)
     new = await node.worktrees.prepare("run", 3, remote.repository)
@@ -314,6 +338,6 @@ async def test_a_remote_path_that_git_refuses_is_a_failed_clone(node: Node, remo
     tree = git(remote.work, "mktree", stdin=f"040000 tree {inner}\t.git\n".encode())
     commit = git(remote.work, "commit-tree", tree, "-m", "hostile")
     git(remote.work, "push", "-q", str(remote.bare), f"{commit}:refs/heads/hostile")
-    with pytest.raises(CloneFailedError, match=r"invalid path"):
+    with pytest.raises(CloneFailedError, match=r"hasDotgit"):
         await node.worktrees.prepare("run", 1, remote.repository, base_ref="hostile")
     assert node.leftovers() == []

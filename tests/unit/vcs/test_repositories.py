@@ -3,7 +3,7 @@
 import pytest
 
 from services.vcs.errors import RefRefusedError, RepositoryRefusedError
-from services.vcs.repositories import checked_ref, checked_sha, parse_repository
+from services.vcs.repositories import Endpoint, Repository, checked_ref, checked_sha, parse_repository
 
 
 @pytest.mark.parametrize(
@@ -13,7 +13,6 @@ from services.vcs.repositories import checked_ref, checked_sha, parse_repository
         ("https://github.com:443/o/n/", "https://github.com/o/n", "github.com/o/n"),
         ("http://host:8080/o/n", "http://host:8080/o/n", "host:8080/o/n"),
         ("ssh://git@host:22/o/n.git", "ssh://git@host/o/n.git", "host/o/n"),
-        ("git://host/n", "git://host/n", "host/n"),
         ("git@github.com:o/n.git", "git@github.com:o/n.git", "github.com/o/n"),
         ("https://[::1]:8443/o/n", "https://[::1]:8443/o/n", "[::1]:8443/o/n"),
         ("https://host/o/with%20space", "https://host/o/with%20space", "host/o/with space"),
@@ -35,6 +34,8 @@ def test_an_address_is_normalised(address: str, url: str, key: str) -> None:
         ("ext::sh -c whoami", "no repository address"),
         ("fd::17/foo", "no repository address"),
         ("ftp://host/o/n", "scheme"),
+        ("git://host/o/n", "use https or ssh"),
+        ("https://localhost./o/n", "host name"),
         ("ext://host/o/n", "scheme"),
         ("https://user:token@host/o/n", "token"),
         ("https://token@host/o/n", "token"),
@@ -65,6 +66,28 @@ def test_an_address_is_refused_with_words(address: str, words: str) -> None:
     with pytest.raises(RepositoryRefusedError) as caught:
         parse_repository(address, allow_local=True)
     assert words in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("address", "endpoint", "authority"),
+    [
+        ("https://Host/o/n", Endpoint("https", "host", 443), "host"),
+        ("http://host:8080/o/n", Endpoint("http", "host", 8080), "host:8080"),
+        ("https://[::1]:8443/o/n", Endpoint("https", "::1", 8443), "[::1]:8443"),
+        ("ssh://git@host:2222/o/n", Endpoint("ssh", "host", 2222), "host:2222"),
+        ("git@host:o/n", Endpoint("ssh", "host", 22), "host"),
+    ],
+)
+def test_what_a_repository_connects_to(address: str, endpoint: Endpoint, authority: str) -> None:
+    repository = parse_repository(address, allow_local=False)
+    assert repository.endpoint == endpoint
+    assert endpoint.authority == authority
+
+
+def test_a_path_connects_to_nothing_and_what_is_no_address_raises() -> None:
+    assert parse_repository("/srv/demo", allow_local=True).endpoint is None
+    with pytest.raises(RepositoryRefusedError):
+        _ = Repository("--upload-pack=x", "key", "folder").endpoint
 
 
 @pytest.mark.parametrize("address", ["/srv/git/demo", "file:///srv/git/demo", "FILE:///srv/git/demo"])

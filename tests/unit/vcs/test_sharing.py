@@ -78,3 +78,38 @@ async def test_a_lock_that_is_held_is_waited_for_only_so_long(tmp_path: Path) ->
                 pytest.fail("two holders")
     async with file_lock(path, timeout=timedelta(0)):
         pass
+
+
+async def test_work_that_lasts_goes_on_without_callers_and_is_joined() -> None:
+    shared, job = SharedWork[int](), Job()
+    leaving = asyncio.create_task(shared.run("key", job, lasting=True))
+    await job.started.wait()
+    leaving.cancel()
+    await asyncio.wait([leaving])
+    assert shared.is_under_way("key")
+    joining = asyncio.create_task(shared.run("key", job))
+    job.may_end.set()
+    assert await joining == 1
+    assert not shared.is_under_way("key")
+
+
+async def test_closing_ends_work_that_lasts() -> None:
+    shared, job = SharedWork[int](), Job()
+    caller = asyncio.create_task(shared.run("key", job, lasting=True))
+    await job.started.wait()
+    caller.cancel()
+    await asyncio.wait([caller])
+    await shared.close()
+    assert job.cancelled
+
+
+async def test_a_lock_is_shared_among_those_who_share_it_and_with_nobody_else(tmp_path: Path) -> None:
+    path, at_once = tmp_path / "lock", timedelta(0)
+    async with file_lock(path, timeout=at_once, shared=True), file_lock(path, timeout=at_once, shared=True):
+        with pytest.raises(BusyError):
+            async with file_lock(path, timeout=at_once):
+                pytest.fail("held alone among others")
+    async with file_lock(path, timeout=at_once):
+        with pytest.raises(BusyError):
+            async with file_lock(path, timeout=at_once, shared=True):
+                pytest.fail("shared with who holds it alone")

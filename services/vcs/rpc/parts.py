@@ -1,0 +1,86 @@
+"""What the calls are answered from: the parts of a vcs, as far as its gRPC face knows them."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+from uuid import UUID
+
+from services.contracts.words import MergeMethod
+from services.vcs.commits import Commits
+from services.vcs.diffstat import FileChange
+from services.vcs.disk import DiskStatus
+from services.vcs.forges import ChangeStatus, Forge, PostedComment
+from services.vcs.git import Progress
+from services.vcs.mirrors import Synced
+from services.vcs.repositories import Repository
+from services.vcs.worktrees import Worktrees
+
+# run id, attempt, lease token → whether the caller still owns the run.
+CheckLease = Callable[[str, int, str], Awaitable[bool]]
+
+
+class Difference(Protocol):
+    """``patch``: `git diff --binary`."""
+
+    @property
+    def patch(self) -> bytes: ...
+    @property
+    def files(self) -> Sequence[FileChange]: ...
+
+
+# repository, base SHA, head SHA → what differs; raises `VcsError`s.
+DiffCommits = Callable[[Repository, str, str], Awaitable[Difference]]
+
+
+class SyncedMirrors(Protocol):
+    """Both go on where the caller goes away; who asks for the same meanwhile joins."""
+
+    async def sync(self, repository: Repository, progress: Progress | None = None) -> Synced: ...
+
+    async def clone(self, repository: Repository, progress: Progress | None = None) -> Synced: ...
+
+
+class DiskReporter(Protocol):
+    async def status(self, repository_key: str = "") -> DiskStatus: ...
+
+
+class Forges(Protocol):
+    """Both raise ``ForgeRefusedError`` where no forge is set up."""
+
+    def of(self, repository: Repository) -> Forge:
+        """The forge that has ``repository``."""
+
+    def listing(self) -> Forge:
+        """The forge whose repositories are listed."""
+
+
+class Changesets(Protocol):
+    """Published changesets; each call also records what it found. Raises ``ForgeError``s, ``StoreUnavailableError``."""
+
+    async def look_up(self, changeset_id: UUID) -> ChangeStatus: ...
+
+    async def close(self, changeset_id: UUID, comment: str, *, delete_branch: bool) -> ChangeStatus: ...
+
+    async def reopen(self, changeset_id: UUID) -> ChangeStatus: ...
+
+    async def merge(self, changeset_id: UUID, method: MergeMethod, *, delete_branch: bool) -> ChangeStatus: ...
+
+    async def comment(self, changeset_id: UUID, body: str, *, in_reply_to: str) -> PostedComment: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """``node``: this process's name. ``allow_local``: whether a repository may be a path on this machine."""
+
+    worktrees: Worktrees
+    commits: Commits
+    check_lease: CheckLease
+    diff_commits: DiffCommits
+    mirrors: SyncedMirrors
+    janitor: DiskReporter
+    forges: Forges
+    changesets: Changesets
+    node: str
+    allow_local: bool

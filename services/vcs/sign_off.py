@@ -1,0 +1,53 @@
+"""The sign-off of a commit's message. Pure."""
+
+import re
+from typing import Final
+
+from services.vcs.errors import MetadataRefusedError
+
+_TOKEN: Final = "Signed-off-by"  # noqa: S105  a trailer's name
+_TRAILER: Final = re.compile(r"[A-Za-z0-9-]+[ \t]*:")
+# Lines that Git itself writes: a paragraph with one of them is a block of trailers even among other text.
+_WRITTEN_BY_GIT: Final = ("Signed-off-by: ", "(cherry picked from commit ")
+_OTHER_LINES_PER_TRAILER: Final = 3
+_UNFIT: Final = re.compile(r"[\x00-\x1f\x7f<>]")
+
+
+def with_sign_off(message: str, name: str, email: str) -> str:
+    """``message`` with `Signed-off-by: name <email>` at its end, unless that stands among its trailers already.
+
+    What counts as trailers is decided as `git interpret-trailers` does. The result ends with one line end. Raises
+    ``MetadataRefusedError`` for a name or address that cannot stand there.
+    """
+    if any(not value.strip() or _UNFIT.search(value) for value in (name, email)):
+        raise MetadataRefusedError("the name or e-mail to sign off with is empty or holds < > or control characters")
+    line = f"{_TOKEN}: {name.strip()} <{email.strip()}>"
+    text = message.rstrip()
+    trailers = _trailers(text)
+    # A trailer may go on in lines that begin with a space.
+    if line in re.sub(r"\n[ \t]+", " ", "\n".join(trailers)).split("\n"):
+        return f"{text}\n"
+    gap = "\n" if trailers else "\n\n"
+    return f"{text}{gap}{line}\n"
+
+
+def _trailers(text: str) -> list[str]:
+    """The lines of the last paragraph if they are trailers; never the subject."""
+    paragraphs = re.split(r"\n(?:[ \t]*\n)+", text.lstrip("\n"))
+    lines = paragraphs[-1].split("\n")
+    return lines if len(paragraphs) > 1 and _is_trailer_block(lines) else []
+
+
+def _is_trailer_block(lines: list[str]) -> bool:
+    trailers = others = 0
+    from_git = follows_trailer = False
+    for line in lines:
+        if line[:1] in {" ", "\t"} and (trailers or others):
+            # Goes on from the line before, and is what that is.
+            others += not follows_trailer
+            continue
+        follows_trailer = line.startswith(_WRITTEN_BY_GIT) or _TRAILER.match(line) is not None
+        from_git |= line.startswith(_WRITTEN_BY_GIT)
+        trailers += follows_trailer
+        others += not follows_trailer
+    return bool(trailers) and (not others or (from_git and trailers * _OTHER_LINES_PER_TRAILER >= others))

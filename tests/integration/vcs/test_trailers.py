@@ -1,0 +1,28 @@
+"""A trailer that a message is ended with is one that Git reads, whatever comes before it."""
+
+import subprocess
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from services.contracts.templates import with_trailer
+
+KEY, VALUE = "Quarterdeck-Run", "00000000-0000-0000-0000-000000000001"
+LINE = f"{KEY}: {VALUE}"
+GIT_READS = ("git", "interpret-trailers", "--parse", "--no-divider")
+
+paragraphs = st.lists(
+    st.sampled_from(["Fix it", "Refs: 1", "A-b: c", "no trailer: here", "  indented", "x", "Signed-off-by: A <a@b>"]),
+    min_size=1,
+    max_size=4,
+).map("\n".join)
+
+
+@settings(max_examples=50, deadline=None, derandomize=True)
+@given(st.lists(paragraphs, min_size=1, max_size=4).map("\n\n".join))
+def test_git_reads_the_trailer(message: str) -> None:
+    ended = with_trailer(message, KEY, VALUE)
+
+    read = subprocess.run(GIT_READS, input=ended, capture_output=True, text=True, check=True, timeout=30).stdout
+
+    assert read.splitlines().count(LINE) == 1
