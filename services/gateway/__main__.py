@@ -17,6 +17,7 @@ from services.gateway.app import application, assemble
 from services.gateway.context import Gateway
 from services.gateway.rpc.server import CannotListenError, RpcServer
 from services.gateway.settings import GatewaySettings
+from services.runtime.grpc import GrpcSecurity, WrongCertificatesError
 from services.runtime.jetstream import Bus
 from services.runtime.lifecycle import repeat, run, stop_tasks, until_stopped
 from services.runtime.postgres import TRANSIENT, Database
@@ -50,7 +51,7 @@ async def _connected(settings: GatewaySettings) -> AsyncIterator[Gateway]:
     """NATS is closed before Postgres."""
     database = Database(settings.database_url.get_secret_value(), size=settings.database_pool, name="gateway")
     bus = Bus(settings.nats_url.get_secret_value(), name="gateway")
-    key = settings.api_key
+    key, vcs_token, security = settings.api_key, settings.vcs_token, _security(settings)
     try:
         await bus.start(wait=CONNECT_WAIT)
         yield assemble(
@@ -59,10 +60,20 @@ async def _connected(settings: GatewaySettings) -> AsyncIterator[Gateway]:
             api_key=key.get_secret_value() if key else None,
             sealer=settings.sealer,
             base_urls=settings.base_urls,
+            vcs_security=security,
+            vcs_token=vcs_token.get_secret_value() if vcs_token else None,
+            sync_wait=timedelta(seconds=settings.sync_wait_seconds),
         )
     finally:
         await bus.close()
         await database.close()
+
+
+def _security(settings: GatewaySettings) -> GrpcSecurity:
+    try:
+        return GrpcSecurity.read(settings)
+    except WrongCertificatesError as error:
+        refuse(error.variable, error.reason)
 
 
 def _background(gateway: Gateway) -> list[asyncio.Task[None]]:
@@ -78,7 +89,7 @@ def _background(gateway: Gateway) -> list[asyncio.Task[None]]:
 async def _listening(settings: GatewaySettings, gateway: Gateway) -> AsyncIterator[None]:
     """Serve while the context lasts; then take nothing new, end the event streams, and let requests finish."""
     runner = web.AppRunner(
-        application(gateway, max_body_bytes=settings.max_body_bytes),
+        application(gateway, max_body_bytes=settings.max_body_bytes, webhook_secret=settings.github_webhook_secret),
         access_log=None,
         handle_signals=False,
         auto_decompress=False,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from aiohttp import web
+from pydantic import SecretStr
 
 from services.contracts import subjects
 from services.gateway.auth import Authenticator, by_basic
@@ -15,18 +18,26 @@ from services.gateway.problems import problems
 from services.gateway.routes import OPERATIONS
 from services.gateway.routes.service import DOCUMENT
 from services.gateway.tracing import add_headers, traced
+from services.gateway.vcs_client import SYNC_WAIT, VcsClient
 from services.gateway.web.changeset import PATH, changeset_page
+from services.gateway.webhooks import github as webhook
 from services.jobs.cancelling import Cancelling
 from services.jobs.client_settings import ClientSetting
+from services.jobs.clients import Clients
 from services.jobs.eventlog import EventLog
 from services.jobs.limits import LimitSetting
 from services.jobs.messaging import Messaging
+from services.jobs.nodes import Nodes
+from services.jobs.publishing import Publishing
 from services.jobs.reading import Reading
+from services.jobs.repositories import Repositories
 from services.jobs.retrying import Retrying
 from services.jobs.spending import BudgetSetting, UsageReading
 from services.jobs.submission import Submissions
+from services.jobs.tracking import Tracking
 from services.jobs.unit import Rung, Units
 from services.runtime.base_urls import BaseUrls
+from services.runtime.grpc import NO_TLS, GrpcSecurity
 from services.runtime.jetstream import Bus
 from services.runtime.postgres import Database
 from services.runtime.sealing import Sealer
@@ -39,8 +50,13 @@ def assemble(
     api_key: str | None,
     sealer: Sealer | None = None,
     base_urls: BaseUrls | None = None,
+    vcs_token: str | None = None,
+    vcs_security: GrpcSecurity = NO_TLS,
+    sync_wait: timedelta = SYNC_WAIT,
 ) -> Gateway:
-    """``api_key``: the client `default`'s, to be stored at the start. The others: as ``Submissions`` takes them."""
+    """``api_key``: the client `default`'s, to be stored at the start. ``sealer``, ``base_urls``: as ``Submissions``
+    takes them. ``vcs_token``, ``vcs_security``, ``sync_wait``: as ``VcsClient`` does.
+    """
     sealer, base_urls = sealer or Sealer(None), base_urls or BaseUrls()
 
     async def ring(rung: Rung) -> None:
@@ -60,6 +76,11 @@ def assemble(
         budgets=BudgetSetting(database),
         usage=UsageReading(database),
         client_settings=ClientSetting(units, sealer, base_urls),
+        clients=Clients(database),
+        repositories=Repositories(database),
+        publishing=Publishing(units),
+        tracking=Tracking(units),
+        vcs=VcsClient(Nodes(database), vcs_token, vcs_security, sync_wait=sync_wait),
         log=EventLog(database),
         authenticator=Authenticator(submissions, api_key),
         commands=Commands(bus),
@@ -67,12 +88,14 @@ def assemble(
     )
 
 
-def application(gateway: Gateway, *, max_body_bytes: int) -> web.Application:
+def application(gateway: Gateway, *, max_body_bytes: int, webhook_secret: SecretStr | None = None) -> web.Application:
+    """``webhook_secret``: what deliveries of GitHub's webhook are signed with; None: none are taken."""
     app = web.Application(middlewares=[traced, problems], client_max_size=max_body_bytes)
     app[GATEWAY] = gateway
     app[DOCUMENT] = document(OPERATIONS)
     register(app, OPERATIONS, gateway.authenticator)
     app.router.add_get(PATH, by_basic(gateway.authenticator, changeset_page))
+    app.router.add_post(webhook.PATH, webhook.GitHubWebhook(gateway.tracking, webhook_secret).receive)
     app.on_response_prepare.append(add_headers)
     app.on_shutdown.append(_end_streams)
     return app

@@ -7,6 +7,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
+from uuid import UUID
 
 from aiohttp import web
 
@@ -20,7 +21,8 @@ Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 CLIENT = web.RequestKey("client", Client)
 BOOTSTRAP_CLIENT = "default"
-KNOWN_SECONDS = 60.0
+KNOWN_SECONDS = 10.0
+"""So long may a key that was replaced, or whose client was disabled, go on opening the other gateways."""
 UNKNOWN_SECONDS = 2.0
 """Short, so that a key that was just made works, but long enough to take a wrong key's retries off Postgres."""
 MOST_REMEMBERED = 10_000
@@ -45,7 +47,7 @@ class Authenticator:
         self.is_ready = True
 
     async def client_of(self, api_key: str) -> Client | None:
-        """Whose ``api_key`` it is; a revoked one may be taken for 60 s more. Raises ``StoreUnavailableError``."""
+        """Whose ``api_key`` it is; a revoked one may be taken for 10 s more. Raises ``StoreUnavailableError``."""
         digest = hashlib.sha256(api_key.encode()).digest()
         expires, client = self._remembered.get(digest, (0.0, None))
         if time.monotonic() < expires:
@@ -57,6 +59,12 @@ class Authenticator:
             raise StoreUnavailableError("the server has just started and has not stored its API key yet")
         self._remember(digest, client)
         return client
+
+    def forget(self, client_id: UUID) -> None:
+        """Ask Postgres again about the client's keys, since one was replaced or the client disabled."""
+        for digest, (_, client) in list(self._remembered.items()):
+            if client is not None and client.id == client_id:
+                del self._remembered[digest]
 
     def _remember(self, digest: bytes, client: Client | None) -> None:
         lifetime = KNOWN_SECONDS if client else UNKNOWN_SECONDS

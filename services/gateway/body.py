@@ -27,7 +27,7 @@ _SURROGATE = "must not contain lone surrogates"
 async def read_body(request: web.Request, model: type[BodyModel]) -> tuple[BodyModel, bytes]:
     """The body as ``model``, and its exact bytes. Raises ``ProblemError``: 400, 408, 413 or 415."""
     _check_type(request)
-    body = await _bytes(request)
+    body = await read_bytes(request)
     _check_json(body)
     try:
         return model.model_validate_json(body), body
@@ -45,7 +45,8 @@ def _check_type(request: web.Request) -> None:
         raise ProblemError(415, "Content-Type: JSON is sent as UTF-8")
 
 
-async def _bytes(request: web.Request) -> bytes:
+async def read_bytes(request: web.Request) -> bytes:
+    """The body as it came. Raises ``ProblemError``: 400, 408 or 413."""
     try:
         async with asyncio.timeout(READ_SECONDS):
             return await request.read()

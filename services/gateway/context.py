@@ -9,15 +9,20 @@ from aiohttp import web
 from services.gateway.auth import Authenticator
 from services.gateway.commands import Commands
 from services.gateway.events.hub import Hub
+from services.gateway.vcs_client import VcsClient
 from services.jobs.cancelling import Cancelling
 from services.jobs.client_settings import ClientSetting
+from services.jobs.clients import Clients
 from services.jobs.eventlog import EventLog
 from services.jobs.limits import LimitSetting
 from services.jobs.messaging import Messaging
+from services.jobs.publishing import Publishing
 from services.jobs.reading import Reading
+from services.jobs.repositories import Repositories
 from services.jobs.retrying import Retrying
 from services.jobs.spending import BudgetSetting, UsageReading
 from services.jobs.submission import Submissions
+from services.jobs.tracking import Tracking
 from services.runtime.jetstream import Bus
 from services.runtime.postgres import Database
 
@@ -35,6 +40,11 @@ class Gateway:
     budgets: BudgetSetting
     usage: UsageReading
     client_settings: ClientSetting
+    clients: Clients
+    repositories: Repositories
+    publishing: Publishing
+    tracking: Tracking
+    vcs: VcsClient
     log: EventLog
     authenticator: Authenticator
     commands: Commands

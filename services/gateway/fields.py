@@ -7,7 +7,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from services.contracts.rest import FieldError, ProblemField
+from services.contracts.model import FieldError
+from services.contracts.rest import ProblemField
 from services.contracts.text import storable
 from services.gateway.problems import ProblemError
 

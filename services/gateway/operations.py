@@ -35,7 +35,7 @@ class Header:
 class Operation:
     """``path``: `{id}` stands for a UUID. ``is_public``: needs no API key."""
 
-    method: Literal["GET", "POST", "PUT", "DELETE"]
+    method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
     path: str
     name: str
     summary: str

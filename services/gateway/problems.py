@@ -9,6 +9,7 @@ from aiohttp import web
 
 from services.contracts.rest import Problem, ProblemField
 from services.gateway.tracing import REQUEST_ID, Handler
+from services.jobs.clients import ClientStateError, NameTakenError
 from services.jobs.errors import (
     BadCursorError,
     IdempotencyMismatchError,
@@ -16,6 +17,7 @@ from services.jobs.errors import (
     NotAllowedError,
     NotCancellableError,
     NotFoundError,
+    NotPublishableError,
     NotRetryableError,
     NotWaitingError,
     RefusedFieldError,
@@ -23,6 +25,7 @@ from services.jobs.errors import (
     TooManyQueuedError,
     UnknownClientError,
 )
+from services.jobs.repositories import RefusedUrlError
 from services.runtime.postgres import StoreUnavailableError
 from services.runtime.telemetry import logger
 
@@ -34,14 +37,23 @@ _STATUS: Mapping[type[JobsError], int] = {
     IdempotencyMismatchError: 422,
     NotCancellableError: 409,
     NotRetryableError: 409,
+    NotPublishableError: 409,
     NotWaitingError: 409,
     NotAllowedError: 403,
     SecretsError: 409,
+    NameTakenError: 409,
+    ClientStateError: 409,
+    RefusedUrlError: 422,
     UnknownClientError: 400,
     TooManyQueuedError: 429,
     BadCursorError: 400,
 }
-_FIELD: Mapping[type[JobsError], str] = {IdempotencyMismatchError: "Idempotency-Key", BadCursorError: "cursor"}
+_FIELD: Mapping[type[JobsError], str] = {
+    IdempotencyMismatchError: "Idempotency-Key",
+    BadCursorError: "cursor",
+    NameTakenError: "name",
+    RefusedUrlError: "url",
+}
 
 
 class ProblemError(Exception):

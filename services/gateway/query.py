@@ -11,13 +11,24 @@ from aiohttp import web
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
-from services.contracts.model import Text
+from services.contracts.model import Name, Text
+from services.contracts.repositories import (
+    DEFAULT_FOUND,
+    MAX_PATTERNS,
+    Found,
+    NamePattern,
+    Owner,
+    SearchWords,
+    Topic,
+)
 from services.contracts.rest import FIRST_YEAR, LAST_YEAR, MAX_PAGE
 from services.contracts.words import ChangesetState, JobKind, JobState
 from services.gateway.fields import refused
 from services.gateway.problems import FieldProblemError, ProblemError
 
 DEFAULT_PAGE = 50
+MAX_NAME_CURSOR = 1_100
+"""A name of 200 characters of four bytes each, in base64."""
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
 
 
@@ -71,6 +82,38 @@ class ChangesetsQuery(PageQuery):
     repository: Annotated[Text, Field(max_length=2_000)] | None = None
     job_id: UUID | None = None
     run_id: UUID | None = None
+
+
+class NamedPageQuery(PageQuery):
+    """Of a list in the order of names, of which its cursors are made."""
+
+    cursor: Annotated[str, Field(min_length=1, max_length=MAX_NAME_CURSOR)] | None = Field(
+        None, description="`nextCursor` of the page before"
+    )
+
+
+class ClientsQuery(NamedPageQuery):
+    name: Name | None = None
+
+
+class RepositoriesQuery(NamedPageQuery):
+    name: Name | None = Field(None, description="exactly this one; `*` stands for anything")
+
+
+class DiscoverQuery(Query):
+    repeatable = frozenset({"match", "topic"})
+
+    owner: Owner | None = Field(None, description="a user or organisation; default: all that the server may see")
+    match: Annotated[list[NamePattern], Field(max_length=MAX_PATTERNS)] = Field(
+        default_factory=list, description="shell patterns over `owner/name`; any of these"
+    )
+    topic: Annotated[list[Topic], Field(max_length=MAX_PATTERNS)] = Field(
+        default_factory=list, description="all of these"
+    )
+    q: SearchWords | None = Field(None, description="in the forge's own search language")
+    archived: bool = Field(default=False, description="archived ones too")
+    forks: bool = Field(default=False, description="forks too")
+    limit: Found = Field(DEFAULT_FOUND, description="most of them")
 
 
 class EventsQuery(Query):

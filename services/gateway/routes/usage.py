@@ -9,8 +9,8 @@ from typing import Annotated
 from aiohttp import web
 from pydantic import BeforeValidator, Field, model_validator
 
-from services.contracts.model import Name
-from services.contracts.rest import FIRST_YEAR, LAST_YEAR, FieldError
+from services.contracts.model import FieldError, Name
+from services.contracts.rest import FIRST_YEAR, LAST_YEAR
 from services.contracts.spending import UsageReport
 from services.gateway.auth import CLIENT
 from services.gateway.context import gateway_of

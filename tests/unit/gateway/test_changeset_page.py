@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from uuid import uuid4
 
 from services.contracts.rest import Changeset, FileStat
-from services.contracts.words import ChangesetState
+from services.contracts.words import ChangesetState, Checks, Mergeable, Publish, Review
 from services.gateway.web.changeset import MAX_SHOWN_BYTES, render
 
 ATTACK = "<img src=x onerror=alert(1)>\x1b[31m"
@@ -26,6 +26,17 @@ def changeset(*, is_draft: bool = False, verified: bool | None = None) -> Change
         deletions=2,
         url=None,
         error=ATTACK,
+        publish=Publish.PULL_REQUEST,
+        forge=None,
+        number=None,
+        superseded_by=None,
+        head_sha=None,
+        checks=Checks.NONE,
+        review=Review.NONE,
+        mergeable=Mergeable.UNKNOWN,
+        merge_sha=None,
+        observed_at=None,
+        closed_at=None,
         is_draft=is_draft,
         verified=verified,
         created_at=datetime.now(UTC),
