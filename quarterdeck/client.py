@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
 from contextlib import aclosing
 from datetime import date, datetime, timedelta
 from functools import partial
-from types import TracebackType
-from typing import Any, Protocol, Self, TypeVar
-from urllib.parse import quote, urlencode
-from uuid import UUID
+from typing import Any
+from urllib.parse import urlencode
 
-import httpx
-from pydantic import BaseModel, ValidationError
-
-from quarterdeck.address import resolve
-from quarterdeck.errors import ProtocolError, WaitTimeoutError
+from quarterdeck.changesets import Changesets
+from quarterdeck.clients import Clients
+from quarterdeck.connection import Id, filters_of, json_bytes, model_json, parsed, segment
+from quarterdeck.errors import WaitTimeoutError
+from quarterdeck.repositories import Repositories
 from quarterdeck.sse import AllPosition, Event, Position, follow
-from quarterdeck.transport import Transport
 from services.contracts.agents import ClientSettings
 from services.contracts.limits import Limits
 from services.contracts.rest import (
-    MAX_PAGE,
-    Changeset,
-    ChangesetPage,
     Health,
     Job,
     JobOptions,
@@ -41,30 +34,15 @@ from services.contracts.rest import (
     Transcript,
 )
 from services.contracts.spending import Budgets, UsageReport
-from services.contracts.words import ChangesetState, EventKind, JobKind, JobState
-
-PATIENCE = timedelta(seconds=30)
-"""How long a request is tried again while the gateway cannot be reached or cannot serve."""
+from services.contracts.words import EventKind, JobKind, JobState
 
 RECONNECT_PATIENCE = timedelta(seconds=60)
 """How long an event stream may be without any connection."""
 
 FINAL_STATES = frozenset({JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED})
 
-Id = UUID | str
-_Model = TypeVar("_Model", bound=BaseModel)
-_Item_co = TypeVar("_Item_co", bound=BaseModel, covariant=True)
 
-
-class _Page(Protocol[_Item_co]):
-    @property
-    def items(self) -> Sequence[_Item_co]: ...
-
-    @property
-    def next_cursor(self) -> str | None: ...
-
-
-class Client:
+class Client(Changesets, Repositories, Clients):
     """A client of one gateway; use it in ``async with``.
 
     ``address``: such as `http://127.0.0.1:8080`; default: `QUARTERDECK_ADDRESS`, else the running local stack's.
@@ -72,24 +50,6 @@ class Client:
     known. ``patience``: how long reads and submits are tried again. Every method raises ``ApiError`` (by kind:
     NotFoundError, InvalidRequestError, …), UnavailableError or ProtocolError.
     """
-
-    def __init__(
-        self, address: str | None = None, api_key: str | None = None, *, patience: timedelta = PATIENCE
-    ) -> None:
-        endpoint = resolve(address, api_key)
-        self.address = endpoint.address
-        self._transport = Transport(endpoint.address, endpoint.api_key, patience)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        error_type: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self._transport.close()
 
     async def submit(
         self,
@@ -121,26 +81,24 @@ class Client:
         if not_before is not None:
             body["notBefore"] = not_before.isoformat()
         if options is not None:
-            body["options"] = _model_json(options) if isinstance(options, JobOptions) else dict(options)
+            body["options"] = model_json(options) if isinstance(options, JobOptions) else dict(options)
         if anthropic_api_key is not None:
             body["credentials"] = {"anthropicApiKey": anthropic_api_key}
         return await self._submit(body, idempotency_key)
 
     async def submit_request(self, request: JobRequest, *, idempotency_key: str | None = None) -> Job:
         """The same for a request that is a model already."""
-        body = _model_json(request)
+        body = model_json(request)
         if request.credentials is not None and (secret := request.credentials.anthropic_api_key) is not None:
             body["credentials"] = {"anthropicApiKey": secret.get_secret_value()}  # a model shows stars in its place
         return await self._submit(body, idempotency_key)
 
     async def _submit(self, body: Mapping[str, Any], idempotency_key: str | None) -> Job:
-        # Escaped to ASCII: a lone surrogate is for the gateway to refuse, by the field's name.
-        content = json.dumps(body).encode()
         key = idempotency_key or str(uuid.uuid4())
-        return _parsed(Job, await self._transport.post("/v1/jobs", content, key))
+        return parsed(Job, await self._transport.post("/v1/jobs", json_bytes(body), key))
 
     async def job(self, job_id: Id) -> Job:
-        return _parsed(Job, await self._transport.get(f"/v1/jobs/{_segment(job_id)}"))
+        return parsed(Job, await self._transport.get(f"/v1/jobs/{segment(job_id)}"))
 
     def jobs(
         self,
@@ -154,7 +112,7 @@ class Client:
         limit: int | None = None,
     ) -> AsyncIterator[Job]:
         """Jobs from the newest on, page by page as they are asked for; at most ``limit`` of them."""
-        filters = _filters(
+        filters = filters_of(
             state=state,
             kind=kind,
             repository=repository,
@@ -162,11 +120,11 @@ class Client:
             createdAfter=created_after,
             createdBefore=created_before,
         )
-        return self._items(partial(_parsed, JobPage), "/v1/jobs", filters, limit)
+        return self._items(partial(parsed, JobPage), "/v1/jobs", filters, limit)
 
     async def cancel_job(self, job_id: Id) -> Job:
         """Ask for the job's end; what runs is stopped soon after. Raises ConflictError where it is final."""
-        return _parsed(Job, await self._transport.post_once(f"/v1/jobs/{_segment(job_id)}/cancel"))
+        return parsed(Job, await self._transport.post_once(f"/v1/jobs/{segment(job_id)}/cancel"))
 
     async def retry_job(
         self,
@@ -184,9 +142,9 @@ class Client:
         """
         body: dict[str, Any] = {"only": "failed" if only_failed else "all", "resume": resume}
         if options is not None:
-            body["options"] = _model_json(options) if isinstance(options, RetryOptions) else dict(options)
-        path, key = f"/v1/jobs/{_segment(job_id)}/retry", idempotency_key or str(uuid.uuid4())
-        return _parsed(Job, await self._transport.post(path, json.dumps(body).encode(), key))
+            body["options"] = model_json(options) if isinstance(options, RetryOptions) else dict(options)
+        path, key = f"/v1/jobs/{segment(job_id)}/retry", idempotency_key or str(uuid.uuid4())
+        return parsed(Job, await self._transport.post(path, json_bytes(body), key))
 
     async def say(self, job_id: Id, text: str, *, run_id: Id | None = None, interrupt: bool = False) -> Message:
         """Say something to a task's run. Raises ConflictError where nobody can hear it.
@@ -195,53 +153,53 @@ class Client:
         is not known whether a message without an answer has arrived.
         """
         body = {"text": text, "interrupt": interrupt, **({"runId": str(run_id)} if run_id is not None else {})}
-        path = f"/v1/jobs/{_segment(job_id)}/messages"
-        return _parsed(Message, await self._transport.send_once("POST", path, json.dumps(body).encode()))
+        path = f"/v1/jobs/{segment(job_id)}/messages"
+        return parsed(Message, await self._transport.send_once("POST", path, json_bytes(body)))
 
     async def complete_job(self, job_id: Id, *, run_id: Id | None = None) -> Job:
         """End a task's conversation, or one run's. Raises ConflictError where it has ended."""
         body = {"runId": str(run_id)} if run_id is not None else {}
-        path = f"/v1/jobs/{_segment(job_id)}/complete"
-        return _parsed(Job, await self._transport.send_once("POST", path, json.dumps(body).encode()))
+        path = f"/v1/jobs/{segment(job_id)}/complete"
+        return parsed(Job, await self._transport.send_once("POST", path, json_bytes(body)))
 
     async def limits(self) -> Limits:
         """How many runs may hold a slot at once: all limits for an operator, else the common ones and one's own."""
-        return _parsed(Limits, await self._transport.get("/v1/limits"))
+        return parsed(Limits, await self._transport.get("/v1/limits"))
 
     async def set_limits(self, limits: Limits) -> Limits:
         """Replace all limits. Raises UnauthorizedError where the key is no operator's."""
         body = limits.model_dump_json(by_alias=True).encode()
-        return _parsed(Limits, await self._transport.send_once("PUT", "/v1/limits", body))
+        return parsed(Limits, await self._transport.send_once("PUT", "/v1/limits", body))
 
     async def settings(self) -> ClientSettings:
         """What one's own runs take where their job says nothing; each secret as `(set)`."""
-        return _parsed(ClientSettings, await self._transport.get("/v1/settings"))
+        return parsed(ClientSettings, await self._transport.get("/v1/settings"))
 
     async def set_settings(self, settings: ClientSettings) -> ClientSettings:
         """Replace all but the key; a secret that says `(set)` stays as it is stored."""
         body = settings.model_dump_json(by_alias=True).encode()
-        return _parsed(ClientSettings, await self._transport.send_once("PUT", "/v1/settings", body))
+        return parsed(ClientSettings, await self._transport.send_once("PUT", "/v1/settings", body))
 
     async def remove_settings(self) -> ClientSettings:
         """Take all settings away, with the key and every other secret."""
-        return _parsed(ClientSettings, await self._transport.send_once("DELETE", "/v1/settings", b""))
+        return parsed(ClientSettings, await self._transport.send_once("DELETE", "/v1/settings", b""))
 
     async def set_anthropic_key(self, key: str | None) -> ClientSettings:
         """Store the key that one's own runs use the model service with; None: take it away."""
         path = "/v1/settings/anthropic-key"
         if key is None:
-            return _parsed(ClientSettings, await self._transport.send_once("DELETE", path, b""))
-        body = json.dumps({"anthropicApiKey": key}).encode()
-        return _parsed(ClientSettings, await self._transport.send_once("PUT", path, body))
+            return parsed(ClientSettings, await self._transport.send_once("DELETE", path, b""))
+        body = json_bytes({"anthropicApiKey": key})
+        return parsed(ClientSettings, await self._transport.send_once("PUT", path, body))
 
     async def budgets(self) -> Budgets:
         """What may be used over more than one job: all budgets for an operator, else the common ones and one's own."""
-        return _parsed(Budgets, await self._transport.get("/v1/budgets"))
+        return parsed(Budgets, await self._transport.get("/v1/budgets"))
 
     async def set_budgets(self, budgets: Budgets) -> Budgets:
         """Replace all budgets. Raises UnauthorizedError where the key is no operator's."""
         body = budgets.model_dump_json(by_alias=True).encode()
-        return _parsed(Budgets, await self._transport.send_once("PUT", "/v1/budgets", body))
+        return parsed(Budgets, await self._transport.send_once("PUT", "/v1/budgets", body))
 
     async def usage(
         self, *, first_day: date | None = None, last_day: date | None = None, client: str | None = None
@@ -251,49 +209,33 @@ class Client:
         Default: the 30 days up to ``last_day``, and that is today. ``client``: another client's, for operators; raises
         UnauthorizedError for anybody else.
         """
-        filters = _filters(**{"from": first_day, "to": last_day, "client": client})
-        return _parsed(UsageReport, await self._transport.get("/v1/usage", filters))
+        filters = filters_of(**{"from": first_day, "to": last_day, "client": client})
+        return parsed(UsageReport, await self._transport.get("/v1/usage", filters))
 
     def runs(self, job_id: Id, *, limit: int | None = None) -> AsyncIterator[Run]:
         """The job's runs in the order of its repositories."""
-        return self._items(partial(_parsed, RunPage), f"/v1/jobs/{_segment(job_id)}/runs", {}, limit)
+        return self._items(partial(parsed, RunPage), f"/v1/jobs/{segment(job_id)}/runs", {}, limit)
 
     async def run(self, run_id: Id) -> Run:
-        return _parsed(Run, await self._transport.get(f"/v1/runs/{_segment(run_id)}"))
+        return parsed(Run, await self._transport.get(f"/v1/runs/{segment(run_id)}"))
 
     async def cancel_run(self, run_id: Id) -> Run:
         """Ask for one run's end; the job's other runs go on. Raises ConflictError where it is too late."""
-        return _parsed(Run, await self._transport.post_once(f"/v1/runs/{_segment(run_id)}/cancel"))
+        return parsed(Run, await self._transport.post_once(f"/v1/runs/{segment(run_id)}/cancel"))
 
     async def diff(self, run_id: Id) -> str:
         """The run's change as a unified diff. Raises NotFoundError where it has none (yet)."""
-        response = await self._transport.get(f"/v1/runs/{_segment(run_id)}/diff")
+        response = await self._transport.get(f"/v1/runs/{segment(run_id)}/diff")
         return response.content.decode(errors="replace")
 
     async def transcript(self, run_id: Id) -> Transcript:
-        return _parsed(Transcript, await self._transport.get(f"/v1/runs/{_segment(run_id)}/transcript"))
+        return parsed(Transcript, await self._transport.get(f"/v1/runs/{segment(run_id)}/transcript"))
 
     async def logs(self, run_id: Id) -> Logs:
-        return _parsed(Logs, await self._transport.get(f"/v1/runs/{_segment(run_id)}/logs"))
-
-    def changesets(
-        self,
-        *,
-        state: ChangesetState | str | None = None,
-        repository: str | None = None,
-        job_id: Id | None = None,
-        run_id: Id | None = None,
-        limit: int | None = None,
-    ) -> AsyncIterator[Changeset]:
-        """Changesets from the newest on."""
-        filters = _filters(state=state, repository=repository, jobId=job_id, runId=run_id)
-        return self._items(partial(_parsed, ChangesetPage), "/v1/changesets", filters, limit)
-
-    async def changeset(self, changeset_id: Id) -> Changeset:
-        return _parsed(Changeset, await self._transport.get(f"/v1/changesets/{_segment(changeset_id)}"))
+        return parsed(Logs, await self._transport.get(f"/v1/runs/{segment(run_id)}/logs"))
 
     async def health(self) -> Health:
-        return _parsed(Health, await self._transport.get("/health"))
+        return parsed(Health, await self._transport.get("/health"))
 
     def events(
         self, job_id: Id, *, after: str | None = None, patience: timedelta = RECONNECT_PATIENCE
@@ -310,7 +252,7 @@ class Client:
 
         return follow(
             self._transport,
-            f"/v1/jobs/{_segment(job_id)}/events",
+            f"/v1/jobs/{segment(job_id)}/events",
             position=Position.after(after),
             patience_seconds=patience.total_seconds(),
             is_over=is_over,
@@ -355,53 +297,8 @@ class Client:
         except TimeoutError as error:
             raise WaitTimeoutError(f"Job {job_id} is not final after {deadline}; it goes on.") from error
 
-    async def _items(
-        self,
-        page_of: Callable[[httpx.Response], _Page[_Item_co]],
-        path: str,
-        filters: Mapping[str, str],
-        limit: int | None,
-    ) -> AsyncGenerator[_Item_co, None]:
-        """The items of all pages; each page is fetched when the one before is used up."""
-        left, cursor = limit, dict[str, str]()
-        while left is None or left > 0:
-            size = MAX_PAGE if left is None else min(left, MAX_PAGE)
-            page = page_of(await self._transport.get(path, {**filters, **cursor, "limit": size}))
-            for item in page.items:
-                yield item
-            if page.next_cursor is None:
-                return
-            left = None if left is None else left - len(page.items)
-            cursor = {"cursor": page.next_cursor}
-
-
-def _parsed(model: type[_Model], response: httpx.Response) -> _Model:
-    try:
-        return model.model_validate_json(response.content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the body"
-        raise ProtocolError(
-            f"{response.request.url} answered what is no {model.__name__} ({where}: {first['msg']}). "
-            "Is it a Quarterdeck gateway of this client's version?"
-        ) from error
-
-
-def _segment(identifier: Id) -> str:
-    return quote(str(identifier), safe="")
-
-
-def _model_json(model: BaseModel) -> dict[str, Any]:
-    return model.model_dump(mode="json", by_alias=True, exclude_none=True)
-
 
 def _repository_json(repository: str | RepositoryRequest) -> dict[str, Any]:
-    return {"url": repository} if isinstance(repository, str) else _model_json(repository)
-
-
-def _filters(**values: str | UUID | date | None) -> dict[str, str]:
-    return {
-        name: value.isoformat() if isinstance(value, date) else str(value)
-        for name, value in values.items()
-        if value is not None
-    }
+    if isinstance(repository, str):
+        return {"url": repository}
+    return repository.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_unset=True)

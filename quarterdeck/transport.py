@@ -75,7 +75,9 @@ class Transport:
     async def post_once(self, path: str) -> httpx.Response:
         return await self._once("POST", path)
 
-    async def send_once(self, method: Literal["POST", "PUT", "DELETE"], path: str, body: bytes) -> httpx.Response:
+    async def send_once(
+        self, method: Literal["POST", "PUT", "PATCH", "DELETE"], path: str, body: bytes
+    ) -> httpx.Response:
         """A body that is not sent again: whether one without an answer has arrived is not known."""
         return await self._once(method, path, content=body, headers={"Content-Type": "application/json"})
 

@@ -7,7 +7,20 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from quarterdeck.cli import budgets, control, jobs, limits, runs, settings, stack, submitting, watching
+from quarterdeck.cli import (
+    budgets,
+    changesets,
+    clients,
+    control,
+    jobs,
+    limits,
+    repositories,
+    runs,
+    settings,
+    stack,
+    submitting,
+    watching,
+)
 from quarterdeck.cli.console import print_error
 from quarterdeck.errors import QuarterdeckError, UnavailableError
 from quarterdeck.stack.errors import StackError
@@ -44,6 +57,9 @@ app.command()(jobs.cancel)
 app.command()(control.retry)
 app.command()(control.say)
 app.command()(control.complete)
+app.add_typer(changesets.app, name="changesets")
+app.add_typer(repositories.app, name="repos")
+app.add_typer(clients.app, name="clients")
 app.add_typer(limits.app, name="limits")
 app.add_typer(budgets.app, name="budgets")
 app.command()(budgets.usage)

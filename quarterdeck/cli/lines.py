@@ -26,6 +26,7 @@ _PHRASES = {
     "changeset.stored": "changeset {changesetId}: {filesChanged} file(s), +{insertions} -{deletions}",
     "changeset.pushed": "pushed {branch} at {commitSha} {url}",
     "changeset.failed": "changeset failed: {error}",
+    "changeset.updated": "changeset {state}: checks {checks}, review {review} {url}",
     "gap": "events {missedFrom} to {missedTo} are no longer kept",
 }
 _NUMBERS = frozenset({"runs", "turn", "filesChanged", "insertions", "deletions", "exitCode"})

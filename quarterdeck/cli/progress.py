@@ -84,6 +84,9 @@ class RunProgress:
         self.state, self.step = RunState.PUBLISHING, "publishing"
         self.activity = "pushing the branch"
 
+    def _progress(self, event: Event) -> None:
+        self.activity = f"{event.payload.get('phase', 'Git')} {event.payload.get('percent', 0)} %"
+
     def _finished(self, event: Event) -> None:
         payload = event.payload
         self.state = payload.get("state", RunState.COMPLETED)
@@ -99,6 +102,7 @@ _HANDLERS: Mapping[str, Callable[[RunProgress, Event], None]] = {
     "turn.reset": RunProgress._turn_reset,  # noqa: SLF001
     "tool.started": RunProgress._tool_started,  # noqa: SLF001
     "delta": RunProgress._delta,  # noqa: SLF001
+    "progress": RunProgress._progress,  # noqa: SLF001
     "run.publishing": RunProgress._publishing,  # noqa: SLF001
     "run.finished": RunProgress._finished,  # noqa: SLF001
 }

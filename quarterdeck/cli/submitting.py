@@ -9,6 +9,19 @@ from typing import Annotated
 import typer
 
 from quarterdeck.cli.console import print_json, print_note, print_text
+from quarterdeck.cli.delivering import (
+    Assignee,
+    BodyFile,
+    Label,
+    NoPublish,
+    OnExistingOption,
+    PublishOption,
+    Reviewer,
+    SignOff,
+    Title,
+    publish_of,
+    pull_request,
+)
 from quarterdeck.cli.options import (
     AllowCommand,
     AsJson,
@@ -30,8 +43,9 @@ from quarterdeck.cli.options import (
 )
 from quarterdeck.cli.prompts import read_prompt, repository_url
 from quarterdeck.cli.watching import watch_to_end
+from services.contracts.delivery import Checkout
 from services.contracts.rest import Job, RepositoryRequest
-from services.contracts.words import JobKind, Publish
+from services.contracts.words import JobKind
 
 
 def submit(
@@ -46,7 +60,16 @@ def submit(
     base: Annotated[str | None, typer.Option(help="Branch, tag or commit to start from.")] = None,
     name: Annotated[str | None, typer.Option(help="A name for the job.")] = None,
     kind: Annotated[JobKind, typer.Option(help="`code` ends in a change, `task` is a conversation.")] = JobKind.CODE,
-    no_publish: Annotated[bool, typer.Option("--no-publish", help="Store the change only; push nothing.")] = False,
+    path: Annotated[str | None, typer.Option(help="Check out only this folder of each repository.")] = None,
+    publish: PublishOption = None,
+    no_publish: NoPublish = False,
+    on_existing: OnExistingOption = None,
+    title: Title = None,
+    body_file: BodyFile = None,
+    label: Label = None,
+    reviewer: Reviewer = None,
+    assignee: Assignee = None,
+    sign_off: SignOff = False,
     max_parallel: Annotated[int | None, typer.Option(help="Most runs of the job at once.")] = None,
     model: Model = None,
     max_tokens: MaxTokens = None,
@@ -75,9 +98,14 @@ def submit(
     if not repository and kind is JobKind.CODE:
         raise typer.BadParameter("name at least one repository with -r: a `code` job needs one")
     text = read_prompt(prompt, prompt_file)
-    repositories = [_repository(typed, base) for typed in repository or []]
+    repositories = [_repository(typed, base, path) for typed in repository or []]
     options = given(
-        publish=Publish.NONE if no_publish else None,
+        publish=publish_of(publish, no_publish=no_publish),
+        on_existing=on_existing,
+        pull_request=pull_request(
+            title=title, body_file=body_file, labels=label, reviewers=reviewer, assignees=assignee
+        ),
+        sign_off=sign_off or None,
         max_parallel=max_parallel,
         model=model,
         max_tokens=max_tokens,
@@ -109,6 +137,7 @@ def submit(
         print_note(f"See how it goes with: quarterdeck watch {job.id}")
 
 
-def _repository(typed: str, base: str | None) -> RepositoryRequest:
+def _repository(typed: str, base: str | None, path: str | None) -> RepositoryRequest:
     # As it comes: whether a reference can be one is for the gateway to say, by the field's name.
-    return RepositoryRequest.model_construct(url=repository_url(typed), base_ref=base)
+    request = RepositoryRequest.model_construct(url=repository_url(typed), base_ref=base)
+    return request if path is None else request.model_copy(update={"checkout": Checkout.model_construct(path=path)})

@@ -34,6 +34,34 @@ AGENT = (
 )
 """What agents are told of how to work, where somebody has set it."""
 
+VCS = (
+    "GITHUB_TOKEN",
+    "GITHUB_APP_ID",
+    "GITHUB_APP_PRIVATE_KEY",
+    "GITHUB_APP_PRIVATE_KEY_PATH",
+    "GITHUB_APP_INSTALLATION_ID",
+    "GITHUB_API_URL",
+    "GITHUB_SERVER_URL",
+    "QUARTERDECK_PULL_REQUESTS_PER_MINUTE",
+    "QUARTERDECK_FORGE_POLL_SECONDS",
+    "QUARTERDECK_GIT_ALLOWED_REMOTES",
+    "QUARTERDECK_GIT_ALLOW_INSECURE_HTTP",
+    "QUARTERDECK_GIT_CREDENTIALS_FILE",
+    "QUARTERDECK_GIT_KNOWN_HOSTS",
+    "QUARTERDECK_GIT_MAX_FILE_BYTES",
+    "QUARTERDECK_CLONE_FILTER",
+    "QUARTERDECK_CLONE_DEPTH",
+    "QUARTERDECK_DISK_BUDGET_BYTES",
+    "QUARTERDECK_DISK_LEAST_FREE_SHARE",
+    "QUARTERDECK_MIRRORS_KEPT_DAYS",
+    "QUARTERDECK_RESCUED_KEPT_DAYS",
+    "QUARTERDECK_PUBLICATIONS",
+    "SSH_AUTH_SOCK",
+)
+"""Which forges and remotes vcs reaches, and as whom, where somebody has set it. Nobody else is told."""
+
+GATEWAY = ("GITHUB_WEBHOOK_SECRET", "QUARTERDECK_SYNC_WAIT_SECONDS")
+
 
 def passed_on(*names: str, source: Mapping[str, str] = os.environ) -> dict[str, str]:
     """Those of the variables that are set."""

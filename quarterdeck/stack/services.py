@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from signal import Signals
 
 from quarterdeck.offline_model.wire import MODEL_NAME
-from quarterdeck.stack.environment import AGENT, NETWORK, base_environment, passed_on
+from quarterdeck.stack.environment import AGENT, GATEWAY, NETWORK, VCS, base_environment, passed_on
 from quarterdeck.stack.files import kept_secret
 from quarterdeck.stack.options import DataFolder, StackOptions
 from quarterdeck.stack.probes import http_health
@@ -65,7 +65,7 @@ class ServiceSpecs:
             "QUARTERDECK_VCS_TOKEN": self._vcs_token,
             "QUARTERDECK_ALLOW_LOCAL_REPOSITORIES": str(self.options.allow_local_repositories).lower(),
         }
-        return self._service("vcs", health_port, own | passed_on(*NETWORK, "SSH_AUTH_SOCK"))
+        return self._service("vcs", health_port, own | passed_on(*NETWORK, *VCS))
 
     def scheduler(self, health_port: int) -> ProcessSpec:
         return self._service("scheduler", health_port, {})
@@ -87,10 +87,11 @@ class ServiceSpecs:
             "QUARTERDECK_HOST": self.options.host,
             "QUARTERDECK_PORT": str(port),
             "QUARTERDECK_API_KEY": self.api_key,
+            "QUARTERDECK_VCS_TOKEN": self._vcs_token,
         }
         if self.options.grpc_port is not None:
             own["QUARTERDECK_GRPC_LISTEN"] = f"{self.options.host}:{self.options.grpc_port}"
-        own |= self._secrets(model_url)
+        own |= self._secrets(model_url) | passed_on(*GATEWAY)
         return self._connected("gateway", own, health=f"{reachable(self.options.host)}:{port}")
 
     @property

@@ -12,7 +12,7 @@ from quarterdeck.demo.origins import Origin, checkout_state, make_origins
 from quarterdeck.demo.packages import FetchError, SourcePackage, packaged_repository
 from quarterdeck.demo.replacement import CANDIDATES, NoReplacementError, Replacement, choose
 from services.contracts.rest import Changeset, Run
-from services.contracts.words import ChangesetState
+from services.contracts.words import ChangesetState, Checks, Mergeable, Publish, Review
 from tests.integration.fake_gateway import NOW, make_job, make_run
 
 OLD_TO_NEW = Replacement("old", "new")
@@ -69,6 +69,17 @@ def run_of(origin: Origin, *, commit_sha: str | None = None, branch: str = "work
         deletions=0,
         url=None,
         error=None,
+        publish=Publish.PULL_REQUEST,
+        forge=None,
+        number=None,
+        superseded_by=None,
+        head_sha=None,
+        checks=Checks.NONE,
+        review=Review.NONE,
+        mergeable=Mergeable.UNKNOWN,
+        merge_sha=None,
+        observed_at=None,
+        closed_at=None,
         is_draft=False,
         verified=None,
         created_at=NOW,

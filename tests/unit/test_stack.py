@@ -10,7 +10,7 @@ import pytest
 from cryptography.fernet import Fernet
 
 from quarterdeck.stack.__main__ import read_options
-from quarterdeck.stack.environment import AGENT
+from quarterdeck.stack.environment import AGENT, VCS
 from quarterdeck.stack.errors import StackError, StackStartError
 from quarterdeck.stack.files import kept_secret, write_private
 from quarterdeck.stack.identity import KEEP, Identity, check_reach, launch_command
@@ -22,6 +22,7 @@ from quarterdeck.stack.services import STOP_SECONDS, ServiceSpecs, reachable
 from quarterdeck.stack.supervisor import Backoff, Notice
 from services.agent.settings import AgentSettings
 from services.runtime.sealing import Sealer
+from services.vcs.settings import VcsSettings
 
 SECRETS = {
     "DATABASE_URL",
@@ -115,6 +116,7 @@ def test_each_process_gets_the_secrets_that_it_needs_and_no_others(specs, monkey
     assert secrets_of(specs.gateway(9002, model_url=None)) == servers | {
         "QUARTERDECK_API_KEY",
         "QUARTERDECK_SECRET_KEY",
+        "QUARTERDECK_VCS_TOKEN",
     }
     assert secrets_of(specs.scheduler(9003)) == servers
     assert secrets_of(specs.vcs(9000, 9004)) == servers | {"QUARTERDECK_VCS_TOKEN"}
@@ -234,11 +236,27 @@ def test_a_launched_command_comes_last():
     assert words[-5:] == [str(os.getpid()), "15", "namespace:7:8", "program", "argument"]
 
 
+TLS = {f"QUARTERDECK_GRPC_{name}" for name in ("CA", "CERTIFICATE", "KEY", "INSECURE")}
+"""Not needed between processes of one machine."""
+
+
+def test_every_setting_of_forges_and_remotes_reaches_vcs_and_nobody_else(specs, monkeypatch):
+    for name in VCS:
+        monkeypatch.setenv(name, "told")
+    vcs = specs.vcs(8091, 9001)
+    aliases = {name: field.validation_alias for name, field in VcsSettings.model_fields.items()}
+    variables = {str(alias or f"QUARTERDECK_{name.upper()}") for name, alias in aliases.items()}
+    given_by_default = {"QUARTERDECK_DATABASE_POOL", "QUARTERDECK_LOG_LEVEL", "QUARTERDECK_NODE_NAME"}
+    assert variables - set(vcs.environment) - TLS == given_by_default | {"QUARTERDECK_VCS_ADVERTISE"}
+    for other in (specs.scheduler(9002), specs.gateway(8080), specs.agent(1, 9003, vcs_address="v", model_url=None)):
+        assert "told" not in other.environment.values()
+
+
 def test_every_setting_of_how_agents_work_reaches_them(specs, monkeypatch):
     """Those that the stack does not give itself are passed on."""
     told = {name: alias for name, field in AgentSettings.model_fields.items() if (alias := field.validation_alias)}
     variables = {str(told.get(name, f"QUARTERDECK_{name.upper()}")) for name in AgentSettings.model_fields}
-    of_their_own = {"QUARTERDECK_AUTHOR_NAME", "QUARTERDECK_AUTHOR_EMAIL", "QUARTERDECK_DATABASE_POOL"}
+    of_their_own = {"QUARTERDECK_AUTHOR_NAME", "QUARTERDECK_AUTHOR_EMAIL", "QUARTERDECK_DATABASE_POOL"} | TLS
     agent = specs.agent(1, 9001, vcs_address="v", model_url="http://127.0.0.1:9")
     missing = variables - set(agent.environment) - set(AGENT) - of_their_own
     assert {name for name in missing if "choices" not in name} == {"MODEL_BASE_URLS", "QUARTERDECK_LOG_LEVEL"}
