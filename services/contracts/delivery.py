@@ -50,7 +50,7 @@ class CommitAuthor(Both):
     name: Annotated[
         Text,
         Field(
-            min_length=1, max_length=200, pattern=r"^[^<>\x00-\x1f\x7f]*[^<>\x00-\x20\x7f.,:;\"'][^<>\x00-\x1f\x7f]*$"
+            min_length=1, max_length=200, pattern=r"^[^<>\x00-\x1f\x7f]*[^<>\x00-\x20\x7f.,:;\"'\\][^<>\x00-\x1f\x7f]*$"
         ),
     ]
     email: Annotated[Text, Field(min_length=3, max_length=200, pattern=r"^[^<>\s@]+@[^<>\s@]+$")]

@@ -65,7 +65,7 @@ class Vcs:
         self._git = _git(settings, self.github)
         root, git = settings.vcs_root, self._git
         self.mirrors = Mirrors(root, git, options=MirrorOptions(settings.clone_filter, settings.clone_depth))
-        self.worktrees = Worktrees(root, self.mirrors, git)
+        self.worktrees = Worktrees(root, self.mirrors, git, allow_lfs=settings.git_lfs)
         self._commits = Commits(git, self.mirrors, self.worktrees)
         node = Node(new_node_name(settings.node_name), "vcs", address=settings.vcs_advertise or settings.vcs_listen)
         self.heartbeat = Heartbeat(settings.database_url.get_secret_value(), node)

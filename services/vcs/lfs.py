@@ -59,6 +59,13 @@ class LfsFile:
     signature: tuple[int, ...] = ()
 
 
+def require_allowed(*, allowed: bool) -> None:
+    """Raises ``LfsUnavailableError`` where whoever runs this service has not said that it may be asked for."""
+    if not allowed:
+        words = "Git LFS was asked for, and this vcs is not allowed to use it"
+        raise LfsUnavailableError(f"{words}; set QUARTERDECK_GIT_LFS=true there, or leave the files as pointers")
+
+
 def require_program() -> None:
     """Raises ``LfsUnavailableError`` where `git lfs` cannot be run."""
     if shutil.which("git-lfs") is None:

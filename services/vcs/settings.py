@@ -92,6 +92,8 @@ class RemoteSettings(GrpcSettings):
     """The only host keys that are accepted over ssh; none: a host's first key is accepted and remembered."""
     git_max_file_bytes: Annotated[int, Field(ge=1024**2)] = MAX_FILE_BYTES
     """The largest file that Git may write, a pack or a checked-out file."""
+    git_lfs: bool = False
+    """Whether runs may ask for what is in Git LFS. Its program resolves and follows addresses by itself, unchecked."""
     clone_filter: Annotated[str, AfterValidator(_filter)] = ""
     """`blob:none` or `blob:limit=1m`: mirrors leave file contents at the remote until they are needed."""
     clone_depth: Annotated[int, Field(ge=0, le=1_000_000)] = 0

@@ -57,8 +57,11 @@ class _Preparing:
 
 
 class Worktrees:
-    def __init__(self, root: Path, mirrors: Mirrors, git: Git) -> None:
-        """``root``: the data folder that agents of this node share; made if absent."""
+    def __init__(self, root: Path, mirrors: Mirrors, git: Git, *, allow_lfs: bool = True) -> None:
+        """``root``: the data folder that agents of this node share; made if absent. ``allow_lfs``: whether contents in
+        Git LFS may be asked for: its program resolves and follows addresses by itself.
+        """
+        self._allow_lfs = allow_lfs
         self._git = git
         self._mirrors = mirrors
         self._attempts = Attempts(root)
@@ -89,6 +92,7 @@ class Worktrees:
         ``LfsUnavailableError``, ``RepositoryRefusedError``, ``BusyError``; then nothing of it is left.
         """
         if checkout.lfs:
+            lfs.require_allowed(allowed=self._allow_lfs)
             lfs.require_program()
         options = replace(checkout, path=sparse.checked_path(checkout.path))
         await self._displace(checked_run_id(run_id), attempt)

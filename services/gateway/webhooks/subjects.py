@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 _MAX_NUMBER = 2**31 - 1
 _MOST = 100
+_BRANCHES = "refs/heads/"
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,8 @@ def concerned_by(event: str, payload: Mapping[str, Any]) -> Concerned:
     return Concerned(
         repository=_text(_mapping(payload, "repository"), "full_name"),
         numbers=[each for each in about if isinstance(each, int)],
-        branches=[each.removeprefix("refs/heads/") for each in about if isinstance(each, str) and each[:5] == "refs/"],
-        shas=[each for each in about if isinstance(each, str) and each[:5] != "refs/"],
+        branches=[each.removeprefix(_BRANCHES) for each in about if _is_branch(each)],
+        shas=[each for each in about if isinstance(each, str) and not _is_branch(each)],
     )
 
 
@@ -49,8 +50,10 @@ def _about(event: str, payload: Mapping[str, Any]) -> Iterator[int | str]:
             yield from _check(_mapping(payload, event))
         case "status":
             yield from filter(None, [_text(payload, "sha")])
-        case "push" | "delete" | "create":
-            yield from _ref(payload)
+        case "push":
+            yield from filter(_is_branch, [_text(payload, "ref")])
+        case "create" | "delete" if payload.get("ref_type") == "branch" and _text(payload, "ref"):
+            yield _BRANCHES + _text(payload, "ref")
 
 
 def _check(check: Mapping[str, Any]) -> Iterator[int | str]:
@@ -61,16 +64,15 @@ def _check(check: Mapping[str, Any]) -> Iterator[int | str]:
             yield from _number(pull)
 
 
-def _ref(payload: Mapping[str, Any]) -> Iterator[str]:
-    ref = _text(payload, "ref")
-    if ref and payload.get("ref_type", "branch") == "branch":
-        yield ref if ref.startswith("refs/") else f"refs/heads/{ref}"
-
-
 def _number(of: Mapping[str, Any]) -> Iterator[int]:
     number = of.get("number")
-    if isinstance(number, int) and 0 < number <= _MAX_NUMBER:
+    if type(number) is int and 0 < number <= _MAX_NUMBER:  # a bool is an int too
         yield number
+
+
+def _is_branch(about: int | str) -> TypeGuard[str]:
+    """And no tag, which a push may be of too."""
+    return isinstance(about, str) and about.startswith(_BRANCHES) and about != _BRANCHES
 
 
 def _mapping(of: Mapping[str, Any], name: str) -> Mapping[str, Any]:

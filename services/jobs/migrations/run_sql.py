@@ -16,3 +16,10 @@ def run_sql_file(name: str) -> None:
     connection = op.get_bind().connection.driver_connection
     assert connection is not None
     await_only(connection.execute((VERSIONS / name).read_text()))
+
+
+def make_index(name: str, definition: str, *, unique: bool = False) -> None:
+    """Outside of a transaction, while everybody goes on writing. Safe to repeat."""
+    # One that was broken off is left behind invalid, and would be taken for the real one.
+    op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
+    op.execute(f"CREATE {'UNIQUE ' * unique}INDEX CONCURRENTLY {name} ON {definition}")

@@ -149,7 +149,7 @@ async def test_what_was_published_before_is_still_shown(before: str) -> None:
 
         domain = Domain(database)
         read = await domain.reading.changeset(Client(CLIENT, "old client"), changeset_id)
-        assert (read.state, read.is_draft, read.forge, read.checks) == ("open", True, None, "none")
+        assert (read.state, read.is_draft, read.forge, read.checks) == ("open", True, "local", "none")
         with pytest.raises(asyncpg.CheckViolationError):
             await old.execute("UPDATE runs SET outcome = 'unheard of'")
         await old.execute("UPDATE runs SET outcome = 'skipped'")

@@ -235,3 +235,10 @@ async def test_without_the_program_asking_for_it_says_what_to_install(
     with pytest.raises(LfsUnavailableError, match="install the package git-lfs"):
         await node.worktrees.prepare("run", 1, remote.repository, checkout=ASKED)
     assert node.git.commands == []
+
+
+async def test_it_is_asked_for_only_where_whoever_runs_the_service_lets_it(node: Node, remote: Remote) -> None:
+    worktrees = Worktrees(node.root, node.mirrors, node.git, allow_lfs=False)
+    with pytest.raises(LfsUnavailableError, match="QUARTERDECK_GIT_LFS=true"):
+        await worktrees.prepare("run", 1, remote.repository, checkout=ASKED)
+    assert node.git.commands == []

@@ -78,7 +78,7 @@ def test_an_author_has_a_name_that_git_keeps(name: str) -> None:
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        *(("name", name) for name in ("", " ", ".", ",;:", "a <b>", "a\nb", "a\x7f", "x" * 201, "a\0")),
+        *(("name", name) for name in ("", " ", ".", ",;:", "a <b>", "a\nb", "a\x7f", "x" * 201, "a\0", "\\", "\\.")),
         *(("email", email) for email in ("", "ada", "a b@c", "a@b>", "<a@b", "a@", "@b", "a@b\n", "a@b@c")),
     ],
 )

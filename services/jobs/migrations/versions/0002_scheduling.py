@@ -5,7 +5,7 @@ Columns and tables in one transaction, since each is done at once; then the inde
 
 from alembic import op
 
-from services.jobs.migrations.run_sql import run_sql_file
+from services.jobs.migrations.run_sql import make_index, run_sql_file
 
 revision = "0002"
 down_revision = "0001"
@@ -37,13 +37,7 @@ def upgrade() -> None:
     run_sql_file("0002_scheduling.sql")
     with op.get_context().autocommit_block():
         for name, definition in INDEXES.items():
-            _make_index(name, definition)
-        _make_index("events_in_order", "events (sequence) WHERE sequence IS NOT NULL", unique=True)
+            make_index(name, definition)
+        make_index("events_in_order", "events (sequence) WHERE sequence IS NOT NULL", unique=True)
         for name in REPLACED:
             op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
-
-
-def _make_index(name: str, definition: str, *, unique: bool = False) -> None:
-    # One that was broken off is left behind invalid, and would be taken for the real one.
-    op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
-    op.execute(f"CREATE {'UNIQUE ' * unique}INDEX CONCURRENTLY {name} ON {definition}")

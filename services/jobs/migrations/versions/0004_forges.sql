@@ -24,11 +24,6 @@ ALTER TABLE changesets
     ADD COLUMN close_comment  text,          -- to be closed, with this comment, by whichever vcs asks next
     ADD COLUMN deletes_branch boolean NOT NULL DEFAULT false,  -- and its branch deleted
     ADD COLUMN closed_at      timestamptz;   -- merged or closed
-CREATE INDEX changesets_to_observe ON changesets (observe_at) WHERE observe_at IS NOT NULL;
-CREATE INDEX changesets_open ON changesets (client_id, md5(repository)) WHERE state = 'open';
-CREATE INDEX changesets_by_number ON changesets (number) WHERE forge IS NOT NULL;
-CREATE INDEX changesets_by_branch ON changesets (branch);
-CREATE INDEX changesets_by_head ON changesets (head_sha) WHERE forge IS NOT NULL;
 
 ALTER TABLE clients ADD COLUMN disabled_at timestamptz;  -- its keys open nothing from then on
 
