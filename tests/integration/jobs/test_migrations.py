@@ -161,7 +161,7 @@ async def test_what_was_published_before_is_still_shown(before: str) -> None:
 async def has_migrated(url: str) -> bool:
     connection = await asyncpg.connect(url)
     try:
-        return bool(await connection.fetchval("SELECT version_num FROM alembic_version") == "0004")
+        return bool(await connection.fetchval("SELECT version_num FROM alembic_version") == "0005")
     finally:
         await connection.close()
 
@@ -207,7 +207,7 @@ async def test_migrators_at_once_migrate_once(before: str) -> None:
 
     connection = await asyncpg.connect(before)
     try:
-        assert await connection.fetchval("SELECT version_num FROM alembic_version") == "0004"
+        assert await connection.fetchval("SELECT version_num FROM alembic_version") == "0005"
         invalid = await connection.fetch(
             "SELECT indexrelid::regclass::text FROM pg_index WHERE NOT indisvalid OR NOT indisready"
         )

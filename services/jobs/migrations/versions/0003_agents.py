@@ -6,7 +6,7 @@ Everything is done at once: new tables, and columns that are null or have a cons
 from services.jobs.migrations.run_sql import run_sql_file
 
 revision = "0003"
-down_revision = "0002"
+down_revision = "0002_indexes"
 branch_labels = None
 depends_on = None
 
