@@ -30,6 +30,14 @@ def refuse_blank(text: str) -> str:
     return text
 
 
+def _refuse_bad_branch(name: str) -> str:
+    """As `git check-ref-format --branch` does, of what the pattern lets through."""
+    parts = name.split("/")
+    if ".." in name or name.endswith(".") or any(not p or p[0] == "." or p.endswith(".lock") for p in parts):
+        raise ValueError("is no name for a branch: no part may be empty, begin with a dot or end in .lock or a dot")
+    return name
+
+
 Text = Annotated[str, AfterValidator(refuse_unstorable)]
 CommandPattern = Annotated[Text, Field(min_length=1, max_length=500), AfterValidator(refuse_blank)]
 Name = Annotated[Text, Field(min_length=1, max_length=200), AfterValidator(refuse_blank)]
@@ -41,6 +49,15 @@ Ref = Annotated[
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._/+@-]*$",
         description="a branch, a tag or a commit SHA",
     ),
+]
+BranchName = Annotated[
+    str,
+    Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$"),
+    AfterValidator(_refuse_bad_branch),
+]
+Metadata = Annotated[
+    dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")], Annotated[Text, Field(max_length=2_000)]],
+    Field(max_length=32),
 ]
 
 

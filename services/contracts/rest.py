@@ -16,7 +16,7 @@ from pydantic import (
 
 from services.contracts.agents import AgentDefaults, Budget, Credentials, MaxTurns
 from services.contracts.delivery import TEMPLATE, Checkout, CommitAuthor, PullRequestOptions
-from services.contracts.model import FieldError, Model, Name, Ref, Request, Text, refuse_blank
+from services.contracts.model import BranchName, FieldError, Metadata, Model, Name, Ref, Request, Text, refuse_blank
 from services.contracts.words import (
     ChangesetState,
     Checks,
@@ -45,6 +45,9 @@ class RepositoryRequest(Request):
         description="a Git URL, or an absolute path where the server allows local repositories"
     )
     base_ref: Ref | None = Field(None, description="where the work starts; default: the remote's default branch")
+    branch: BranchName | None = Field(
+        None, description="the branch to push to; default: one that is made up, or that jobs of this name share"
+    )
     checkout: Checkout = Field(default_factory=lambda: Checkout.model_validate({}))
 
 
@@ -110,6 +113,7 @@ class JobRequest(Request):
     not_before: Annotated[datetime, Field(strict=False)] | None = Field(
         None, description="RFC 3339; the runs stay queued until then"
     )
+    metadata: Metadata = Field(default_factory=dict, description="of yours; shown with the job, and never looked at")
     options: JobOptions = Field(default_factory=lambda: JobOptions.model_validate({}))
     credentials: Credentials | None = Field(None, description="secrets for this job alone; kept encrypted, never shown")
 
@@ -180,6 +184,7 @@ class Job(Model):
     outcome: JobOutcome | None
     prompt: str
     priority: int
+    metadata: dict[str, str]
     options: JobOptions
     runs: RunCounts
     created_at: datetime

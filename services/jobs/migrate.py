@@ -10,9 +10,13 @@ from alembic import command
 from alembic.config import Config
 from pydantic import Field
 from pydantic_settings import BaseSettings
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from services.runtime.settings import DatabaseUrl, load, refuse
 
+_TRIES = 20
+_CONTENDED = ("40P01", "55P03")
+"""SQLSTATE of deadlock_detected and lock_not_available."""
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 
@@ -21,12 +25,32 @@ class MigrateSettings(BaseSettings):
 
 
 def migrate(database_url: str, *, to: str = "head") -> None:
-    """Apply what is missing up to the revision ``to``, each migration at most once, one migrator at a time."""
+    """Apply what is missing up to the revision ``to``, each migration at most once, one migrator at a time.
+
+    A migration that Postgres undoes in favour of those who are writing is made again.
+    """
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
     parts = urlsplit(database_url)
     config.attributes["url"] = urlunsplit(parts._replace(scheme="postgresql+asyncpg"))
-    command.upgrade(config, to)
+    for attempt in Retrying(
+        retry=retry_if_exception(_lost_to_writers),
+        stop=stop_after_attempt(_TRIES),
+        wait=wait_random_exponential(multiplier=0.1, max=5),
+        reraise=True,
+    ):
+        with attempt:
+            command.upgrade(config, to)
+
+
+def _lost_to_writers(error: BaseException) -> bool:
+    """Whether it was the victim of a deadlock, or waited for a lock for too long."""
+    found: BaseException | None = error
+    while found is not None:
+        if getattr(found, "sqlstate", None) in _CONTENDED:
+            return True
+        found = found.__cause__ or getattr(found, "orig", None)
+    return False
 
 
 def main() -> None:

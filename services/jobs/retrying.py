@@ -77,6 +77,7 @@ def _request(job: Record, runs: Sequence[Record], changes: rest.RetryOptions) ->
             "name": job["name"],
             "repositories": repositories,
             "priority": job["priority"],
+            "metadata": job["metadata"],
             "options": job["options"] | changed,
         }
     )

@@ -79,7 +79,7 @@ class NewJob:
     def of(cls, client: Client, request: JobRequest, *, key: str | None, body: bytes) -> NewJob:
         """A run for each repository; a task without one gets a run without one."""
         runs = [
-            NewRun(each.url, each.base_ref, checkout=None if each.checkout.is_plain else each.checkout)
+            NewRun(each.url, each.base_ref, each.branch, checkout=None if each.checkout.is_plain else each.checkout)
             for each in request.repositories
         ] or [NewRun(None)]
         return cls(client, request, keyed(key, _without_secrets(request, body)), runs)
@@ -240,6 +240,7 @@ def _columns(jobs: Sequence[NewJob]) -> dict[str, list[Any]]:
         "names": [job.request.name for job in jobs],
         "prompts": [job.request.prompt for job in jobs],
         "options": [job.request.options.model_dump(mode="json", by_alias=True) for job in jobs],
+        "metadatas": [job.request.metadata for job in jobs],
         "priorities": [job.request.priority for job in jobs],
         "not_befores": [job.request.not_before for job in jobs],
         "queues": [job.queue.value for job in jobs],
@@ -278,6 +279,7 @@ def _as_made(job: NewJob, created: datetime) -> rest.Job:
         outcome=None,
         prompt=request.prompt,
         priority=request.priority,
+        metadata=request.metadata,
         options=request.options,
         runs=rest.RunCounts(total=len(job.runs), started=0, active=0, completed=0, failed=0, cancelled=0),
         created_at=created,

@@ -26,6 +26,26 @@ DESCRIPTOR: _descriptor.FileDescriptor
 class SubmitJobRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class MetadataEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     PROMPT_FIELD_NUMBER: _builtins.int
     KIND_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
@@ -35,6 +55,7 @@ class SubmitJobRequest(_message.Message):
     OPTIONS_FIELD_NUMBER: _builtins.int
     IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
     CREDENTIALS_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
     prompt: _builtins.str
     kind: _builtins.str
     """code (ends in a change) or task (a conversation); empty: code."""
@@ -57,6 +78,10 @@ class SubmitJobRequest(_message.Message):
     def credentials(self) -> Global___Credentials:
         """Secrets for this job alone; kept encrypted, never shown."""
 
+    @_builtins.property
+    def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Of yours, at most 32 entries; shown with the job, and never looked at."""
+
     def __init__(
         self,
         *,
@@ -69,10 +94,11 @@ class SubmitJobRequest(_message.Message):
         options: Global___JobOptions | None = ...,
         idempotency_key: _builtins.str | None = ...,
         credentials: Global___Credentials | None = ...,
+        metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_idempotency_key", b"_idempotency_key", "credentials", b"credentials", "idempotency_key", b"idempotency_key", "not_before", b"not_before", "options", b"options"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_idempotency_key", b"_idempotency_key", "credentials", b"credentials", "idempotency_key", b"idempotency_key", "kind", b"kind", "name", b"name", "not_before", b"not_before", "options", b"options", "priority", b"priority", "prompt", b"prompt", "repositories", b"repositories"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_idempotency_key", b"_idempotency_key", "credentials", b"credentials", "idempotency_key", b"idempotency_key", "kind", b"kind", "metadata", b"metadata", "name", b"name", "not_before", b"not_before", "options", b"options", "priority", b"priority", "prompt", b"prompt", "repositories", b"repositories"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__idempotency_key: _TypeAlias = _typing.Literal["idempotency_key"]  # noqa: Y015
     _WhichOneofArgType__idempotency_key: _TypeAlias = _typing.Literal["_idempotency_key", b"_idempotency_key"]  # noqa: Y015
@@ -107,10 +133,13 @@ class RepositoryRequest(_message.Message):
     URL_FIELD_NUMBER: _builtins.int
     BASE_REF_FIELD_NUMBER: _builtins.int
     CHECKOUT_FIELD_NUMBER: _builtins.int
+    BRANCH_FIELD_NUMBER: _builtins.int
     url: _builtins.str
     """A Git URL, or an absolute path where the server allows local repositories."""
     base_ref: _builtins.str
     """A branch, a tag or a commit SHA; empty: the remote's default branch."""
+    branch: _builtins.str
+    """The branch to push to; empty: one that is made up, or that jobs of this name share."""
     @_builtins.property
     def checkout(self) -> Global___Checkout: ...
     def __init__(
@@ -119,10 +148,11 @@ class RepositoryRequest(_message.Message):
         url: _builtins.str = ...,
         base_ref: _builtins.str = ...,
         checkout: Global___Checkout | None = ...,
+        branch: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["checkout", b"checkout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_ref", b"base_ref", "checkout", b"checkout", "url", b"url"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_ref", b"base_ref", "branch", b"branch", "checkout", b"checkout", "url", b"url"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -900,6 +930,26 @@ Global___Gap: _TypeAlias = Gap  # noqa: Y015
 class Job(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class MetadataEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     ID_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     KIND_FIELD_NUMBER: _builtins.int
@@ -915,6 +965,7 @@ class Job(_message.Message):
     CANCEL_REQUESTED_AT_FIELD_NUMBER: _builtins.int
     NOT_BEFORE_FIELD_NUMBER: _builtins.int
     RETRY_OF_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     name: _builtins.str
     """Empty: none was given."""
@@ -944,6 +995,8 @@ class Job(_message.Message):
     def cancel_requested_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def not_before(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     def __init__(
         self,
         *,
@@ -962,10 +1015,11 @@ class Job(_message.Message):
         cancel_requested_at: _timestamp_pb2.Timestamp | None = ...,
         not_before: _timestamp_pb2.Timestamp | None = ...,
         retry_of: _builtins.str = ...,
+        metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cancel_requested_at", b"cancel_requested_at", "created_at", b"created_at", "finished_at", b"finished_at", "not_before", b"not_before", "options", b"options", "runs", b"runs", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_requested_at", b"cancel_requested_at", "created_at", b"created_at", "finished_at", b"finished_at", "id", b"id", "kind", b"kind", "name", b"name", "not_before", b"not_before", "options", b"options", "outcome", b"outcome", "priority", b"priority", "prompt", b"prompt", "retry_of", b"retry_of", "runs", b"runs", "started_at", b"started_at", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_requested_at", b"cancel_requested_at", "created_at", b"created_at", "finished_at", b"finished_at", "id", b"id", "kind", b"kind", "metadata", b"metadata", "name", b"name", "not_before", b"not_before", "options", b"options", "outcome", b"outcome", "priority", b"priority", "prompt", b"prompt", "retry_of", b"retry_of", "runs", b"runs", "started_at", b"started_at", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -41,17 +41,17 @@ SELECT count(*) FROM (
 -- Jobs with their runs and first events; those that are there already, of a try whose commit was unknown, are left.
 -- A job's turn begins where its client's clock stands.
 WITH new_jobs AS (
-    INSERT INTO jobs (id, client_id, kind, name, prompt, options, priority, not_before, ready_from, queue, max_parallel,
-                      retry_of, sealed, runs_total, last_event_number, fair_tag)
-    SELECT j.id, j.client_id, j.kind, j.name, j.prompt, j.options, j.priority, j.not_before,
+    INSERT INTO jobs (id, client_id, kind, name, prompt, options, metadata, priority, not_before, ready_from, queue,
+                      max_parallel, retry_of, sealed, runs_total, last_event_number, fair_tag)
+    SELECT j.id, j.client_id, j.kind, j.name, j.prompt, j.options, j.metadata, j.priority, j.not_before,
            CASE WHEN j.not_before > now() THEN j.not_before END, j.queue, j.max_parallel, j.retry_of, j.sealed,
            j.total, 1,
            coalesce((SELECT c.clock FROM fair_clocks c WHERE c.client_id = j.client_id AND c.queue = j.queue), 0)
     FROM unnest(:ids::uuid[], :client_ids::uuid[], :kinds::text[], :names::text[], :prompts::text[], :options::jsonb[],
-                :priorities::int[], :not_befores::timestamptz[], :queues::text[], :max_parallels::int[],
-                :retries_of::uuid[], :sealeds::bytea[], :totals::int[])
-         AS j (id, client_id, kind, name, prompt, options, priority, not_before, queue, max_parallel, retry_of, sealed,
-               total)
+                :metadatas::jsonb[], :priorities::int[], :not_befores::timestamptz[], :queues::text[],
+                :max_parallels::int[], :retries_of::uuid[], :sealeds::bytea[], :totals::int[])
+         AS j (id, client_id, kind, name, prompt, options, metadata, priority, not_before, queue, max_parallel,
+               retry_of, sealed, total)
     WHERE NOT (:unless_limited::bool AND EXISTS (SELECT FROM limits WHERE scope = 'queued'))
     ON CONFLICT (id) DO NOTHING
     RETURNING id, client_id, priority, max_parallel, not_before, queue, options

@@ -284,6 +284,7 @@ async def test_what_is_closed_wakes_and_what_is_over_does_not(domain: Domain) ->
     await record(domain, ids[0], CLOSED)
     await record(domain, ids[1], MERGED)
     await open_change(domain, 4, name="Job 3")
+    await seen(domain, ids[0], timedelta(minutes=1))
 
     assert await wake(domain, "a/one", numbers=[1, 2, 3]) == 1
     assert await due(domain) == ids[:1]
@@ -311,6 +312,49 @@ async def test_a_webhook_that_comes_while_the_forge_is_asked_is_not_lost(domain:
     assert await due(domain) == [changeset_id]
 
 
+async def seen(domain: Domain, changeset_id: UUID, ago: timedelta) -> None:
+    await domain.execute("UPDATE changesets SET observed_at = now() - $1::interval WHERE id = $2", ago, changeset_id)
+
+
+async def test_many_webhooks_in_a_row_are_few_looks(domain: Domain) -> None:
+    (changeset_id,) = await many_open(domain, 1)
+    (change,) = await domain.tracking.take_due(most=1, again=HOUR)
+    await domain.tracking.record(change, OPEN, again=HOUR)
+
+    assert await wake(domain, "a/one", numbers=[1]) == 1
+    woken = await domain.row("changesets", changeset_id)
+    assert woken["observe_at"] == woken["observed_at"] + timedelta(seconds=5)
+    assert await wake(domain, "a/one", numbers=[1]) == 0
+
+    # Whoever records meanwhile does not put it off.
+    await domain.tracking.record(change, OPEN, again=HOUR)
+    assert (await domain.row("changesets", changeset_id))["observe_at"] == woken["observe_at"]
+    await seen(domain, changeset_id, timedelta(minutes=1))
+    assert await wake(domain, "a/one", numbers=[1]) == 1
+    assert await due(domain) == [changeset_id]
+
+
+@pytest.mark.parametrize(
+    ("age", "until"),
+    [
+        (timedelta(), timedelta(minutes=1)),
+        (timedelta(hours=2), timedelta(minutes=6)),
+        (timedelta(days=30), timedelta(minutes=15)),
+    ],
+)
+async def test_the_older_it_is_the_less_often_it_is_asked_about(
+    domain: Domain, age: timedelta, until: timedelta
+) -> None:
+    (changeset_id,) = await many_open(domain, 1)
+    await domain.execute("UPDATE changesets SET published_at = now() - $1::interval", age)
+    (change,) = await domain.tracking.take_due(most=1, again=HOUR)
+
+    await domain.tracking.record(change, OPEN, again=timedelta(minutes=1))
+
+    row = await domain.row("changesets", changeset_id)
+    assert row["observe_at"] - row["observed_at"] == pytest.approx(until, abs=timedelta(seconds=10))
+
+
 # Deliveries
 
 
@@ -323,6 +367,14 @@ async def test_a_delivery_is_new_once(domain: Domain) -> None:
     assert await remember("github", "2", "push")
     assert await remember("other", "1", "push")
     assert not await remember("github", "1", "pull_request")
-    await domain.tracking.forget_delivery("github", "1")
-    assert await remember("github", "1", "push")
-    assert not await remember("other", "1", "push")
+
+
+async def test_old_deliveries_are_forgotten(domain: Domain) -> None:
+    for delivery in ("old", "new"):
+        await domain.tracking.remember_delivery("github", delivery, "push")
+    ago = "UPDATE webhook_deliveries SET received_at = now() - interval '8 days' WHERE delivery = 'old'"
+    await domain.execute(ago)
+
+    await domain.scheduling.forget_old()
+
+    assert [row["delivery"] for row in await domain.rows("SELECT delivery FROM webhook_deliveries")] == ["new"]

@@ -29,7 +29,8 @@ async def test_every_route_is_in_the_document_and_the_other_way_round(descriptio
     documented = {(method.upper(), path) for path, item in description["paths"].items() for method in item}
     heads = {("HEAD", path) for method, path in documented if method == "GET"}
     pages = {("GET", "/changesets/{id}"), ("HEAD", "/changesets/{id}")}
-    assert routed == documented | heads | pages
+    webhooks = {("POST", "/webhooks/github")}
+    assert routed == documented | heads | pages | webhooks
 
 
 def canonical(route: web.AbstractRoute) -> str:

@@ -1,6 +1,8 @@
 -- What forges know of changesets, which repositories clients keep, and how checkouts are made.
 -- Safe beside the code before it: what is added is null or has a default, and nothing that it reads or writes is taken away.
--- Tables in the order in which that code locks them: runs, changesets, and what their foreign keys look at.
+-- Tables in the order in which that code locks them: jobs, runs, changesets, and what their foreign keys look at.
+
+ALTER TABLE jobs ADD COLUMN metadata jsonb NOT NULL DEFAULT '{}';  -- of the client; nothing here looks at it
 
 ALTER TABLE runs
     ADD COLUMN checkout jsonb,               -- path, lfs and submodules, where they were asked for

@@ -1,0 +1,52 @@
+"""The tracker goes on whatever one look comes to; it is the vcs service's, on the domain's real database."""
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from services.jobs.tracking import Tracking
+from services.jobs.unit import Rung, Units
+from services.runtime.postgres import Database
+from services.vcs.changesets import Changesets
+from services.vcs.forges import ChangeRef, ChangeState, ChangeStatus
+from services.vcs.tracker import Tracker
+from tests.integration.jobs.changes import open_change
+from tests.integration.jobs.domain import Domain
+
+NOBODY = "postgresql://127.0.0.1:1/nobody"
+
+
+@dataclass
+class Asked:
+    """The forges and one of them at once: everything is open there."""
+
+    numbers: list[int | None] = field(default_factory=list)
+
+    def named(self, _: str) -> "Asked":
+        return self
+
+    async def look_up(self, change: ChangeRef) -> ChangeStatus:
+        self.numbers.append(change.number)
+        return ChangeStatus(ChangeState.OPEN, number=change.number)
+
+
+async def unheard(_: Rung) -> None: ...
+
+
+async def test_postgres_away_under_a_look_does_not_end_the_tracker(domain: Domain) -> None:
+    for number in (1, 2):
+        await open_change(domain, number)
+    await domain.execute("UPDATE changesets SET observe_at = now()")
+    away, asked = Database(NOBODY, size=1, name="away"), Asked()
+    changesets = changesets_of(Tracking(Units(away, ring=unheard)), asked)
+
+    await Tracker(domain.tracking, changesets).run_once()
+
+    assert sorted(asked.numbers, key=str) == [1, 2]
+    states = await domain.rows("SELECT observed_at, observe_at > now() AS later FROM changesets")
+    assert [(row["observed_at"], row["later"]) for row in states] == [(None, True)] * 2
+    await away.close()
+
+
+def changesets_of(tracking: Tracking, forges: Any) -> Changesets:
+    return Changesets(tracking, forges, every=timedelta(minutes=1), allow_local=False)
