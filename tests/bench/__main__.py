@@ -32,6 +32,9 @@ from tests.bench import (
     start_noop,
     submit,
     throughput,
+    vcs_commit,
+    vcs_crowd,
+    vcs_prepare,
     warm_prepare,
 )
 from tests.bench.machine import ROOT, machine_facts
@@ -43,6 +46,9 @@ MEASURES: tuple[Measure, ...] = (
     small_job,
     stack_start,
     warm_prepare,
+    vcs_prepare,
+    vcs_crowd,
+    vcs_commit,
     submit,
     drain,
     throughput,

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from services.contracts.words import EventKind, ExitReason
+from services.contracts.words import EventKind, ExitReason, Publish
 from services.jobs.errors import LeaseLostError
 from services.jobs.models import Checkpoint, ClaimedRun, StoredMessage
 from services.jobs.unit import Draft
@@ -78,7 +78,7 @@ async def complete(domain: Domain, run: ClaimedRun) -> None:
 
 async def deliver(domain: Domain, run: ClaimedRun) -> None:
     with suppress(LeaseLostError):
-        await domain.running.deliver(run.hold, COMMIT, publish=True, summary="done")
+        await domain.running.deliver(run.hold, COMMIT, publish=Publish.PULL_REQUEST, summary="done")
 
 
 async def interrupt(domain: Domain, run: ClaimedRun) -> None:

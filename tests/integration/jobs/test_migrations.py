@@ -157,14 +157,6 @@ async def test_what_was_published_before_is_still_shown(before: str) -> None:
         await database.close()
 
 
-async def has_migrated(url: str) -> bool:
-    connection = await asyncpg.connect(url)
-    try:
-        return bool(await connection.fetchval("SELECT version_num FROM alembic_version") == "0005")
-    finally:
-        await connection.close()
-
-
 async def test_it_migrates_beside_code_that_reads_and_writes(before: str) -> None:
     """Old code goes on while the schema is changed: it may wait, or be undone as in any deadlock and try again."""
     await asyncio.to_thread(migrate, before, to="0003")

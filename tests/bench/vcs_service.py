@@ -1,0 +1,120 @@
+"""The vcs service as `quarterdeck up` runs it, on servers of its own, called as an agent calls it for runs it holds."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from quarterdeck.stack import DataFolder
+from quarterdeck.stack.embedded import EmbeddedServers
+from quarterdeck.stack.ports import free_ports
+from quarterdeck.stack.processes import run_to_end
+from quarterdeck.stack.services import HOST, ServiceSpecs
+from services.contracts.rest import JobRequest
+from services.contracts.v1 import vcs_pb2, vcs_pb2_grpc
+from services.jobs.admitting import Admitting
+from services.jobs.leases import Node, tell_seen
+from services.jobs.models import Hold
+from services.jobs.running import Order, Running
+from services.jobs.submission import Submissions
+from services.jobs.unit import Rung, Units
+from services.runtime.grpc import bearer, make_channel
+from services.runtime.postgres import Database
+from tests.bench.lean_stack import MIGRATE_SECONDS, running
+from tests.bench.measure import Bench
+from tests.bench.stacks import options
+from tests.bench.vcs_remote import Remote
+
+_CALL_SECONDS = 150
+_AGENT = "bench"
+
+
+@dataclass(frozen=True)
+class VcsService:
+    """``holds``: of runs that an agent holds, each with a worktree that is not made yet."""
+
+    pid: int
+    root: Path
+    holds: list[Hold]
+    _stub: vcs_pb2_grpc.VcsAsyncStub
+    _metadata: tuple[tuple[str, str], ...]
+
+    async def clone(self, url: str) -> None:
+        """Have a mirror, as it is before a second run."""
+        request = vcs_pb2.CloneRequest(repository=url)
+        async for _ in self._stub.Clone(request, metadata=self._metadata, timeout=_CALL_SECONDS):
+            pass
+
+    async def prepare(self, hold: Hold, url: str) -> vcs_pb2.PrepareReady:
+        request = vcs_pb2.PrepareRequest(worktree=_reference(hold), repository=url)
+        async for update in self._stub.Prepare(request, metadata=self._metadata, timeout=_CALL_SECONDS):
+            if update.HasField("ready"):
+                return update.ready
+        raise RuntimeError("vcs ended the preparation without a worktree")
+
+    async def release(self, hold: Hold) -> None:
+        request = vcs_pb2.ReleaseRequest(worktree=_reference(hold))
+        await self._stub.Release(request, metadata=self._metadata, timeout=_CALL_SECONDS)
+
+    def mirror(self) -> Path:
+        """Of the one repository that was cloned."""
+        (found,) = (self.root / "mirrors").glob("*.git")
+        return found
+
+
+def _reference(hold: Hold) -> vcs_pb2.WorktreeRef:
+    return vcs_pb2.WorktreeRef(run_id=str(hold.run_id), attempt=hold.attempt, lease_token=str(hold.token))
+
+
+@asynccontextmanager
+async def vcs_service(bench: Bench, name: str, remote: Remote, *, runs: int) -> AsyncIterator[VcsService]:
+    """Nothing else runs but PostgreSQL and NATS, so what so many runs hold stays held."""
+    bench.say(f"{name}: starting PostgreSQL, NATS and vcs")
+    folder = bench.folder(f"{name}-stack")
+    async with AsyncExitStack() as opened:
+        servers = await opened.enter_async_context(EmbeddedServers(folder))
+        specs = ServiceSpecs(options(folder), servers.database_url, servers.nats_url)
+        await run_to_end(specs.migrate(), seconds=MIGRATE_SECONDS)
+        holds = await _held_runs(servers.database_url, runs)
+        port, health_port = free_ports(2)
+        spec = specs.vcs(port, health_port)
+        # The measure's own server is on this machine and speaks plain HTTP.
+        allowed = {
+            "QUARTERDECK_GIT_ALLOW_INSECURE_HTTP": "true",
+            "QUARTERDECK_GIT_ALLOWED_REMOTES": f"{HOST}:{remote.port}",
+        }
+        child = await opened.enter_async_context(running(replace(spec, environment={**spec.environment, **allowed})))
+        channel = await opened.enter_async_context(make_channel(f"{HOST}:{port}"))
+        token = spec.environment["QUARTERDECK_VCS_TOKEN"]
+        yield VcsService(child.pid, DataFolder(folder).vcs, holds, vcs_pb2_grpc.VcsStub(channel), tuple(bearer(token)))
+
+
+async def _held_runs(database_url: str, count: int) -> list[Hold]:
+    """Submit, admit and claim so many runs. Their repositories are never asked: a prepare names its own."""
+    database = Database(database_url, size=2, name="bench")
+    try:
+        units = Units(database, ring=_nobody_listens)
+        submissions = Submissions(units)
+        await submissions.ensure_client("bench", "a key")
+        client = await submissions.client_of("a key")
+        assert client is not None
+        urls = [{"url": f"https://forge.example/bench/{number}.git"} for number in range(count)]
+        request = JobRequest.model_validate({"prompt": "Change one thing", "repositories": urls})
+        await submissions.submit(client, request, key=None, body=b"")
+        async with database.connection() as connection:
+            await tell_seen(connection, Node(_AGENT, "agent", capacity=count))
+        admitting, orders = Admitting(units, most_runs=count), []
+        while (admitted := await admitting.admit()).orders:
+            orders += [Order(order.run_id, order.job_id, order.dispatch) for order in admitted.orders]
+        claimed = await Running(units).claim(orders, agent=_AGENT)
+    finally:
+        await database.close()
+    if len(claimed) != count:
+        raise RuntimeError(f"{len(claimed)} of {count} runs were claimed")
+    return [run.hold for run in claimed.values()]
+
+
+async def _nobody_listens(_: Rung) -> None:
+    """No events are published here."""
