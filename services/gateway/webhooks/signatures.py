@@ -7,8 +7,15 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 
 _PREFIX = "sha256="
+_FORM = re.compile(r"sha256=[0-9a-f]{64}")
+
+
+def is_signature(text: str) -> bool:
+    """Whether it has the form of one."""
+    return _FORM.fullmatch(text) is not None
 
 
 def is_signed(body: bytes, signature: str, secret: str) -> bool:

@@ -12,6 +12,7 @@ from services.agent.settings import AgentSettings
 from services.contracts.agents import AgentDefaults
 from services.contracts.rest import RetryOptions
 from services.gateway.settings import GatewaySettings
+from services.vcs.settings import VcsSettings
 
 PAGE = (Path(__file__).parents[3] / "docs" / "configuration.md").read_text()
 ROWS = [[cell.strip() for cell in line.strip("|").split("|")] for line in PAGE.splitlines() if line.startswith("|")]
@@ -28,13 +29,13 @@ def variables(settings: type[BaseSettings]) -> dict[str, object]:
     return found
 
 
-@pytest.mark.parametrize("settings", [AgentSettings, GatewaySettings])
+@pytest.mark.parametrize("settings", [AgentSettings, GatewaySettings, VcsSettings])
 def test_every_variable_is_on_the_page(settings: type[BaseSettings]) -> None:
     assert {name for name in variables(settings) if f"`{name}`" not in PAGE} == set()
 
 
 def test_a_default_on_the_page_is_the_default() -> None:
-    defaults = variables(AgentSettings) | variables(GatewaySettings)
+    defaults = variables(AgentSettings) | variables(GatewaySettings) | variables(VcsSettings)
     compared = 0
     for row in ROWS:
         names = [name for cell in row for name in re.findall(r"`([A-Z_]+)`", cell)]
