@@ -20,7 +20,8 @@ from services.agent.verification import (
     tests_started,
 )
 from services.contracts import subjects
-from services.contracts.templates import fill, subject_of, values_of, with_trailer
+from services.contracts.templates import fill, subject_of, values_of
+from services.contracts.trailers import with_trailer
 from services.contracts.v1.commands_pb2 import PublishOrder
 from services.contracts.v1.vcs_pb2 import CommitMetadata
 from services.contracts.words import OnUnverified, Outcome, Publish, Queue

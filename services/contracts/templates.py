@@ -8,7 +8,6 @@ from uuid import UUID
 
 SUBJECT_CHARACTERS = 72
 _PLACE = re.compile(r"\{([a-z]+)\}")
-_TRAILER = re.compile(r"[A-Za-z0-9-]+: \S")
 
 
 def fill(template: str, values: Mapping[str, str]) -> str:
@@ -34,17 +33,3 @@ def subject_of(text: str) -> str:
     """The first line, of at most 72 characters."""
     first_line = next(iter(text.strip().splitlines()), "").strip()
     return first_line if len(first_line) <= SUBJECT_CHARACTERS else first_line[: SUBJECT_CHARACTERS - 1] + "…"
-
-
-def with_trailer(message: str, key: str, value: str) -> str:
-    """``message`` ending in the trailer `key: value`, which joins those that are there and is not repeated.
-
-    As `git interpret-trailers` takes it: the last paragraph, behind the subject, holds trailers alone.
-    """
-    line = f"{key}: {value}"
-    paragraphs = re.split(r"\n[ \t]*\n", message.strip())
-    last = paragraphs[-1].splitlines()
-    has_trailers = len(paragraphs) > 1 and all(_TRAILER.match(each) for each in last)
-    if has_trailers and line in last:
-        return message.rstrip() + "\n"
-    return message.rstrip() + ("\n" if has_trailers else "\n\n") + line + "\n"

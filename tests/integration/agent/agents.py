@@ -13,7 +13,7 @@ from services.agent.model import Claude, Patience
 from services.agent.pace import FleetPace
 from services.agent.sandbox import Sandbox
 from services.agent.settings import AgentSettings
-from services.agent.vcs_client import VcsClient, Worktree
+from services.agent.vcs_client import Progress, VcsClient, Worktree
 from services.agent.worker import RUN_QUEUES, Worker
 from services.contracts.v1.vcs_pb2 import CommitMetadata
 from services.jobs.budgeting import Budgeting
@@ -96,7 +96,7 @@ class HeldVcs(VcsClient):
             await self._reached.wait()
 
     async def prepare(self, run: ClaimedRun, *, progress: Progress | None = None) -> Worktree:
-        worktree = await super().prepare(run)
+        worktree = await super().prepare(run, progress=progress)
         await self._hold("behind prepare")
         return worktree
 

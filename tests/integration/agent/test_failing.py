@@ -10,7 +10,7 @@ from uuid import UUID
 
 import pytest
 
-from services.agent.vcs_client import VcsClient, VcsFailedError, Worktree
+from services.agent.vcs_client import Progress, VcsClient, VcsFailedError, Worktree
 from services.contracts.words import EventKind, ExitReason, RunState
 from services.jobs.models import Checkpoint, ClaimedRun, Hold, Standing
 from services.jobs.running import Running

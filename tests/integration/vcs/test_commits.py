@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from services.vcs.commits import Committed
 from services.vcs.errors import PatchRefusedError
-from services.vcs.sign_off import with_sign_off
 from services.vcs.trees import CommitMetadata
 from tests.integration.vcs.conftest import METADATA, Node, Remote, git
 
@@ -101,25 +100,6 @@ async def test_a_patch_that_was_cut_short_makes_no_commit(node: Node, remote: Re
     patch = (await node.worktrees.checkpoint("run", 1)).patch
     with pytest.raises(PatchRefusedError, match="cut short"):
         await node.commits.commit_patch(remote.repository, ready.base_sha, patch[:-40], METADATA)
-
-
-LINES = (
-    "Text.",
-    "Key: value",
-    "Signed-off-by: Bob <b@example.org>",
-    " goes on",
-    "",
-    "(cherry picked from commit 12)",
-)
-
-
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(lines=st.lists(st.sampled_from((*LINES, "Signed-off-by: Ada <ada@example.org>")), max_size=8))
-def test_a_sign_off_stands_where_git_would_put_it(tmp_path: Path, lines: list[str]) -> None:
-    message = "\n".join(("Subject", "", *lines))
-    asked = ("--if-exists", "addIfDifferent", "--trailer", "Signed-off-by: Ada <ada@example.org>")
-    expected = git(tmp_path, "interpret-trailers", *asked, stdin=f"{message.rstrip()}\n".encode())
-    assert with_sign_off(message, "Ada", "ada@example.org").strip() == expected
 
 
 def scramble(folder: Path, chooser: random.Random, attributes: bytes) -> None:

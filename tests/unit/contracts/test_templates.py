@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.contracts.templates import SUBJECT_CHARACTERS, fill, subject_of, values_of, with_trailer
+from services.contracts.templates import SUBJECT_CHARACTERS, fill, subject_of, values_of
+from services.contracts.trailers import with_trailer
 
 RUN, JOB = UUID(int=1), UUID(int=2)
 KEY, VALUE = "Quarterdeck-Run", str(RUN)

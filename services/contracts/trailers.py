@@ -1,27 +1,21 @@
-"""The sign-off of a commit's message. Pure."""
+"""The trailers that end a commit's message, such as its sign-off. Pure."""
+
+from __future__ import annotations
 
 import re
-from typing import Final
 
-from services.vcs.errors import MetadataRefusedError
-
-_TOKEN: Final = "Signed-off-by"  # noqa: S105  a trailer's name
-_TRAILER: Final = re.compile(r"[A-Za-z0-9-]+[ \t]*:")
-# Lines that Git itself writes: a paragraph with one of them is a block of trailers even among other text.
-_WRITTEN_BY_GIT: Final = ("Signed-off-by: ", "(cherry picked from commit ")
-_OTHER_LINES_PER_TRAILER: Final = 3
-_UNFIT: Final = re.compile(r"[\x00-\x1f\x7f<>]")
+_TRAILER = re.compile(r"[A-Za-z0-9-]+[ \t]*:")
+_WRITTEN_BY_GIT = ("Signed-off-by: ", "(cherry picked from commit ")
+"""Lines that Git itself writes: a paragraph with one of them is a block of trailers even among other text."""
+_OTHER_LINES_PER_TRAILER = 3
 
 
-def with_sign_off(message: str, name: str, email: str) -> str:
-    """``message`` with `Signed-off-by: name <email>` at its end, unless that stands among its trailers already.
+def with_trailer(message: str, key: str, value: str) -> str:
+    """``message`` ending in the trailer `key: value`, which joins those that are there and is not repeated.
 
-    What counts as trailers is decided as `git interpret-trailers` does. The result ends with one line end. Raises
-    ``MetadataRefusedError`` for a name or address that cannot stand there.
+    What counts as trailers is decided as `git interpret-trailers` does. The result ends with one line end.
     """
-    if any(not value.strip() or _UNFIT.search(value) for value in (name, email)):
-        raise MetadataRefusedError("the name or e-mail to sign off with is empty or holds < > or control characters")
-    line = f"{_TOKEN}: {name.strip()} <{email.strip()}>"
+    line = f"{key}: {value}"
     text = message.rstrip()
     trailers = _trailers(text)
     # A trailer may go on in lines that begin with a space.
