@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
 from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
 from services.contracts import clients as contract
+from services.contracts.words import Queue
 from services.jobs.errors import JobsError, NotAllowedError, NotFoundError
 from services.jobs.models import Client
 from services.jobs.paging import next_cursor, text_behind
@@ -30,8 +33,24 @@ class ClientStateError(JobsError):
     """The client is disabled, or is the last that can act as an operator."""
 
 
+@dataclass(frozen=True)
+class OwnLimit:
+    """A limit of one client's own. ``is_told``: takes the place of one that is there, as nobody's default does."""
+
+    most: int
+    is_told: bool = False
+
+
+@dataclass(frozen=True)
+class OwnLimits:
+    """``slots``: runs that may hold a slot at once; ``queued``: jobs that may be queued at once."""
+
+    slots: OwnLimit
+    queued: OwnLimit
+
+
 class Clients:
-    """Every method but ``me`` raises ``NotAllowedError`` for whoever is no operator; all, ``StoreUnavailableError``."""
+    """All raise ``StoreUnavailableError``; those with an ``operator``, ``NotAllowedError`` where it is none."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -39,6 +58,33 @@ class Clients:
     async def me(self, client: Client) -> contract.Client:
         async with self._database.connection() as connection:
             return _shown(await _one(connection, client.id))
+
+    async def ensure(self, name: str, limits: OwnLimits | None = None) -> Client:
+        """Make the client ``name`` without a key where there is none, and set its ``limits``; return it, no operator.
+
+        One that is there keeps its key. Raises ``ClientStateError`` where it is disabled; safe to run again.
+        """
+
+        async def work(connection: Connection) -> Record:
+            await _STATEMENTS.execute(connection, "ensure", id=uuid7(), name=name)
+            row = await _STATEMENTS.row(connection, "by_name", name=name)
+            assert row is not None
+            if limits is not None:
+                for scope, limit in (("client", limits.slots), ("queued", limits.queued)):
+                    values = {"scope": scope, "name": name, "slots": limit.most, "is_told": limit.is_told}
+                    await _STATEMENTS.execute(connection, "set_limit", **values)
+            return row
+
+        row = await self._database.in_transaction(work)
+        if row["disabled_at"] is not None:
+            raise ClientStateError(f"the client {name!r} is disabled; an operator disabled it")
+        return Client(row["id"], row["name"])
+
+    async def queued(self, client: Client) -> Mapping[Queue, int]:
+        """How many of the client's jobs wait, by queue; a queue where none does is missing."""
+        async with self._database.connection() as connection:
+            rows = await _STATEMENTS.rows(connection, "queued", client_id=client.id)
+        return {Queue(row["queue"]): row["jobs"] for row in rows}
 
     async def one(self, operator: Client, client_id: UUID) -> contract.Client:
         """Raises ``NotFoundError``."""

@@ -29,13 +29,14 @@ class Scheduling:
         self._units = units
 
     async def forget_old(self) -> None:
-        """Delete what nobody asks for any more: dead nodes, spent Idempotency-Keys, what lost attempts had reserved,
-        what was said to nobody.
+        """Delete what nobody asks for any more: dead nodes, spent Idempotency-Keys, old deliveries of webhooks,
+        what lost attempts had reserved, what was said to nobody.
         """
 
         async def work(connection: Connection) -> None:
             await STATEMENTS.execute(connection, "forget_nodes")
             await STATEMENTS.execute(connection, "forget_keys")
+            await STATEMENTS.execute(connection, "forget_deliveries")
             await STATEMENTS.execute(connection, "forget_reservations")
             await STATEMENTS.execute(connection, "forget_unheard")
 

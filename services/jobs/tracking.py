@@ -143,14 +143,6 @@ class Tracking:
 
         return await self._units.database.in_transaction(work)
 
-    async def forget_delivery(self, source: str, delivery: str) -> None:
-        """Take a delivery back that could not be dealt with, so that it may be sent again."""
-
-        async def work(connection: Connection) -> None:
-            await _STATEMENTS.execute(connection, "forget_delivery", source=source, delivery=delivery)
-
-        await self._units.database.in_transaction(work)
-
 
 def _tracked(row: Record) -> TrackedChange:
     return TrackedChange(

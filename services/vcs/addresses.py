@@ -16,7 +16,9 @@ from services.vcs.errors import GitError, RepositoryRefusedError
 from services.vcs.repositories import Endpoint, Repository
 
 RESOLVE_TIMEOUT: Final = timedelta(seconds=10)
-_SSH_OPTIONS: Final = ("-oBatchMode=yes", "-oConnectTimeout=15", "-oForwardAgent=no", "-oCheckHostIP=no")
+# A connection that has died is noticed within a minute, as over http, and not only at the command's deadline.
+_SSH_ALIVE: Final = ("-oServerAliveInterval=15", "-oServerAliveCountMax=3")
+_SSH_OPTIONS: Final = ("-oBatchMode=yes", "-oConnectTimeout=15", "-oForwardAgent=no", "-oCheckHostIP=no", *_SSH_ALIVE)
 _PROXY_VARIABLES: Final[Mapping[str, tuple[str, ...]]] = {
     # In capitals the first could be set by whoever calls a CGI program; curl does not read it either.
     "http": ("http_proxy", "all_proxy", "ALL_PROXY"),

@@ -9,10 +9,13 @@ from uuid import UUID
 from services.contracts.words import ChangesetState, MergeMethod
 from services.jobs.errors import NotFoundError
 from services.jobs.tracking import Observed, TrackedChange, Tracking
-from services.vcs.errors import ForgeNotFoundError
+from services.runtime.telemetry import logger
+from services.vcs.errors import ForgeNotFoundError, ForgeRefusedError
 from services.vcs.forges import ChangeRef, ChangeState, ChangeStatus, Forge, PostedComment
 from services.vcs.forges.choosing import Forges
 from services.vcs.repositories import parse_repository
+
+log = logger("vcs.changesets")
 
 _LOCAL_EVERY = timedelta(minutes=10)
 """Nothing on the local forge changes without us, but for what people merge by hand."""
@@ -38,7 +41,7 @@ class Changesets:
     async def observe(self, change: TrackedChange) -> ChangeStatus:
         """Ask the forge and record the answer; close the changeset where that was asked for."""
         if change.close_comment is not None and change.state is ChangesetState.OPEN:
-            return await self._close(change, change.close_comment, delete_branch=change.deletes_branch)
+            return await self._retire(change, change.close_comment)
         status = await self._forge(change).look_up(self._ref(change))
         return await self._record(change, _kept_closed(change, status))
 
@@ -58,6 +61,16 @@ class Changesets:
     async def comment(self, changeset_id: UUID, body: str, *, in_reply_to: str) -> PostedComment:
         change = await self._published(changeset_id)
         return await self._forge(change).comment(self._ref(change), body, in_reply_to=in_reply_to)
+
+    async def _retire(self, change: TrackedChange, comment: str) -> ChangeStatus:
+        """A branch that somebody has added to stays: what is stale is closed all the same."""
+        try:
+            return await self._close(change, comment, delete_branch=change.deletes_branch)
+        except ForgeRefusedError as error:
+            if not change.deletes_branch:
+                raise
+            log.warning("a branch was left", changeset=str(change.id), branch=change.branch, error=str(error))
+            return await self._close(change, comment, delete_branch=False)
 
     async def _close(self, change: TrackedChange, comment: str, *, delete_branch: bool) -> ChangeStatus:
         status = await self._forge(change).close(self._ref(change), comment=comment, delete_branch=delete_branch)

@@ -45,6 +45,8 @@ from services.vcs.trees import CommitMetadata
 log = logger("vcs.publisher")
 
 MAX_TRIES: Final = 5
+MOST_CLAIMS: Final = 20
+"""Of one publication: so many vcs that stopped over it did so because of it."""
 _BACKOFF_SECONDS: Final = 2.0
 
 
@@ -144,12 +146,20 @@ class Publisher:
     async def _publish(self, publication: Publication) -> None:
         hold = publication.hold
         try:
+            _refuse_deadly(publication)
             shown = await self._push_and_open(publication)
         except ForgePausedError as error:
             log.info("publication waits for its forge", run=str(hold.run_id), error=str(error))
             await self._publishing.postpone(hold, error=str(error), delay=timedelta(seconds=error.seconds))
         except VcsError as error:
             await self._fail_or_retry(publication, error)
+        except (LeaseLostError, StoreUnavailableError):
+            raise
+        except Exception as error:
+            # A disk that is full, or a bug: left to its lease it would be tried for ever, and nobody be told.
+            log.exception("publication failed unexpectedly", run=str(hold.run_id))
+            words = f"{type(error).__name__}: {error}"
+            await self._fail_or_retry(publication, VcsError(words, retryable=True))
         else:
             await self._publishing.delivered(hold, shown, branch=publication.branch, commit_sha=publication.commit_sha)
 
@@ -189,6 +199,14 @@ class Publisher:
             expected_remote_sha=publication.expected_remote_sha,
             also_ours=publication.also_ours,
         )
+
+
+def _refuse_deadly(publication: Publication) -> None:
+    if publication.tries > MOST_CLAIMS:
+        words = (
+            f"the vcs service stopped {MOST_CLAIMS} times while it published this; see its log, then publish it again"
+        )
+        raise VcsError(words)
 
 
 def _change(publication: Publication, repository: Repository) -> PublishedChange:

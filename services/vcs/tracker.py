@@ -38,13 +38,18 @@ class Tracker:
         await lifecycle.repeat("tracker", self.run_once, wait=wait, transient=transient)
 
     async def run_once(self) -> None:
-        """Ask about everything that is due now; what fails is due again later."""
+        """Ask about everything that is due now; what fails is due again later. Raises ``StoreUnavailableError`` only
+        before the first look: no look ends another.
+        """
         due = await self._tracking.take_due(most=_TAKEN, again=_AGAIN)
         slots = asyncio.Semaphore(MOST_AT_ONCE)
 
         async def observe(change: TrackedChange) -> None:
             async with slots:
-                await self._observe(change)
+                try:
+                    await self._observe(change)
+                except postgres.StoreUnavailableError as error:
+                    log.warning("what a forge said was not recorded", changeset=str(change.id), error=str(error))
 
         async with asyncio.TaskGroup() as looking:
             for change in due:

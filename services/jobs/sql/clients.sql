@@ -26,3 +26,20 @@ SELECT id FROM clients WHERE is_operator AND disabled_at IS NULL ORDER BY id FOR
 -- Its key goes too.
 UPDATE clients SET disabled_at = coalesce(disabled_at, now()), api_key_hash = NULL WHERE id = :id
 RETURNING id, name, is_operator, created_at, disabled_at;
+
+-- name: ensure!
+-- A client without a key; the one that has the name stays as it is.
+INSERT INTO clients (id, name) VALUES (:id, :name) ON CONFLICT (name) DO NOTHING;
+
+-- name: by_name^
+SELECT id, name, is_operator, created_at, disabled_at FROM clients WHERE name = :name;
+
+-- name: set_limit!
+-- One that is there gives way only where this one is told. Waits for whoever replaces all of them.
+INSERT INTO limits AS l (scope, name, slots) VALUES (:scope, :name, :slots)
+ON CONFLICT (scope, name) DO UPDATE SET slots = excluded.slots WHERE :is_told::bool AND l.slots <> excluded.slots;
+
+-- name: queued
+-- How many of a client's jobs wait, by queue.
+SELECT coalesce(queue, kind) AS queue, count(*) AS jobs FROM jobs
+WHERE client_id = :client_id AND state = 'queued' GROUP BY 1;

@@ -1,5 +1,6 @@
 -- name: before^
--- How long the fleet is to leave the forge alone, and, for a creation, a token of its bucket where one is there.
+-- How long the fleet is to leave the forge alone, and, for a creation, a token of its bucket where one is there; else
+-- its place behind those that wait already: come back all at once, they would push all over again for one's turn.
 WITH pace AS (
     INSERT INTO forge_pace AS p (scope, creations) VALUES (:scope, :burst)
     ON CONFLICT (scope) DO UPDATE
@@ -10,7 +11,10 @@ WITH pace AS (
     SELECT :creates::bool AND creations >= 1 AND paused_until <= now() AS is_taken FROM pace
 )
 SELECT greatest(0, extract(epoch FROM p.paused_until - now()))::float8 AS paused_seconds, p.reason,
-       CASE WHEN :creates::bool AND p.creations < 1 THEN (1 - p.creations) / :per_second ELSE 0 END AS short_seconds,
+       CASE WHEN :creates::bool AND p.creations < 1
+            THEN (1 - p.creations + (SELECT count(*) FROM changesets WHERE state = 'queued' AND not_before > now()))
+                 / :per_second
+            ELSE 0 END AS short_seconds,
        t.is_taken
 FROM pace p, taken t;
 

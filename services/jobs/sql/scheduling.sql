@@ -103,6 +103,12 @@ DELETE FROM idempotency_keys
 WHERE (client_id, key) IN (SELECT client_id, key FROM idempotency_keys
                            WHERE created_at < now() - interval '24 hours' ORDER BY created_at LIMIT 5000);
 
+-- name: forget_deliveries!
+-- Those that are too old to be sent again: forges do so for some days.
+DELETE FROM webhook_deliveries
+WHERE (source, delivery) IN (SELECT source, delivery FROM webhook_deliveries
+                             WHERE received_at < now() - interval '7 days' ORDER BY received_at LIMIT 5000);
+
 -- name: forget_unheard!
 -- What was said to runs that ended before they heard it: nobody will, and the sweep is not to look at it again.
 UPDATE inbox SET read_at = now()

@@ -5,9 +5,11 @@ from __future__ import annotations
 from services.jobs.forge_pacing import ForgePacing
 from services.runtime.postgres import StoreUnavailableError
 from services.runtime.telemetry import logger
-from services.vcs.errors import ForgePausedError, ForgeUnavailableError
+from services.vcs.errors import ForgePausedError
 
 log = logger("vcs.forges")
+
+_STORE_AWAY_SECONDS = 2.0
 
 
 class FleetPace:
@@ -15,11 +17,12 @@ class FleetPace:
         self._pacing = pacing
 
     async def before(self, *, creates: bool) -> None:
-        """Raises ``ForgePausedError``; ``ForgeUnavailableError`` where nobody can say whether it may be asked."""
+        """Raises ``ForgePausedError``, also where nobody can say whether the forge may be asked."""
         try:
             wait = await self._pacing.before(creates=creates)
         except StoreUnavailableError as error:
-            raise ForgeUnavailableError(f"the forge was not asked: its limits cannot be looked up ({error})") from error
+            words = f"the forge was not asked: its limits cannot be looked up ({error})"
+            raise ForgePausedError(words, seconds=_STORE_AWAY_SECONDS) from error
         if wait is not None:
             raise ForgePausedError(
                 f"the forge is not asked for {wait.seconds:.0f} s: {wait.reason}", seconds=wait.seconds

@@ -59,9 +59,11 @@ async def vcs_address(database_url: str, nats_url: str, bus: Bus, domain: Domain
     names = {"DATABASE_URL": database_url, "NATS_URL": nats_url, "vcs_token": VCS_TOKEN, "vcs_listen": address}
     settings = VcsSettings.model_validate({**names, "vcs_root": tmp_path / "vcs", "allow_local_repositories": True})
     settings.vcs_root.mkdir()
-    server = await Vcs(settings, domain.database, bus).start_server()
+    vcs = Vcs(settings, domain.database, bus)
+    await vcs.listen()
     yield address
-    await server.stop(None)
+    await vcs.server.stop()
+    await vcs.close()
 
 
 @pytest.fixture

@@ -91,8 +91,9 @@ async def nodes(domain: Domain, bus: Bus, database_url: str, nats_url: str, tmp_
                 {**names, "vcs_listen": f"127.0.0.1:{port}", "allow_local_repositories": True}
             )
             made.append(Vcs(settings, domain.database, bus))
-            server = await made[-1].start_server()
-            stack.push_async_callback(server.stop, None)
+            stack.push_async_callback(made[-1].close)
+            await made[-1].listen()
+            stack.push_async_callback(made[-1].server.stop)
         yield made
 
 

@@ -9,6 +9,7 @@ from datetime import timedelta
 import pytest
 
 from services.jobs.forge_pacing import ForgePacing, Wait
+from tests.integration.jobs.changes import claimed, store
 from tests.integration.jobs.domain import Domain
 
 A_MINUTE, BURST, EVERY_SECONDS = 20.0, 5, 3.0
@@ -56,6 +57,15 @@ async def test_a_burst_goes_and_what_follows_waits_for_its_turn(pacing: ForgePac
         wait = await refused(pacing, creates=True)
         assert wait.seconds == pytest.approx(EVERY_SECONDS)
         assert "pull requests" in wait.reason
+
+
+async def test_who_waits_has_a_place_behind_those_that_wait(domain: Domain, pacing: ForgePacing) -> None:
+    await use_burst(pacing)
+    for place in range(3):
+        wait = await refused(pacing, creates=True)
+        assert wait.seconds == pytest.approx((1 + place) * EVERY_SECONDS)
+        publication = await claimed(domain, await store(domain, await domain.start()))
+        await domain.publishing.postpone(publication.hold, error=wait.reason, delay=timedelta(hours=1))
 
 
 async def test_time_fills_the_bucket(domain: Domain, slow_pacing: ForgePacing) -> None:

@@ -8,6 +8,7 @@ from services.jobs.tracking import Tracking
 from services.jobs.unit import Rung, Units
 from services.runtime.postgres import Database
 from services.vcs.changesets import Changesets
+from services.vcs.errors import ForgeRefusedError
 from services.vcs.forges import ChangeRef, ChangeState, ChangeStatus
 from services.vcs.tracker import Tracker
 from tests.integration.jobs.changes import open_change
@@ -29,6 +30,13 @@ class Asked:
         self.numbers.append(change.number)
         return ChangeStatus(ChangeState.OPEN, number=change.number)
 
+    async def close(self, change: ChangeRef, *, comment: str, delete_branch: bool) -> ChangeStatus:
+        """As the local forge does where the branch holds more than was pushed."""
+        if delete_branch:
+            raise ForgeRefusedError("the branch is at another commit")
+        assert comment
+        return ChangeStatus(ChangeState.CLOSED, number=change.number)
+
 
 async def unheard(_: Rung) -> None: ...
 
@@ -46,6 +54,15 @@ async def test_postgres_away_under_a_look_does_not_end_the_tracker(domain: Domai
     states = await domain.rows("SELECT observed_at, observe_at > now() AS later FROM changesets")
     assert [(row["observed_at"], row["later"]) for row in states] == [(None, True)] * 2
     await away.close()
+
+
+async def test_what_is_stale_is_closed_though_its_branch_has_to_stay(domain: Domain) -> None:
+    changeset_id = await open_change(domain, 1)
+    await domain.execute("UPDATE changesets SET observe_at = now(), close_comment = 'stale', deletes_branch = true")
+
+    await Tracker(domain.tracking, changesets_of(domain.tracking, Asked())).run_once()
+
+    assert (await domain.row("changesets", changeset_id))["state"] == "closed"
 
 
 def changesets_of(tracking: Tracking, forges: Any) -> Changesets:

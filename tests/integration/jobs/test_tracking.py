@@ -220,6 +220,23 @@ async def test_what_is_to_be_closed_keeps_its_comment_until_it_is(domain: Domain
     assert (await tracked(domain, changeset_id)).close_comment is None
 
 
+async def test_what_another_is_to_be_shown_on_is_not_closed_under_it(domain: Domain) -> None:
+    stale = await open_change(domain, 1, name="Bump")
+    await domain.running.retire_earlier((await domain.start(name="Bump")).hold, comment="stale")
+    await domain.execute(
+        "UPDATE runs SET state = 'completed', outcome = 'no_changes', finished_at = now(),"
+        " lease_token = NULL WHERE state = 'running'"
+    )
+    changeset_id = await store(domain, await domain.start(name="Bump"), commit_sha=sha("e"))
+
+    comments = []
+    for _ in range(2):
+        await domain.execute("UPDATE changesets SET observe_at = now() WHERE id = $1", stale)
+        comments += [change.close_comment for change in await domain.tracking.take_due(most=9, again=HOUR)]
+        await domain.execute("UPDATE changesets SET state = 'failed' WHERE id = $1", changeset_id)
+    assert comments == [None, "stale"], "where that one fails after all, the stale one goes"
+
+
 async def test_what_is_not_published_records_nothing(domain: Domain) -> None:
     change = await tracked(domain, await open_change(domain, 1))
     pushing = (await claimed(domain, await store(domain, await domain.start()))).hold.changeset_id
@@ -353,6 +370,16 @@ async def test_the_older_it_is_the_less_often_it_is_asked_about(
 
     row = await domain.row("changesets", changeset_id)
     assert row["observe_at"] - row["observed_at"] == pytest.approx(until, abs=timedelta(seconds=10))
+
+
+async def test_the_more_are_open_the_less_often_each_is_asked_about(domain: Domain) -> None:
+    ids = await many_open(domain, 12)
+    change = next(change for change in await domain.tracking.take_due(most=99, again=HOUR) if change.id == ids[0])
+
+    await domain.tracking.record(change, OPEN, again=timedelta(seconds=1))
+
+    row = await domain.row("changesets", ids[0])
+    assert row["observe_at"] - row["observed_at"] == timedelta(seconds=6)
 
 
 # Deliveries

@@ -193,6 +193,8 @@ async def test_ssh_connects_to_the_address_that_was_checked(
         f"hostkeyalias {key.lower()}",
         "stricthostkeychecking true",
         "forwardagent no",
+        "serveraliveinterval 15",
+        "serveralivecountmax 3",
         f"userknownhostsfile {known}",
     } <= {line.replace('"', "") for line in shown}
 

@@ -1,6 +1,6 @@
 """What a publication hands on to its forge, and when it is called delivered."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -8,10 +8,10 @@ from uuid import uuid4
 import pytest
 
 from services.contracts.rest import JobOptions
-from services.contracts.words import Publish
+from services.contracts.words import ExitReason, Publish
 from services.jobs.publishing import Publication, PublicationHold, Shown
 from services.vcs.forges import Opened, PublishedChange
-from services.vcs.publisher import Publisher
+from services.vcs.publisher import MAX_TRIES, MOST_CLAIMS, Publisher
 from services.vcs.repositories import Repository
 from tests.integration.vcs.conftest import METADATA, Node, Remote
 
@@ -36,6 +36,12 @@ class Recording:
 
     async def delivered(self, _: PublicationHold, shown: Shown, **pushed: str) -> None:
         self.told += [shown, pushed]
+
+    async def retry(self, _: PublicationHold, *, error: str, delay: timedelta) -> None:
+        self.told += [error, delay]
+
+    async def failed(self, _: PublicationHold, *, reason: ExitReason, error: str) -> None:
+        self.told += [reason, error]
 
 
 async def made(node: Node, remote: Remote, *, publish: Publish, verified: bool | None, **options: Any) -> Publication:
@@ -108,6 +114,33 @@ async def test_a_job_s_templates_are_filled_in(node: Node, remote: Remote) -> No
         ["core"],
         ["ben"],
     )
+
+
+@pytest.mark.parametrize(("tries", "is_over"), [(1, False), (MAX_TRIES, True)])
+async def test_a_disk_that_fails_is_told_of_and_tried_no_more_than_the_rest(
+    node: Node, remote: Remote, tries: int, is_over: bool
+) -> None:
+    recording = Recording()
+    publication = replace(await made(node, remote, publish=Publish.BRANCH, verified=None), tries=tries)
+    mirrors = node.mirrors.place(remote.repository).git_dir.parent
+    mirrors.rename(mirrors.with_name("away"))
+    mirrors.write_bytes(b"")
+
+    await publisher(node, recording)._publish(publication)
+
+    assert any("FileExistsError" in str(told) for told in recording.told)
+    assert (recording.told[0] == ExitReason.INTERNAL) is is_over
+
+
+async def test_what_its_vcs_stops_over_again_and_again_is_given_up(node: Node, remote: Remote) -> None:
+    recording = Recording()
+    publication = await made(node, remote, publish=Publish.BRANCH, verified=None)
+
+    await publisher(node, recording)._publish(replace(publication, tries=MOST_CLAIMS + 1))
+
+    assert recording.told[0] == ExitReason.INTERNAL
+    assert "publish it again" in recording.told[1]
+    assert remote.at(BRANCH) == ""
 
 
 def publisher(node: Node, recording: Any) -> Publisher:

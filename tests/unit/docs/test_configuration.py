@@ -39,7 +39,7 @@ def test_a_default_on_the_page_is_the_default() -> None:
     compared = 0
     for row in ROWS:
         names = [name for cell in row for name in re.findall(r"`([A-Z_]+)`", cell)]
-        if len(names) != 1 or (default := defaults.get(names[0])) is None:
+        if len(names) != 1 or (default := defaults.get(names[0])) in (None, ""):
             continue
         if isinstance(default, str | int | float) and "required" not in row:
             value = default.value if isinstance(default, Enum) else default

@@ -14,6 +14,7 @@ _MOST_WORDS: Final = 1_000
 _SERVER_ERROR: Final = 500
 _TOO_MANY: Final = 429
 _LIMITED: Final = (403, _TOO_MANY)
+_CORE: Final = "core"
 # Said of a 422, which else is about what was asked.
 _TOO_QUICKLY: Final = "submitted too quickly"
 _LIMIT_WORDS: Final = ("rate limit", "abuse detection", _TOO_QUICKLY)
@@ -44,6 +45,8 @@ class Limited:
     reason: str
     is_guess: bool = False
     """GitHub did not say how long; each guess in a row is twice the one before."""
+    is_apart: bool = False
+    """It is a limit of its own, as searches have: all else may be asked meanwhile."""
 
 
 def words_of(body: Any) -> str:
@@ -72,7 +75,8 @@ def limit_of(failure: Failure, *, now: float, guesses: int) -> Limited | None:
     if retry_after.isdecimal():
         return Limited(_bounded(float(retry_after)), failure.words)
     if failure.headers.get("x-ratelimit-remaining") == "0" and reset.isdecimal():
-        return Limited(_bounded(float(reset) - now + 1), failure.words or "the rate limit is spent")
+        is_apart = failure.headers.get("x-ratelimit-resource", _CORE) != _CORE
+        return Limited(_bounded(float(reset) - now + 1), failure.words or "the rate limit is spent", is_apart=is_apart)
     if failure.status == _TOO_MANY or any(words in said for words in _LIMIT_WORDS):
         seconds = min(_SECONDARY_PAUSE_SECONDS * 2**guesses, _LONGEST_SECONDARY_SECONDS)
         return Limited(seconds, failure.words, is_guess=True)

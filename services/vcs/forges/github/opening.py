@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 from services.contracts.words import Publish
@@ -22,6 +23,8 @@ _MARKER: Final = re.compile(r"<!--\s*quarterdeck:changeset=.*?-->", re.DOTALL)
 async def opened(pulls: Pulls, change: PublishedChange) -> Opened:
     """Safe to repeat: each try begins with the pull request that an earlier one may have made."""
     notes: list[str] = []
+    if not change.base_branch:  # it began at a tag or commit
+        change = replace(change, base_branch=await pulls.default_branch())
     pull = await pulls.open_from(change.branch, change.base_branch)
     if pull is None:
         pull = await _created(pulls, change)

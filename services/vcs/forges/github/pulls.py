@@ -6,7 +6,7 @@ from typing import Final
 from services.contracts.words import MergeMethod
 from services.vcs.errors import ForgeError, ForgeNotFoundError, ForgeRefusedError
 from services.vcs.forges import ChangeRef
-from services.vcs.forges.github.answers import Merge, Pull, Ref
+from services.vcs.forges.github.answers import ListedRepository, Merge, Pull, Ref
 from services.vcs.forges.github.calls import RepositoryCalls
 
 _MARKED: Final = "<!-- quarterdeck:changeset="
@@ -29,10 +29,13 @@ class Pulls:
         return by_rank[0] if by_rank else None
 
     async def of(self, change: ChangeRef) -> Pull | None:
-        """By its number, else the one of its head that is open, else the newest of them."""
+        """By its number, else the one of its head that is open, else the newest of them that shows its very commit:
+        from the same branch earlier work may have been merged.
+        """
         if change.number is not None:
             return await self.get(change.number)
-        found = [pull async for pull in self._from(change.branch, state="all")]
+        every = [pull async for pull in self._from(change.branch, state="all")]
+        found = [pull for pull in every if pull.is_open or pull.head.sha == change.commit_sha]
         open_first = sorted(found, key=lambda pull: (not pull.is_open, -pull.number))
         return await self.get(open_first[0].number) if open_first else None
 
@@ -44,6 +47,9 @@ class Pulls:
                 f"{self.calls.slug} has no pull request from {change.branch}; publish the changeset as one first"
             )
         return pull
+
+    async def default_branch(self) -> str:
+        return (await self.calls.get(ListedRepository)).default_branch or ""
 
     async def get(self, number: int) -> Pull:
         return await self.calls.get(Pull, "pulls", number)

@@ -65,6 +65,8 @@ class Transport:
         self._signer = AppAuth(self._client, config.app_id, config.private_key)
         self._known = KnownAnswers()
         self._guesses = 0
+        self._apart: dict[str, float] = {}
+        """Paths with a limit of their own, and the monotonic time until which it is spent."""
 
     async def aclose(self) -> None:
         await self._client.aclose()
@@ -88,6 +90,7 @@ class Transport:
         Raises ``ForgePausedError`` (nothing was done), ``ForgeUnavailableError`` (it may have been done), and what the
         table in ``errors`` makes of an answer.
         """
+        self._refuse_apart(path)
         await self._pace.before(creates=creates)
         key = f"{access.key} {path}?{urlencode(params or {})}"
         known = self._known.get(key) if method == "GET" else None
@@ -95,7 +98,7 @@ class Transport:
         if response.status_code == _NOT_MODIFIED and known:
             return _answer(known.content, known.is_last, f"{method} {path}")
         if response.status_code >= _FIRST_NO_SUCCESS:
-            raise await self._error(response, f"{method} {path}")
+            raise await self._error(response, method, path)
         self._guesses = 0
         is_last = 'rel="next"' not in response.headers.get("link", "")
         if method == "GET" and (etag := response.headers.get("etag")):
@@ -139,13 +142,21 @@ class Transport:
             # githubkit reads the headers of a limit as numbers, whatever they are.
             raise ForgeUnavailableError(f"the answer to {asked} cannot be read; is it GitHub's?") from error
 
-    async def _error(self, response: Response[Any], asked: str) -> ForgeError:
-        failure = Failure(response.status_code, response.headers, _words(response), asked, self._settings)
+    def _refuse_apart(self, path: str) -> None:
+        left = self._apart.get(path, 0.0) - time.monotonic()
+        if left > 0:
+            raise ForgePausedError(f"GitHub wants {path} to be asked less", seconds=left)
+
+    async def _error(self, response: Response[Any], method: str, path: str) -> ForgeError:
+        failure = Failure(response.status_code, response.headers, _words(response), f"{method} {path}", self._settings)
         limited = limit_of(failure, now=time.time(), guesses=self._guesses)
         if limited is None:
             return error_of(failure)
         self._guesses += limited.is_guess
-        await self._pace.pause(limited.seconds, limited.reason)
+        if limited.is_apart:
+            self._apart[path] = time.monotonic() + limited.seconds
+        else:
+            await self._pace.pause(limited.seconds, limited.reason)
         return ForgePausedError(f"GitHub wants to be asked less: {limited.reason}", seconds=limited.seconds)
 
 

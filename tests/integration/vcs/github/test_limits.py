@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from services.vcs.errors import ForgeNotFoundError, ForgePausedError, ForgeRefusedError, ForgeUnavailableError
+from services.vcs.forges import RepositoryQuery
 from services.vcs.forges.github import GitHubConfig, GitHubForge, LocalPace
 from services.vcs.repositories import parse_repository
 from tests.integration.vcs.github.conftest import Work
@@ -54,6 +55,22 @@ async def test_a_limit_pauses_every_call_until_it_is_over(
         await second.open(work.published())
     assert caught.value.seconds <= most
     assert len(proxy.requests) == asked
+
+
+async def test_spent_searches_stop_nothing_but_searches(forge: GitHubForge, work: Work, proxy: FaultProxy) -> None:
+    spent = {
+        "x-ratelimit-remaining": "0",
+        "x-ratelimit-resource": "search",
+        "x-ratelimit-reset": str(int(time.time()) + 50),
+    }
+    proxy.answer("GET", "^/search/", 403, {"message": "API rate limit exceeded"}, headers=spent)
+
+    for _ in range(2):
+        with pytest.raises(ForgePausedError, match="asked less") as caught:
+            [one async for one in forge.repositories(RepositoryQuery(search="tools"))]
+        assert 40 < caught.value.seconds <= 52
+    assert proxy.count("GET", "^/search/") == 1
+    assert (await forge.open(work.published())).number
 
 
 async def test_a_proxy_of_the_environment_is_used(

@@ -38,6 +38,13 @@ async def test_a_branch_alone_asks_nothing_of_github(forge: GitHubForge, work: W
     assert not proxy.requests
 
 
+async def test_what_was_based_on_a_tag_is_for_the_default_branch(forge: GitHubForge, work: Work) -> None:
+    opened = [await forge.open(work.published(base_branch="")) for _ in range(2)]
+    (number,) = await work.numbers()
+    pull = await work.emulate.ada.pull(work.full_name, number)
+    assert (pull["base"]["ref"], [each.number for each in opened]) == ("main", [number, number])
+
+
 async def test_opened_again_it_is_changed_in_place(forge: GitHubForge, work: Work, proxy: FaultProxy) -> None:
     first = await forge.open(work.published())
     again = await forge.open(work.published(changeset_id="cs-2", title="Fix it better", body="It was.\r\nReally."))

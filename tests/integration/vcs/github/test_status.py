@@ -6,7 +6,7 @@ from services.contracts.words import Checks, Mergeable, Publish, Review
 from services.vcs.errors import ForgeNotFoundError
 from services.vcs.forges import ChangeState
 from services.vcs.forges.github import GitHubForge
-from tests.integration.vcs.github.conftest import Work
+from tests.integration.vcs.github.conftest import BRANCH, Work
 from tests.integration.vcs.github.faults import FaultProxy
 
 
@@ -21,6 +21,17 @@ async def test_a_new_one(forge: GitHubForge, work: Work) -> None:
 async def test_without_its_number_it_is_found_by_its_head(forge: GitHubForge, work: Work) -> None:
     opened = await forge.open(work.published())
     assert (await forge.look_up(work.ref())).number == opened.number
+
+
+async def test_a_branch_alone_is_no_earlier_pull_request_from_it(forge: GitHubForge, work: Work) -> None:
+    earlier = await forge.open(work.published())
+    await forge.close(work.ref(earlier), comment="", delete_branch=False)
+    assert (await forge.look_up(work.ref())).state is ChangeState.CLOSED, "of the very commit it is"
+
+    sha = await work.emulate.ada.push(work.full_name, BRANCH)
+
+    status = await forge.look_up(work.ref(commit_sha=sha))
+    assert (status.state, status.number, status.head_sha) == (ChangeState.OPEN, None, sha)
 
 
 async def test_checks_go_from_pending_over_passing_to_failing(forge: GitHubForge, work: Work) -> None:
