@@ -62,7 +62,8 @@ async def push(
     try:
         output = await _update(git, mirror, repository, f"{commit_sha}:{name}", name, expected_remote_sha)
     except GitError as error:
-        return await _look_again(git, repository, branch, commit_sha, error)
+        ours = {expected_remote_sha, *also_ours}
+        return await _look_again(git, repository, branch, commit_sha, error, ours=ours)
     return Pushed(commit_sha, moved=not output.startswith(b"=") and b"\n=\t" not in output)
 
 
@@ -75,7 +76,7 @@ async def delete_branch(git: Git, mirror: Place, repository: Repository, branch:
     try:
         await _update(git, mirror, repository, f":{name}", name, checked_sha(expected_sha))
     except GitError as error:
-        await _look_again(git, repository, branch, "", error)
+        await _look_again(git, repository, branch, "", error, ours={expected_sha})
 
 
 async def _update(git: Git, mirror: Place, repository: Repository, refspec: str, name: str, expected: str) -> bytes:
@@ -103,10 +104,12 @@ async def _seen(git: Git, repository: Repository, branch: str, ours: Collection[
     return seen
 
 
-async def _look_again(git: Git, repository: Repository, branch: str, wanted: str, error: GitError) -> Pushed:
+async def _look_again(
+    git: Git, repository: Repository, branch: str, wanted: str, error: GitError, *, ours: Collection[str]
+) -> Pushed:
     """A push that failed may still have arrived, from us or from another claim of the same publication.
 
-    ``wanted``: the SHA, empty for no branch.
+    ``wanted``: the SHA, empty for no branch. ``ours``: where the branch was known or expected to be.
     """
     rejections = _rejections(error.stdout)
     words = "\n".join(filter(None, (rejections, error.git_message)))
@@ -118,7 +121,7 @@ async def _look_again(git: Git, repository: Repository, branch: str, wanted: str
         raise _rejected(repository, branch, words, advice, retryable=unreachable.retryable) from error
     if seen == wanted:
         return Pushed(wanted, moved=False)
-    if _MOVED.search(rejections):
+    if _MOVED.search(rejections) and seen not in ours:
         raise _rejected(repository, branch, words, _foreign(seen), retryable=False) from error
     if _CONTENDED.search(words):
         raise _rejected(repository, branch, words, _AGAIN, retryable=True) from error

@@ -8,14 +8,14 @@ SET state = 'pushing', lease_token = :token, attempts = c.attempts + 1, expected
 FROM runs r JOIN jobs j ON j.id = r.job_id, changesets o
 CROSS JOIN LATERAL (
     SELECT array_agg(p.commit_sha ORDER BY p.id DESC) AS shas FROM changesets p
-    WHERE p.client_id = o.client_id AND p.branch = o.branch AND p.repository = o.repository
+    WHERE p.client_id = o.client_id AND p.branch = o.branch AND repository_key(p.repository) = repository_key(o.repository)
       AND p.dispatch > 0 AND p.id <> o.id
 ) e
 WHERE c.id = :id AND o.id = c.id AND c.dispatch = :dispatch AND c.state = 'queued' AND r.id = c.run_id
   AND (c.not_before IS NULL OR c.not_before <= now())
   AND r.state IN ('publishing', 'completed', 'failed') AND r.cancel_requested_at IS NULL
   AND NOT EXISTS (SELECT FROM changesets p WHERE p.client_id = o.client_id AND p.branch = o.branch
-                  AND p.repository = o.repository AND p.state = 'pushing')
+                  AND repository_key(p.repository) = repository_key(o.repository) AND p.state = 'pushing')
 RETURNING c.id, c.run_id, c.job_id, c.repository, c.branch, c.base_sha, c.base_branch, c.commit_sha,
           c.commit_author_name, c.commit_author_email, c.commit_time, c.commit_message, c.patch,
           c.expected_remote_sha, coalesce(e.shas, '{}') AS also_ours, c.attempts, c.verified,
@@ -42,13 +42,13 @@ FOR UPDATE OF c;
 -- What this changeset takes the place of: what is open on its branch, or was closed and might be opened again, and,
 -- where its job says so, what earlier jobs of the same name have open on its repository.
 SELECT e.id, e.job_id, e.run_id, u.attempt, e.url, true AS is_same_branch
-FROM changesets c JOIN changesets e ON e.client_id = c.client_id AND e.branch = c.branch AND e.repository = c.repository
+FROM changesets c JOIN changesets e ON e.client_id = c.client_id AND e.branch = c.branch AND repository_key(e.repository) = repository_key(c.repository)
 JOIN runs u ON u.id = e.run_id
 WHERE c.id = :id AND e.id <> c.id AND (e.state = 'open' OR (e.state = 'closed' AND e.superseded_by IS NULL))
 UNION ALL
 SELECT e.id, e.job_id, e.run_id, u.attempt, e.url, false
 FROM changesets c JOIN jobs j ON j.id = c.job_id JOIN runs r ON r.id = c.run_id
-JOIN changesets e ON e.client_id = c.client_id AND md5(e.repository) = md5(c.repository) AND e.repository = c.repository
+JOIN changesets e ON e.client_id = c.client_id AND repository_key(e.repository) = repository_key(c.repository)
     AND e.state = 'open' AND e.id < c.id AND e.branch <> c.branch
     AND e.base_branch IS NOT DISTINCT FROM c.base_branch
 JOIN jobs o ON o.id = e.job_id JOIN runs u ON u.id = e.run_id
@@ -85,7 +85,7 @@ SET state = 'queued', publish = :publish, is_draft = :publish = 'draft', error =
     dispatched_at = NULL, not_before = NULL,
     branch = coalesce((
         SELECT e.branch FROM changesets e JOIN jobs o ON o.id = e.job_id JOIN runs u ON u.id = e.run_id
-        WHERE e.client_id = c.client_id AND md5(e.repository) = md5(c.repository) AND e.repository = c.repository
+        WHERE e.client_id = c.client_id AND repository_key(e.repository) = repository_key(c.repository)
           AND e.state = 'open' AND o.name = j.name AND j.options ->> 'onExisting' = 'update' AND o.id <> j.id
           AND e.base_branch IS NOT DISTINCT FROM c.base_branch
           AND u.checkout ->> 'path' IS NOT DISTINCT FROM r.checkout ->> 'path'

@@ -22,7 +22,7 @@ SELECT c.*, j.kind, j.name, j.prompt, j.options, j.sealed AS job_sealed, s.setti
        EXISTS (SELECT FROM budgets) AS is_budgeted,
        CASE WHEN j.name IS NOT NULL AND j.options ->> 'onExisting' = 'skip' THEN (
            SELECT coalesce(e.url, e.branch) FROM changesets e JOIN jobs o ON o.id = e.job_id JOIN runs r ON r.id = e.run_id
-           WHERE e.client_id = c.client_id AND md5(e.repository) = md5(c.repository) AND e.repository = c.repository
+           WHERE e.client_id = c.client_id AND repository_key(e.repository) = repository_key(c.repository)
              AND e.state = 'open' AND o.name = j.name AND o.id <> j.id
              AND r.checkout ->> 'path' IS NOT DISTINCT FROM c.checkout ->> 'path'
              AND NOT EXISTS (SELECT FROM runs s WHERE s.job_id = c.job_id AND s.id <> c.id AND s.branch = e.branch)
@@ -146,7 +146,7 @@ FROM runs r WHERE r.id = :run_id;
 UPDATE changesets e SET close_comment = :comment, deletes_branch = true, observe_at = now()
 FROM runs r JOIN jobs j ON j.id = r.job_id, jobs o, runs u
 WHERE r.id = :run_id AND j.name IS NOT NULL AND j.options ->> 'onExisting' IN ('update', 'replace')
-  AND e.client_id = r.client_id AND md5(e.repository) = md5(r.repository) AND e.repository = r.repository
+  AND e.client_id = r.client_id AND repository_key(e.repository) = repository_key(r.repository)
   AND e.state = 'open' AND e.close_comment IS NULL AND e.id < :before
   AND e.base_branch IS NOT DISTINCT FROM r.base_branch
   AND o.id = e.job_id AND o.name = j.name AND o.id <> j.id

@@ -22,6 +22,7 @@ NOT_BY_AN_ATTEMPT = {
     ExitReason.QUEUE_TIMED_OUT: "the sweep",
     ExitReason.LOST: "the sweep",
     ExitReason.PUSH_REJECTED: "a publication",
+    ExitReason.FORGE_REJECTED: "a publication",
     ExitReason.BUDGET_EXHAUSTED: "nobody counts money yet",
 }
 LONGEST_BACK_OFF_SECONDS = 300

@@ -116,6 +116,7 @@ async def test_a_remote_that_takes_no_new_history_keeps_what_is_there(shared_sit
     assert (row["state"], row["attempts"]) == ("failed", 1)
     assert site.git.branches(name)[first.branch] == first.made.sha
     assert "non-fast-forward" in row["error"]
+    assert "which is not ours" not in row["error"]
     assert (await site.row(first.id))["state"] == "open"
     assert len(await site.pulls(name)) == 1
 

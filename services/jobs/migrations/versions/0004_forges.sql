@@ -60,3 +60,15 @@ CREATE TABLE webhook_deliveries (
     PRIMARY KEY (source, delivery)
 );
 CREATE INDEX webhook_deliveries_by_age ON webhook_deliveries (received_at);
+
+-- What tells repositories apart, however their addresses are spelt: a hash of host/owner/name. As `parse_repository` in
+-- services/vcs reads them, but for what is percent-encoded.
+CREATE FUNCTION repository_key(url text) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT md5(lower(split_part(address, '/', 1)) || substr(address, length(split_part(address, '/', 1)) + 1))
+    FROM (SELECT regexp_replace(regexp_replace(regexp_replace(regexp_replace(regexp_replace(url,
+        '^([A-Za-z+]+://)?([^@/]*@)?', ''),   -- scheme and user
+        '^([^/:]+):(443|80|22)/', '\1/'),     -- the port that goes without saying
+        '^([^/:]+):(?![0-9]+/)', '\1/'),      -- host:owner/name
+        '/+$', ''),
+        '\.git$', '') AS address) AS plain
+$$;

@@ -14,7 +14,7 @@ depends_on = None
 
 INDEXES = {
     "changesets_to_observe": "changesets (observe_at) WHERE observe_at IS NOT NULL",
-    "changesets_open": "changesets (client_id, md5(repository)) WHERE state = 'open'",
+    "changesets_open": "changesets (client_id, repository_key(repository)) WHERE state = 'open'",
     "changesets_by_number": "changesets (number) WHERE forge IS NOT NULL",
     "changesets_by_branch": "changesets (branch)",
     "changesets_by_head": "changesets (head_sha) WHERE forge IS NOT NULL",
