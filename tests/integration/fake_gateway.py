@@ -37,6 +37,7 @@ def make_job(**changes: Any) -> Job:
         "cancel_requested_at": None,
         "not_before": None,
         "retry_of": None,
+        "metadata": {},
     }
     return Job(**values | changes)
 
