@@ -23,28 +23,28 @@ from services.runtime.jetstream import Bus
 from services.runtime.postgres import Database
 from services.runtime.settings import load, refuse
 from services.runtime.telemetry import configure_logs, logger
-from services.vcs.changesets import Changesets
-from services.vcs.commits import Commits
-from services.vcs.credentials import ChainedCredentials
-from services.vcs.diffs import between
-from services.vcs.disk import Disk
+from services.vcs.disk.janitor import Janitor
+from services.vcs.disk.rescue import Rescue
+from services.vcs.disk.usage import Disk
 from services.vcs.errors import GitUnfitError
 from services.vcs.forges.choosing import Forges
 from services.vcs.forges.github import GitHubForge
 from services.vcs.forges.local import LocalForge
 from services.vcs.forges.pace import FleetPace
-from services.vcs.git import Git
-from services.vcs.janitor import Janitor
-from services.vcs.mirror_options import MirrorOptions
-from services.vcs.mirrors import Mirrors
-from services.vcs.publisher import Publisher
-from services.vcs.rescue import Rescue
+from services.vcs.git.credentials import ChainedCredentials
+from services.vcs.git.runner import Git
+from services.vcs.mirrors.mirrors import Mirrors
+from services.vcs.mirrors.options import MirrorOptions
+from services.vcs.publishing.changesets import Changesets
+from services.vcs.publishing.publisher import Publisher
+from services.vcs.publishing.tracker import Tracker
 from services.vcs.rpc.parts import Parts
 from services.vcs.rpc.server import RpcServer
-from services.vcs.servicer import VcsServicer
+from services.vcs.rpc.servicer import VcsServicer
 from services.vcs.settings import VcsSettings
-from services.vcs.tracker import Tracker
-from services.vcs.worktrees import Worktrees
+from services.vcs.worktrees.commits import Commits
+from services.vcs.worktrees.diffs import between
+from services.vcs.worktrees.worktrees import Worktrees
 
 log = logger("vcs")
 

@@ -10,14 +10,14 @@ from pydantic import AfterValidator, Field, SecretStr
 
 from services.runtime.grpc import GrpcAddress
 from services.runtime.settings import GrpcSettings, refuse
-from services.vcs.addresses import AllowedRemotes, RemoteAccess
-from services.vcs.credentials import StaticCredentials
-from services.vcs.disk import DiskLimits
+from services.vcs.disk.usage import DiskLimits
 from services.vcs.errors import CredentialsError
 from services.vcs.forges.github import CREATES_PER_MINUTE, GitHubConfig, GitHubConfigError
 from services.vcs.forges.github.config import PUBLIC_API
-from services.vcs.git import MAX_FILE_BYTES
-from services.vcs.mirror_options import MirrorOptions
+from services.vcs.git.addresses import AllowedRemotes, RemoteAccess
+from services.vcs.git.credentials import StaticCredentials
+from services.vcs.git.runner import MAX_FILE_BYTES
+from services.vcs.mirrors.options import MirrorOptions
 
 
 def _remotes(text: str) -> str:

@@ -7,12 +7,12 @@ import time
 from pathlib import Path
 
 from quarterdeck.demo.git import git, line
-from services.vcs.commits import Commits
-from services.vcs.git import Git
-from services.vcs.mirrors import Mirrors
-from services.vcs.repositories import parse_repository
-from services.vcs.trees import CommitMetadata
-from services.vcs.worktrees import Worktrees
+from services.vcs.git.repositories import parse_repository
+from services.vcs.git.runner import Git
+from services.vcs.git.trees import CommitMetadata
+from services.vcs.mirrors.mirrors import Mirrors
+from services.vcs.worktrees.commits import Commits
+from services.vcs.worktrees.worktrees import Worktrees
 from tests.bench.measure import Bench, Result, median_ms, percentile
 from tests.bench.vcs_history import copied_history
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 
-from services.vcs.git import Git
-from services.vcs.mirrors import Mirrors
-from services.vcs.repositories import parse_repository
-from services.vcs.worktrees import Worktrees
+from services.vcs.git.repositories import parse_repository
+from services.vcs.git.runner import Git
+from services.vcs.mirrors.mirrors import Mirrors
+from services.vcs.worktrees.worktrees import Worktrees
 from tests.bench.floor import worktree_add
 from tests.bench.measure import Bench, Result, median_ms, percentile
 from tests.bench.stacks import origin

@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Final, Protocol
 
 from services.contracts.words import Checks, Mergeable, MergeMethod, Publish, Review
-from services.vcs.repositories import Repository
+from services.vcs.git.repositories import Repository
 
 MOST_LISTED: Final = 1_000
 

@@ -6,7 +6,7 @@ from services.vcs.errors import ForgeRefusedError
 from services.vcs.forges import Forge
 from services.vcs.forges.github import GitHubForge
 from services.vcs.forges.local import LocalForge
-from services.vcs.repositories import Repository
+from services.vcs.git.repositories import Repository
 
 
 class Forges:

@@ -33,13 +33,13 @@ from services.vcs.forges import (
     PublishedChange,
     RepositoryQuery,
 )
-from services.vcs.git import Git
-from services.vcs.merges import Merges
-from services.vcs.mirrors import Mirrors
-from services.vcs.push import delete_branch as delete_pushed
-from services.vcs.push import push
-from services.vcs.remotes import list_remote
-from services.vcs.repositories import Repository, checked_ref
+from services.vcs.forges.merges import Merges
+from services.vcs.git.push import delete_branch as delete_pushed
+from services.vcs.git.push import push
+from services.vcs.git.remotes import list_remote
+from services.vcs.git.repositories import Repository, checked_ref
+from services.vcs.git.runner import Git
+from services.vcs.mirrors.mirrors import Mirrors
 
 log = logger("vcs.forges.local")
 

@@ -9,7 +9,7 @@ from services.contracts.v1 import vcs_pb2
 from services.contracts.words import MergeMethod
 from services.vcs.errors import RefRefusedError, VcsError
 from services.vcs.forges import MOST_LISTED, RepositoryQuery
-from services.vcs.repositories import checked_sha
+from services.vcs.git.repositories import checked_sha
 
 MOST_COMMENT_CHARACTERS: Final = 65_536
 """As GitHub has it."""

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from services.contracts.v1 import vcs_pb2, vcs_pb2_grpc
 from services.vcs.forges import ChangeStatus, ForgeRepository
-from services.vcs.repositories import parse_repository
+from services.vcs.git.repositories import parse_repository
 from services.vcs.rpc import fields
 from services.vcs.rpc.parts import Parts
 from services.vcs.rpc.statuses import Context, reported

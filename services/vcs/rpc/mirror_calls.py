@@ -6,11 +6,11 @@ from functools import partial
 from typing import Any
 
 from services.contracts.v1 import vcs_pb2, vcs_pb2_grpc
-from services.vcs.disk import DiskStatus, MirrorUsage
-from services.vcs.git import Progress
-from services.vcs.mirrors import Synced
-from services.vcs.repositories import parse_repository
-from services.vcs.rescue import RescuedWork
+from services.vcs.disk.rescue import RescuedWork
+from services.vcs.disk.usage import DiskStatus, MirrorUsage
+from services.vcs.git.repositories import parse_repository
+from services.vcs.git.runner import Progress
+from services.vcs.mirrors.mirrors import Synced
 from services.vcs.rpc.parts import Parts
 from services.vcs.rpc.progress import followed
 from services.vcs.rpc.statuses import Context, reported

@@ -8,14 +8,14 @@ from typing import Protocol
 from uuid import UUID
 
 from services.contracts.words import MergeMethod
-from services.vcs.commits import Commits
-from services.vcs.diffstat import FileChange
-from services.vcs.disk import DiskStatus
+from services.vcs.disk.usage import DiskStatus
 from services.vcs.forges import ChangeStatus, Forge, PostedComment
-from services.vcs.git import Progress
-from services.vcs.mirrors import Synced
-from services.vcs.repositories import Repository
-from services.vcs.worktrees import Worktrees
+from services.vcs.git.diffstat import FileChange
+from services.vcs.git.repositories import Repository
+from services.vcs.git.runner import Progress
+from services.vcs.mirrors.mirrors import Synced
+from services.vcs.worktrees.commits import Commits
+from services.vcs.worktrees.worktrees import Worktrees
 
 # run id, attempt, lease token → whether the caller still owns the run.
 CheckLease = Callable[[str, int, str], Awaitable[bool]]

@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import Any, TypeVar
 
 from services.contracts.v1 import vcs_pb2
-from services.vcs.git import Progress
+from services.vcs.git.runner import Progress
 
 Result = TypeVar("Result")
 

@@ -11,10 +11,10 @@ from services.contracts.v1 import vcs_pb2
 from services.jobs.errors import NotFoundError
 from services.runtime.postgres import StoreUnavailableError
 from services.vcs import errors
-from services.vcs.lfs import LfsRefusedError, LfsUnavailableError
-from services.vcs.mirrors import UnknownMirrorError
+from services.vcs.mirrors.mirrors import UnknownMirrorError
 from services.vcs.rpc.fields import FieldRefusedError
-from services.vcs.sparse import PathRefusedError
+from services.vcs.worktrees.lfs import LfsRefusedError, LfsUnavailableError
+from services.vcs.worktrees.sparse import PathRefusedError
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 

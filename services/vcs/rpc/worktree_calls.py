@@ -5,17 +5,17 @@ from contextlib import aclosing
 from functools import partial
 
 from services.contracts.v1 import vcs_pb2, vcs_pb2_grpc
-from services.vcs.checkouts import CheckoutOptions
-from services.vcs.diffstat import FileChange
 from services.vcs.errors import LeaseLostError
-from services.vcs.git import Progress
-from services.vcs.repositories import parse_repository
+from services.vcs.git.diffstat import FileChange
+from services.vcs.git.repositories import parse_repository
+from services.vcs.git.runner import Progress
+from services.vcs.git.trees import CommitMetadata
 from services.vcs.rpc.fields import FieldRefusedError, sha_of, uuid_of, worktree_of
 from services.vcs.rpc.parts import Difference, Parts
 from services.vcs.rpc.progress import followed
 from services.vcs.rpc.statuses import Context, reported
-from services.vcs.trees import CommitMetadata
-from services.vcs.worktrees import Ready
+from services.vcs.worktrees.checkouts import CheckoutOptions
+from services.vcs.worktrees.worktrees import Ready
 
 
 class WorktreeCalls(vcs_pb2_grpc.VcsServicer):

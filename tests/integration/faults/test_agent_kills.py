@@ -17,9 +17,9 @@ from quarterdeck.demo.git import blobs, tree
 from quarterdeck.stack.ports import free_ports
 from services.jobs import scheduling
 from services.runtime.jetstream import Bus
-from services.vcs import worktrees
 from services.vcs.__main__ import Vcs
 from services.vcs.settings import VcsSettings
+from services.vcs.worktrees import worktrees
 from tests.integration.agent.fleet import VCS_TOKEN, Fleet
 from tests.integration.faults.conftest import StartService
 from tests.integration.faults.kill_stage import Ending, Stage, StoryRun

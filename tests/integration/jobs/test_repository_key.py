@@ -2,7 +2,7 @@
 
 import pytest
 
-from services.vcs.repositories import parse_repository
+from services.vcs.git.repositories import parse_repository
 from tests.integration.jobs.changes import claimed, on_github, open_change, sha, show, store
 from tests.integration.jobs.domain import Domain
 

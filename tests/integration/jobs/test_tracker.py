@@ -7,10 +7,10 @@ from typing import Any
 from services.jobs.tracking import Tracking
 from services.jobs.unit import Rung, Units
 from services.runtime.postgres import Database
-from services.vcs.changesets import Changesets
 from services.vcs.errors import ForgeRefusedError
 from services.vcs.forges import ChangeRef, ChangeState, ChangeStatus
-from services.vcs.tracker import Tracker
+from services.vcs.publishing.changesets import Changesets
+from services.vcs.publishing.tracker import Tracker
 from tests.integration.jobs.changes import open_change
 from tests.integration.jobs.domain import Domain
 

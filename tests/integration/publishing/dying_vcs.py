@@ -10,12 +10,12 @@ from typing import Any, Final
 
 from services.jobs import publishing
 from services.jobs.publishing import Publishing
-from services.vcs import publisher
-from services.vcs.commits import Commits
 from services.vcs.forges.github.calls import RepositoryCalls
 from services.vcs.forges.github.pulls import Pulls
 from services.vcs.forges.github.wishes import Wishes
-from services.vcs.mirrors import Mirrors
+from services.vcs.mirrors.mirrors import Mirrors
+from services.vcs.publishing import publisher
+from services.vcs.worktrees.commits import Commits
 from tests.integration.faults import failpoints
 
 STEPS: Final[dict[str, tuple[Any, str]]] = {

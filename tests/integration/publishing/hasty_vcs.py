@@ -9,8 +9,9 @@ from datetime import timedelta
 from functools import partial
 from typing import Final
 
-from services.vcs import mirrors, push, remotes
 from services.vcs.forges import github
+from services.vcs.git import push, remotes
+from services.vcs.mirrors import mirrors
 
 DEADLINE: Final = timedelta(seconds=8)
 

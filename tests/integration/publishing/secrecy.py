@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from services.vcs.credentials import TOKEN_USERNAME
+from services.vcs.git.credentials import TOKEN_USERNAME
 from tests.integration.publishing.site import Site, logs_of
 from tests.integration.vcs.github.emulated import TOKEN
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from services.vcs.commits import Commits
-from services.vcs.git import Git
-from services.vcs.mirrors import Mirrors
-from services.vcs.repositories import Repository, parse_repository
-from services.vcs.trees import CommitMetadata
-from services.vcs.worktrees import Worktrees
+from services.vcs.git.repositories import Repository, parse_repository
+from services.vcs.git.runner import Git
+from services.vcs.git.trees import CommitMetadata
+from services.vcs.mirrors.mirrors import Mirrors
+from services.vcs.worktrees.commits import Commits
+from services.vcs.worktrees.worktrees import Worktrees
 
 METADATA = CommitMetadata("Ada", "ada@example.org", 1_700_000_000, "Change it\n\nBecause.\n")
 

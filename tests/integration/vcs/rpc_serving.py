@@ -15,15 +15,15 @@ from services.contracts.v1 import vcs_pb2 as pb
 from services.contracts.v1 import vcs_pb2_grpc
 from services.runtime.grpc import NO_TLS, GrpcSecurity, bearer, make_channel
 from services.runtime.postgres import StoreUnavailableError
-from services.vcs import diffs
-from services.vcs.disk import Disk, DiskLimits
+from services.vcs.disk.janitor import Janitor
+from services.vcs.disk.rescue import Rescue
+from services.vcs.disk.usage import Disk, DiskLimits
 from services.vcs.forges import Forge
 from services.vcs.forges.local import LocalForge
-from services.vcs.janitor import Janitor
-from services.vcs.repositories import Repository
-from services.vcs.rescue import Rescue
+from services.vcs.git.repositories import Repository
 from services.vcs.rpc.server import RpcServer
-from services.vcs.servicer import ERROR_DETAIL_KEY, Parts, VcsServicer
+from services.vcs.rpc.servicer import ERROR_DETAIL_KEY, Parts, VcsServicer
+from services.vcs.worktrees import diffs
 from tests.integration.vcs.conftest import Node
 from tests.integration.vcs.rpc_changesets import RecordedChangesets
 

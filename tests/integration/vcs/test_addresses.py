@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from services.vcs.addresses import AllowedRemotes, RemoteAccess
 from services.vcs.errors import GitError, RepositoryRefusedError
-from services.vcs.git import Git
-from services.vcs.remotes import clone_failed
-from services.vcs.repositories import Endpoint, Repository, parse_repository
+from services.vcs.git.addresses import AllowedRemotes, RemoteAccess
+from services.vcs.git.remotes import clone_failed
+from services.vcs.git.repositories import Endpoint, Repository, parse_repository
+from services.vcs.git.runner import Git
 from tests.integration.git_server import GitServer, git_server
 
 DEADLINE = timedelta(seconds=60)
@@ -138,7 +138,7 @@ async def silent(*_: Any, **__: Any) -> list[Any]:
 async def test_a_name_that_is_not_known_now_may_be_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resolve: Callable[..., Any], words: str
 ) -> None:
-    monkeypatch.setattr("services.vcs.addresses.RESOLVE_TIMEOUT", timedelta(milliseconds=50))
+    monkeypatch.setattr("services.vcs.git.addresses.RESOLVE_TIMEOUT", timedelta(milliseconds=50))
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", resolve)
     with pytest.raises(GitError, match=words) as caught:
         await ask(runner(tmp_path), f"https://{NAME}/o/n")

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from services.vcs.errors import CloneFailedError, GitError, GitTimeoutError, PushRejectedError, RepositoryRefusedError
-from services.vcs.git import Git, Place
-from services.vcs.push import delete_branch, push
-from services.vcs.remotes import list_remote
-from services.vcs.repositories import Repository
+from services.vcs.git.push import delete_branch, push
+from services.vcs.git.remotes import list_remote
+from services.vcs.git.repositories import Repository
+from services.vcs.git.runner import Git, Place
 from tests.integration.vcs.conftest import METADATA, Node, Remote, git
 
 SECOND = timedelta(seconds=10)

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from services.vcs.commits import Committed
 from services.vcs.errors import PatchRefusedError
-from services.vcs.trees import CommitMetadata
+from services.vcs.git.trees import CommitMetadata
+from services.vcs.worktrees.commits import Committed
 from tests.integration.vcs.conftest import METADATA, Node, Remote, git
 
 NAMES = (

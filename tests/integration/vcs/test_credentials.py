@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from services.vcs.addresses import AllowedRemotes, RemoteAccess
-from services.vcs.credentials import ChainedCredentials, Credential, StaticCredentials
 from services.vcs.errors import CredentialsError, GitError, GitTimeoutError
-from services.vcs.git import Git, Place
-from services.vcs.repositories import Repository, parse_repository
+from services.vcs.git.addresses import AllowedRemotes, RemoteAccess
+from services.vcs.git.credentials import ChainedCredentials, Credential, StaticCredentials
+from services.vcs.git.repositories import Repository, parse_repository
+from services.vcs.git.runner import Git, Place
 from tests.integration.git_server import Fault, GitServer, git_server
 
 DEADLINE = timedelta(seconds=60)
@@ -134,7 +134,7 @@ class Hanging:
 async def test_a_provider_that_hangs_is_waited_for_with_a_deadline(
     server: GitServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("services.vcs.git.CREDENTIALS_TIMEOUT", timedelta(milliseconds=50))
+    monkeypatch.setattr("services.vcs.git.runner.CREDENTIALS_TIMEOUT", timedelta(milliseconds=50))
     with pytest.raises(GitTimeoutError, match="did not come") as caught:
         await asked(Git(tmp_path / "home", remotes=HERE, credentials=Hanging()), repository(server))
     assert caught.value.retryable

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from services.vcs import diffs
 from services.vcs.errors import CloneFailedError, PatchTooLargeError, RefRefusedError
+from services.vcs.worktrees import diffs
 from tests.integration.vcs.conftest import METADATA, Node, Remote, git
 from tests.integration.vcs.test_worktrees import change_much
 

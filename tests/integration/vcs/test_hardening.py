@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from services.vcs.addresses import AllowedRemotes, RemoteAccess
 from services.vcs.errors import GitError, GitFileTooLargeError, GitUnfitError
-from services.vcs.git import Git, Place
-from services.vcs.processes import run_process
-from services.vcs.remotes import clone_failed
-from services.vcs.repositories import Repository, parse_repository
+from services.vcs.git.addresses import AllowedRemotes, RemoteAccess
+from services.vcs.git.processes import run_process
+from services.vcs.git.remotes import clone_failed
+from services.vcs.git.repositories import Repository, parse_repository
+from services.vcs.git.runner import Git, Place
 from tests.integration.git_server import GitServer, git_server
 from tests.integration.vcs.conftest import git
 from tests.integration.waiting import until

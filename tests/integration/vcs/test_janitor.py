@@ -17,11 +17,11 @@ from uuid import UUID, uuid4
 import pytest
 
 from services.runtime.postgres import StoreUnavailableError
-from services.vcs import janitor as module
-from services.vcs.attempts import Attempts
-from services.vcs.disk import Disk, DiskLimits
-from services.vcs.janitor import Janitor
-from services.vcs.rescue import Rescue
+from services.vcs.disk import janitor as module
+from services.vcs.disk.janitor import Janitor
+from services.vcs.disk.rescue import Rescue
+from services.vcs.disk.usage import Disk, DiskLimits
+from services.vcs.worktrees.attempts import Attempts
 from tests.integration.vcs.conftest import Node, Remote, git
 
 DEADLINE_SECONDS = 60
@@ -204,10 +204,10 @@ async def test_a_sweep_is_bounded_and_the_next_goes_on(
 _KILLED_BEFORE_REMOVAL = """
 import asyncio, os, signal, sys
 from pathlib import Path
-from services.vcs.commits import Commits
-from services.vcs.git import Git
-from services.vcs.mirrors import Mirrors
-from services.vcs.worktrees import Worktrees
+from services.vcs.worktrees.commits import Commits
+from services.vcs.git.runner import Git
+from services.vcs.mirrors.mirrors import Mirrors
+from services.vcs.worktrees.worktrees import Worktrees
 from tests.integration.vcs.conftest import Node
 from tests.integration.vcs.test_janitor import Store, Swept
 

@@ -10,15 +10,15 @@ import orjson
 import pytest
 from aiohttp import web
 
-from services.vcs.addresses import AllowedRemotes, RemoteAccess
-from services.vcs.checkouts import CheckoutOptions
-from services.vcs.credentials import Credential, StaticCredentials
 from services.vcs.errors import CloneFailedError
-from services.vcs.git import Git
-from services.vcs.lfs import LfsRefusedError, LfsUnavailableError
-from services.vcs.mirrors import Mirrors
-from services.vcs.repositories import parse_repository
-from services.vcs.worktrees import Worktrees
+from services.vcs.git.addresses import AllowedRemotes, RemoteAccess
+from services.vcs.git.credentials import Credential, StaticCredentials
+from services.vcs.git.repositories import parse_repository
+from services.vcs.git.runner import Git
+from services.vcs.mirrors.mirrors import Mirrors
+from services.vcs.worktrees.checkouts import CheckoutOptions
+from services.vcs.worktrees.lfs import LfsRefusedError, LfsUnavailableError
+from services.vcs.worktrees.worktrees import Worktrees
 from tests.integration.git_server import HOST, GitServer
 from tests.integration.vcs.conftest import METADATA, Node, Remote, content, git
 

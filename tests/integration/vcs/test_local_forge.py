@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 
 from services.contracts.words import Mergeable, MergeMethod
-from services.vcs.addresses import AllowedRemotes, RemoteAccess
 from services.vcs.errors import ForgeRefusedError, ForgeUnavailableError
 from services.vcs.forges import ChangeRef, ChangeState, Forge, Opened, PublishedChange, RepositoryQuery
 from services.vcs.forges.local import LocalForge
-from services.vcs.git import Git
-from services.vcs.mirror_options import MirrorOptions
-from services.vcs.mirrors import Mirrors
-from services.vcs.push import push
-from services.vcs.repositories import parse_repository
+from services.vcs.git.addresses import AllowedRemotes, RemoteAccess
+from services.vcs.git.push import push
+from services.vcs.git.repositories import parse_repository
+from services.vcs.git.runner import Git
+from services.vcs.mirrors.mirrors import Mirrors
+from services.vcs.mirrors.options import MirrorOptions
 from tests.integration.git_server import git_server
 from tests.integration.vcs.conftest import METADATA, Node, Remote, git
 

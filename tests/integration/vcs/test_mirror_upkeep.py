@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from services.vcs.errors import CloneFailedError, VcsError
-from services.vcs.mirrors import UnknownMirrorError
-from services.vcs.repositories import parse_repository
+from services.vcs.git.repositories import parse_repository
+from services.vcs.mirrors.mirrors import UnknownMirrorError
 from tests.integration.vcs.conftest import Node, Remote, git
 
 LONG_AGO = time.time() - 86_400

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from services.vcs.errors import CloneFailedError, RefRefusedError
-from services.vcs.mirror_files import replace_mirror, temporary_mirror
-from services.vcs.repositories import parse_repository
+from services.vcs.git.repositories import parse_repository
+from services.vcs.mirrors.files import replace_mirror, temporary_mirror
 from tests.integration.vcs.conftest import Node, Remote, git
 
 
@@ -248,7 +248,7 @@ async def test_a_pin_made_while_the_mirror_is_replaced_is_kept(
         git(mirror, "update-ref", "refs/quarterdeck/base/late", base.sha)
         return replace_mirror(fresh, git_dir)
 
-    monkeypatch.setattr("services.vcs.downloads.replace_mirror", replace_after_a_pin)
+    monkeypatch.setattr("services.vcs.mirrors.downloads.replace_mirror", replace_after_a_pin)
     await node.mirrors.rebuild(remote.repository)
     assert git(mirror, "rev-parse", "refs/quarterdeck/base/late") == base.sha
 
@@ -274,7 +274,7 @@ async def test_pins_are_in_the_new_mirror_before_it_is_in_place(
         replace_mirror(fresh, git_dir)
         raise OSError("killed")
 
-    monkeypatch.setattr("services.vcs.downloads.replace_mirror", replace_and_end)
+    monkeypatch.setattr("services.vcs.mirrors.downloads.replace_mirror", replace_and_end)
     with pytest.raises(OSError, match="killed"):
         await node.mirrors.rebuild(remote.repository)
     assert node.leftovers() != []
@@ -405,7 +405,7 @@ async def until(met: Callable[[], bool]) -> None:
 
 
 async def test_many_packs_are_consolidated(node: Node, remote: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("services.vcs.downloads.MAX_PACKS", 3)
+    monkeypatch.setattr("services.vcs.mirrors.downloads.MAX_PACKS", 3)
     await node.worktrees.prepare("run", 1, remote.repository)
     for number in range(5):
         sha = remote.commit({"n": str(number)})

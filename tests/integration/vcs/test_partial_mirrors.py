@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from services.vcs.commits import Commits
 from services.vcs.errors import GitError
-from services.vcs.git import Place
-from services.vcs.mirror_options import MirrorOptions
-from services.vcs.mirrors import Mirrors
-from services.vcs.objects import missing_blobs
-from services.vcs.push import push
-from services.vcs.trees import tree_of_patch
-from services.vcs.worktrees import Worktrees
+from services.vcs.git.push import push
+from services.vcs.git.runner import Place
+from services.vcs.git.trees import tree_of_patch
+from services.vcs.mirrors.mirrors import Mirrors
+from services.vcs.mirrors.objects import missing_blobs
+from services.vcs.mirrors.options import MirrorOptions
+from services.vcs.worktrees.commits import Commits
+from services.vcs.worktrees.worktrees import Worktrees
 from tests.integration.vcs.conftest import METADATA, Node, RecordingGit, Remote, git
 
 PARTIAL = MirrorOptions("blob:none")
@@ -223,7 +223,7 @@ async def test_a_short_history_grows_by_what_is_asked_for(make_lean, remote: Rem
 async def test_later_fetches_and_many_packs_leave_a_partial_mirror_partial(
     make_lean, remote: Remote, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("services.vcs.downloads.MAX_PACKS", 3)
+    monkeypatch.setattr("services.vcs.mirrors.downloads.MAX_PACKS", 3)
     node = make_lean(PARTIAL)
     base = await node.mirrors.fetch(remote.repository, pin="run")
     await node.mirrors.complete(remote.repository, base.sha)

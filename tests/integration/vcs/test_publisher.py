@@ -11,8 +11,8 @@ from services.contracts.rest import JobOptions
 from services.contracts.words import ExitReason, Publish
 from services.jobs.publishing import Publication, PublicationHold, Shown
 from services.vcs.forges import Opened, PublishedChange
-from services.vcs.publisher import MAX_TRIES, MOST_CLAIMS, Publisher
-from services.vcs.repositories import Repository
+from services.vcs.git.repositories import Repository
+from services.vcs.publishing.publisher import MAX_TRIES, MOST_CLAIMS, Publisher
 from tests.integration.vcs.conftest import METADATA, Node, Remote
 
 BRANCH = "quarterdeck/run-1"

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from services.vcs.addresses import AllowedRemotes, RemoteAccess
 from services.vcs.errors import GitTimeoutError, PushRejectedError, RefRefusedError
-from services.vcs.git import Git
-from services.vcs.push import Pushed, delete_branch, push
-from services.vcs.repositories import parse_repository
+from services.vcs.git.addresses import AllowedRemotes, RemoteAccess
+from services.vcs.git.push import Pushed, delete_branch, push
+from services.vcs.git.repositories import parse_repository
+from services.vcs.git.runner import Git
 from tests.integration.vcs.conftest import METADATA, Node, Remote, git
 
 BRANCH = "quarterdeck/run-1"

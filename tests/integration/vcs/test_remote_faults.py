@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from services.vcs import push as pushing
-from services.vcs import remotes
-from services.vcs.addresses import AllowedRemotes, RemoteAccess
-from services.vcs.credentials import Credential, StaticCredentials
 from services.vcs.errors import CloneFailedError, GitError, GitTimeoutError, PushRejectedError
-from services.vcs.git import Git, Place
-from services.vcs.push import Pushed, delete_branch, push
-from services.vcs.remotes import clone_failed, list_remote
-from services.vcs.repositories import Repository, parse_repository
+from services.vcs.git import push as pushing
+from services.vcs.git import remotes
+from services.vcs.git.addresses import AllowedRemotes, RemoteAccess
+from services.vcs.git.credentials import Credential, StaticCredentials
+from services.vcs.git.push import Pushed, delete_branch, push
+from services.vcs.git.remotes import clone_failed, list_remote
+from services.vcs.git.repositories import Repository, parse_repository
+from services.vcs.git.runner import Git, Place
 from tests.integration.git_server import Fault, GitServer, git_server
 from tests.integration.vcs.conftest import Remote, git
 

@@ -12,16 +12,16 @@ import pytest
 
 from services.jobs.rescuing import Rescuing
 from services.runtime.postgres import Database
-from services.vcs import snapshots
-from services.vcs.addresses import AllowedRemotes, RemoteAccess
-from services.vcs.checkouts import CheckoutOptions
+from services.vcs.disk.rescue import Rescue
 from services.vcs.errors import GitError, UnknownWorktreeError
-from services.vcs.git import Git
-from services.vcs.mirror_options import MirrorOptions
-from services.vcs.mirrors import Mirrors
-from services.vcs.repositories import parse_repository
-from services.vcs.rescue import Rescue
-from services.vcs.worktrees import Worktrees
+from services.vcs.git.addresses import AllowedRemotes, RemoteAccess
+from services.vcs.git.repositories import parse_repository
+from services.vcs.git.runner import Git
+from services.vcs.mirrors.mirrors import Mirrors
+from services.vcs.mirrors.options import MirrorOptions
+from services.vcs.worktrees import snapshots
+from services.vcs.worktrees.checkouts import CheckoutOptions
+from services.vcs.worktrees.worktrees import Worktrees
 from tests.integration.git_server import git_server
 from tests.integration.jobs.domain import COMMIT, Domain
 from tests.integration.vcs.conftest import Node, Remote, git

@@ -12,7 +12,7 @@ from services.runtime.postgres import StoreUnavailableError
 from services.vcs import errors
 from services.vcs.forges import ForgeRepository, RepositoryQuery
 from services.vcs.forges.local import LocalForge
-from services.vcs.repositories import Repository
+from services.vcs.git.repositories import Repository
 from tests.integration.vcs.conftest import Node
 from tests.integration.vcs.rpc_changesets import MERGED, RecordedChangesets
 from tests.integration.vcs.rpc_serving import OneForge, Stub, detail, parts_of, read_all, refusal, stub_of

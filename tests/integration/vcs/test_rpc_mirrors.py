@@ -8,9 +8,9 @@ import grpc
 import pytest
 
 from services.contracts.v1 import vcs_pb2 as pb
-from services.vcs.git import Progress
-from services.vcs.mirrors import Synced
-from services.vcs.repositories import Repository
+from services.vcs.git.repositories import Repository
+from services.vcs.git.runner import Progress
+from services.vcs.mirrors.mirrors import Synced
 from tests.integration.vcs.conftest import Node, Remote, git
 from tests.integration.vcs.rpc_serving import Stub, detail, parts_of, read_all, ref, refusal, stub_of
 

@@ -9,7 +9,7 @@ import grpc
 import pytest
 
 from services.contracts.v1 import vcs_pb2 as pb
-from services.vcs.servicer import ERROR_DETAIL_KEY
+from services.vcs.rpc.servicer import ERROR_DETAIL_KEY
 from tests.integration.vcs.conftest import Node, Remote, content, git
 from tests.integration.vcs.rpc_serving import (
     OLD_LEASE,

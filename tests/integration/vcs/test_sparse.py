@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from services.vcs.checkouts import CheckoutOptions
-from services.vcs.commits import Commits
-from services.vcs.git import Git
-from services.vcs.mirror_options import MirrorOptions
-from services.vcs.mirrors import Mirrors
-from services.vcs.sparse import PathRefusedError, checked_path
-from services.vcs.worktrees import Worktrees
+from services.vcs.git.runner import Git
+from services.vcs.mirrors.mirrors import Mirrors
+from services.vcs.mirrors.options import MirrorOptions
+from services.vcs.worktrees.checkouts import CheckoutOptions
+from services.vcs.worktrees.commits import Commits
+from services.vcs.worktrees.sparse import PathRefusedError, checked_path
+from services.vcs.worktrees.worktrees import Worktrees
 from tests.integration.vcs.conftest import METADATA, Node, Remote, content, git
 
 FOLDER = CheckoutOptions(path="apps/web")

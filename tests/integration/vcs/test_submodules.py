@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from services.vcs import submodules
-from services.vcs.checkouts import CheckoutOptions
 from services.vcs.errors import CloneFailedError, RepositoryRefusedError
-from services.vcs.repositories import parse_repository
-from services.vcs.submodules import resolved
+from services.vcs.git.repositories import parse_repository
+from services.vcs.worktrees import submodules
+from services.vcs.worktrees.checkouts import CheckoutOptions
+from services.vcs.worktrees.submodules import resolved
 from tests.integration.vcs.conftest import METADATA, Node, Remote, content, git
 
 ASKED = CheckoutOptions(submodules=True)

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from services.vcs.checkouts import CheckoutSlots
 from services.vcs.errors import (
     CloneFailedError,
     LeaseLostError,
@@ -20,8 +19,9 @@ from services.vcs.errors import (
     UnknownWorktreeError,
     WorktreeRefusedError,
 )
-from services.vcs.git import Git
-from services.vcs.worktrees import _next_tick
+from services.vcs.git.runner import Git
+from services.vcs.worktrees.checkouts import CheckoutSlots
+from services.vcs.worktrees.worktrees import _next_tick
 from tests.integration.vcs.conftest import Node, Remote, content, git
 from tests.integration.waiting import until
 
@@ -187,7 +187,7 @@ async def test_a_repository_made_inside_the_worktree_keeps_its_files(node: Node,
 
 
 async def test_a_patch_that_is_too_large_says_so(node: Node, remote: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("services.vcs.snapshots.MAX_PATCH_BYTES", 1000)
+    monkeypatch.setattr("services.vcs.worktrees.snapshots.MAX_PATCH_BYTES", 1000)
     path = (await node.worktrees.prepare("run", 1, remote.repository)).path
     (path / "big").write_bytes(os.urandom(100_000))
     with pytest.raises(PatchTooLargeError, match="gitignore"):

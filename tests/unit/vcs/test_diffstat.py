@@ -1,6 +1,6 @@
 """Git's raw and numstat records, joined by path."""
 
-from services.vcs.diffstat import parse_diffstat
+from services.vcs.git.diffstat import parse_diffstat
 
 ZERO, BLOB = "0" * 40, "1" * 40
 

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from services.vcs.disk import DiskLimits, Measured, WorktreeUsage, bytes_to_free, leaving_order
-from services.vcs.mirror_records import MirrorFolder
-from services.vcs.rescue import Kept, RescuedWork
+from services.vcs.disk.rescue import Kept, RescuedWork
+from services.vcs.disk.usage import DiskLimits, Measured, WorktreeUsage, bytes_to_free, leaving_order
+from services.vcs.mirrors.records import MirrorFolder
 
 WORK = RescuedWork("refs/quarterdeck/rescue/r/1", "r", "a" * 40, 7)
 

@@ -3,7 +3,7 @@
 import pytest
 
 from services.vcs.errors import GitError, MetadataRefusedError, VcsError, redact
-from services.vcs.trees import CommitMetadata
+from services.vcs.git.trees import CommitMetadata
 
 
 @pytest.mark.parametrize(

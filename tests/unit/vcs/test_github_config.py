@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from services.vcs.errors import ForgeRefusedError
 from services.vcs.forges.github import GitHubConfig, GitHubConfigError
-from services.vcs.repositories import parse_repository
+from services.vcs.git.repositories import parse_repository
 
 SECRET = "ghp_" + "s" * 36
 

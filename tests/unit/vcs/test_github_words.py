@@ -9,7 +9,7 @@ from services.vcs.forges.github.answers import Account, CheckRun, CombinedStatus
 from services.vcs.forges.github.listing import search_words
 from services.vcs.forges.github.opening import MOST_BODY, MOST_TITLE, body_of, title_of
 from services.vcs.forges.github.status import checks_word, combined_word, review_word, run_word
-from services.vcs.repositories import parse_repository
+from services.vcs.git.repositories import parse_repository
 
 MARKER = "<!-- quarterdeck:changeset=cs-1 -->"
 

@@ -3,7 +3,7 @@
 import pytest
 
 from services.vcs.errors import RefRefusedError, RepositoryRefusedError
-from services.vcs.repositories import Endpoint, Repository, checked_ref, checked_sha, parse_repository
+from services.vcs.git.repositories import Endpoint, Repository, checked_ref, checked_sha, parse_repository
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,13 @@ import grpc
 import pytest
 
 from services.contracts.v1 import vcs_pb2
-from services.vcs import errors, lfs, mirrors, sparse
+from services.vcs import errors
 from services.vcs.forges.github.errors import ForgeInvalidError
+from services.vcs.mirrors import mirrors
 from services.vcs.rpc import fields
 from services.vcs.rpc.deadlines import DEADLINES
 from services.vcs.rpc.statuses import _head, detail_of, status_of
+from services.vcs.worktrees import lfs, sparse
 
 MOST_METADATA_BYTES = 8 * 1024
 NEVER_RAISED = {errors.VcsError, errors.ForgeError}

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from services.vcs.errors import BusyError
-from services.vcs.git import Progress
-from services.vcs.sharing import SharedWork, file_lock
+from services.vcs.git.runner import Progress
+from services.vcs.mirrors.sharing import SharedWork, file_lock
 
 
 class Job:

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from services.vcs.errors import ForgeRefusedError
-from services.vcs.repositories import Repository
+from services.vcs.git.repositories import Repository
 
 PUBLIC_API: Final = "https://api.github.com"
 _ENTERPRISE_PATH: Final = "/api/v3"

@@ -2,11 +2,11 @@
 
 from urllib.parse import urlsplit
 
-from services.vcs.credentials import TOKEN_USERNAME, Credential
 from services.vcs.errors import ForgeNotFoundError
 from services.vcs.forges.github.access import Accesses
 from services.vcs.forges.github.config import GitHubConfig
-from services.vcs.repositories import Repository
+from services.vcs.git.credentials import TOKEN_USERNAME, Credential
+from services.vcs.git.repositories import Repository
 
 
 class GitHubCredentials:

@@ -30,7 +30,7 @@ from services.vcs.forges.github.pace import Pace
 from services.vcs.forges.github.pulls import Pulls
 from services.vcs.forges.github.status import branch_status, status_of
 from services.vcs.forges.github.transport import TOTAL_TIMEOUT, Transport
-from services.vcs.repositories import Repository
+from services.vcs.git.repositories import Repository
 
 log = logger("vcs.github")
 

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from services.vcs.forges import ChangeRef, Opened, PublishedChange
 from services.vcs.forges.github import GitHubConfig, GitHubForge, LocalPace
-from services.vcs.repositories import Repository, parse_repository
+from services.vcs.git.repositories import Repository, parse_repository
 from tests.integration.vcs.github.emulated import APP_ID, TOKEN, Emulate, installed, running_emulate
 from tests.integration.vcs.github.faults import FaultProxy, running_proxy
 

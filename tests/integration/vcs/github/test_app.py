@@ -8,11 +8,11 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from services.vcs.credentials import Credential
 from services.vcs.errors import ForgeNotFoundError, ForgeRefusedError
 from services.vcs.forges import RepositoryQuery
 from services.vcs.forges.github import GitHubForge
-from services.vcs.repositories import parse_repository
+from services.vcs.git.credentials import Credential
+from services.vcs.git.repositories import parse_repository
 from tests.integration.vcs.github.conftest import Work, repository_of
 from tests.integration.vcs.github.emulated import APP_ID, INSTALLATIONS, ORG, TOKEN, USER, Emulate
 from tests.integration.vcs.github.faults import FaultProxy

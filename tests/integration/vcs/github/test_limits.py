@@ -8,7 +8,7 @@ import pytest
 from services.vcs.errors import ForgeNotFoundError, ForgePausedError, ForgeRefusedError, ForgeUnavailableError
 from services.vcs.forges import RepositoryQuery
 from services.vcs.forges.github import GitHubConfig, GitHubForge, LocalPace
-from services.vcs.repositories import parse_repository
+from services.vcs.git.repositories import parse_repository
 from tests.integration.vcs.github.conftest import Work
 from tests.integration.vcs.github.emulated import TOKEN
 from tests.integration.vcs.github.faults import FaultProxy

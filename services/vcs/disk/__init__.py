@@ -1,0 +1,1 @@
+"""What this node's disk holds, and what goes from it when."""

@@ -1,0 +1,1 @@
+"""Git itself: how it is run, what it may reach, and what is read from it."""

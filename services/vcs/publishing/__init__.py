@@ -1,0 +1,1 @@
+"""Changesets on their way to a forge, and what is done and seen there afterwards."""

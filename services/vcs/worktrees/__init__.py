@@ -1,0 +1,1 @@
+"""Worktrees of attempts: made, read as patches, put back, committed."""
