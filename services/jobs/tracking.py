@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
+from services.contracts.text import storable
 from services.contracts.words import ChangesetState, Checks, EventKind, Mergeable, Review
 from services.jobs.errors import NotFoundError
 from services.jobs.unit import SQL, Draft, Unit, Units
@@ -103,11 +104,12 @@ class Tracking:
 
         await self._units.run([change.job_id], work)
 
-    async def defer(self, changeset_id: UUID, delay: timedelta) -> None:
-        """Do not ask about it before ``delay`` is over."""
+    async def defer(self, changeset_id: UUID, delay: timedelta, *, error: str | None = None) -> None:
+        """Do not ask about it before ``delay`` is over. ``error``: why the forge would not say; shown until it does."""
 
         async def work(connection: Connection) -> None:
-            await _STATEMENTS.execute(connection, "defer", id=changeset_id, delay=delay)
+            words = storable(error) if error is not None else None
+            await _STATEMENTS.execute(connection, "defer", id=changeset_id, delay=delay, error=words)
 
         await self._units.database.in_transaction(work)
 

@@ -30,7 +30,7 @@ WHERE c.id = :id AND c.state IN ('open', 'closed', 'merged') FOR UPDATE OF c;
 UPDATE changesets SET
     state = :state, url = coalesce(nullif(:url, ''), url), number = coalesce(:number, number), is_draft = :is_draft,
     head_sha = nullif(:head_sha, ''), checks = :checks, review = :review, mergeable = :mergeable,
-    merge_sha = nullif(:merge_sha, ''), observed_at = now(),
+    merge_sha = nullif(:merge_sha, ''), observed_at = now(), error = NULL,
     observe_at = CASE WHEN :state <> 'merged' AND observe_at <= clock_timestamp() + interval '5 seconds' THEN observe_at
                       WHEN :state = 'open'
                       THEN now() + greatest(:again::interval, least((now() - published_at) / 20, interval '15 minutes'),
@@ -41,7 +41,8 @@ UPDATE changesets SET
 WHERE id = :id;
 
 -- name: defer!
-UPDATE changesets SET observe_at = now() + :delay::interval WHERE id = :id AND observe_at IS NOT NULL;
+UPDATE changesets SET observe_at = now() + :delay::interval, error = coalesce(:error, error)
+WHERE id = :id AND observe_at IS NOT NULL;
 
 -- name: wake
 -- Ask the forge at once about what may have changed there: by pull request, by branch, or by the commit of its head.

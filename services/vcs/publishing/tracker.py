@@ -62,6 +62,6 @@ class Tracker:
             await self._tracking.defer(change.id, timedelta(seconds=error.seconds))
         except ForgeRefusedError as error:
             log.warning("the forge does not show a changeset", changeset=str(change.id), error=str(error))
-            await self._tracking.defer(change.id, _REFUSED)
+            await self._tracking.defer(change.id, _REFUSED, error=str(error))
         except (ForgeError, VcsError) as error:
             log.warning("a changeset will be looked at again", changeset=str(change.id), error=str(error))

@@ -22,12 +22,16 @@ class Asked:
     """The forges and one of them at once: everything is open there."""
 
     numbers: list[int | None] = field(default_factory=list)
+    refuses: str = ""
+    """Why it does not show anything."""
 
     def named(self, _: str) -> "Asked":
         return self
 
     async def look_up(self, change: ChangeRef) -> ChangeStatus:
         self.numbers.append(change.number)
+        if self.refuses:
+            raise ForgeRefusedError(self.refuses)
         return ChangeStatus(ChangeState.OPEN, number=change.number)
 
     async def close(self, change: ChangeRef, *, comment: str, delete_branch: bool) -> ChangeStatus:
@@ -63,6 +67,20 @@ async def test_what_is_stale_is_closed_though_its_branch_has_to_stay(domain: Dom
     await Tracker(domain.tracking, changesets_of(domain.tracking, Asked())).run_once()
 
     assert (await domain.row("changesets", changeset_id))["state"] == "closed"
+
+
+async def test_why_a_forge_shows_a_change_no_more_is_told_until_it_does_again(domain: Domain) -> None:
+    changeset_id = await open_change(domain, 1)
+    shown = []
+    for asked in (Asked(refuses="the repository is gone, or was renamed"), Asked()):
+        await domain.execute("UPDATE changesets SET observe_at = now()")
+        await Tracker(domain.tracking, changesets_of(domain.tracking, asked)).run_once()
+        shown.append(await domain.reading.changeset(domain.client, changeset_id))
+
+    assert [(each.state.value, each.error) for each in shown] == [
+        ("open", "the repository is gone, or was renamed"),
+        ("open", None),
+    ]
 
 
 def changesets_of(tracking: Tracking, forges: Any) -> Changesets:
