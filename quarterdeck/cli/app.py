@@ -16,6 +16,7 @@ from quarterdeck.cli import (
     limits,
     repositories,
     runs,
+    serve,
     settings,
     stack,
     submitting,
@@ -49,6 +50,7 @@ app = typer.Typer(
 app.command()(stack.up)
 app.command()(stack.status)
 app.command()(stack.down)
+app.command()(serve.serve)
 app.command()(submitting.submit)
 app.command("jobs")(jobs.list_jobs)
 app.command()(jobs.show)

@@ -61,7 +61,20 @@ VCS = (
 )
 """Which forges and remotes vcs reaches, and as whom, where somebody has set it. Nobody else is told."""
 
-GATEWAY = ("GITHUB_WEBHOOK_SECRET", "QUARTERDECK_SYNC_WAIT_SECONDS")
+GATEWAY = (
+    "GITHUB_WEBHOOK_SECRET",
+    "QUARTERDECK_SYNC_WAIT_SECONDS",
+    "CODEBOT_API_KEYS",
+    "CODEBOT_MAX_WORKERS",
+    "CODEBOT_MAX_QUEUE_SIZE",
+    "CODEBOT_TASK_RETENTION",
+    "CODEBOT_WORK_DIR",
+    "QUARTERDECK_CODEBOT_PORT",
+)
+"""What the gateway is told of webhooks and of the published APIs, where somebody has set it."""
+
+SERVICE = ("QUARTERDECK_LOG_LEVEL",)
+"""What every service is told, where somebody has set it."""
 
 
 def passed_on(*names: str, source: Mapping[str, str] = os.environ) -> dict[str, str]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from signal import Signals
 
 from quarterdeck.offline_model.wire import MODEL_NAME
-from quarterdeck.stack.environment import AGENT, GATEWAY, NETWORK, VCS, base_environment, passed_on
+from quarterdeck.stack.environment import AGENT, GATEWAY, NETWORK, SERVICE, VCS, base_environment, passed_on
 from quarterdeck.stack.files import kept_secret
 from quarterdeck.stack.options import DataFolder, StackOptions
 from quarterdeck.stack.probes import http_health
@@ -22,6 +22,8 @@ DRAIN_SECONDS = {"gateway": 0.8, "scheduler": 0.5, "agent": 1.8, "vcs": 0.5}
 """What a service is told to take for what it is at; the rest of its stop goes into closing its connections."""
 STOP_SECONDS = {"gateway": 1.5, "scheduler": 1.0, "agent": 2.5, "vcs": 1.0, "offline-model": 0.4, "migrate": 2.0}
 EXIT_MISCONFIGURED = 2
+WORKTREES = "worktrees"
+"""Where the vcs has its worktrees within its folder."""
 OFFLINE_KEY = "offline-model"
 """The SDK wants a key; the offline model takes any."""
 
@@ -88,6 +90,7 @@ class ServiceSpecs:
             "QUARTERDECK_PORT": str(port),
             "QUARTERDECK_API_KEY": self.api_key,
             "QUARTERDECK_VCS_TOKEN": self._vcs_token,
+            "CODEBOT_WORK_DIR": str(self._folder.vcs / WORKTREES),
         }
         if self.options.grpc_port is not None:
             own["QUARTERDECK_GRPC_LISTEN"] = f"{self.options.host}:{self.options.grpc_port}"
@@ -137,6 +140,7 @@ class ServiceSpecs:
             "DATABASE_URL": self.database_url,
             "NATS_URL": self.nats_url,
             "QUARTERDECK_DRAIN_SECONDS": str(DRAIN_SECONDS[service]),
+            **passed_on(*SERVICE),
         }
         return self._spec(
             service,

@@ -6,7 +6,7 @@ import asyncio
 import errno
 import resource
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from functools import partial
@@ -15,6 +15,9 @@ from aiohttp import web
 
 from services.gateway.app import application, assemble
 from services.gateway.context import Gateway
+from services.gateway.dialects.chosen import chosen
+from services.gateway.dialects.dialect import Dialect
+from services.gateway.dialects.serving import Served
 from services.gateway.rpc.server import CannotListenError, RpcServer
 from services.gateway.settings import GatewaySettings
 from services.runtime.grpc import GrpcSecurity, WrongCertificatesError
@@ -34,11 +37,12 @@ BACKLOG = 1_024
 EXIT_CANNOT_LISTEN = 1
 
 
-async def serve(settings: GatewaySettings, stop: asyncio.Event) -> None:
+async def serve(settings: GatewaySettings, stop: asyncio.Event, dialects: Sequence[Dialect] = ()) -> None:
     async with _connected(settings) as gateway:
-        tasks = _background(gateway)
+        served = [Served(dialect, gateway) for dialect in dialects]
+        tasks = _background(gateway, served)
         try:
-            async with _listening(settings, gateway):
+            async with _listening(settings, gateway, served):
                 await until_stopped(stop, tasks)
                 log.info("stopping")
             await gateway.commands.drain()
@@ -76,30 +80,32 @@ def _security(settings: GatewaySettings) -> GrpcSecurity:
         refuse(error.variable, error.reason)
 
 
-def _background(gateway: Gateway) -> list[asyncio.Task[None]]:
+def _background(gateway: Gateway, served: Sequence[Served]) -> list[asyncio.Task[None]]:
     never = asyncio.Event()
-    store_key = repeat("API key", gateway.authenticator.store_bootstrap_key, wait=never.wait, transient=TRANSIENT)
+    steps = {"API key": gateway.authenticator.store_bootstrap_key}
+    steps |= {f"client {each.dialect.name}": each.tenant.make for each in served}
     return [
         asyncio.create_task(gateway.hub.run(), name="event hub"),
-        asyncio.create_task(store_key, name="API key"),
+        *(
+            asyncio.create_task(repeat(name, step, wait=never.wait, transient=TRANSIENT), name=name)
+            for name, step in steps.items()
+        ),
     ]
 
 
 @asynccontextmanager
-async def _listening(settings: GatewaySettings, gateway: Gateway) -> AsyncIterator[None]:
+async def _listening(settings: GatewaySettings, gateway: Gateway, served: Sequence[Served]) -> AsyncIterator[None]:
     """Serve while the context lasts; then take nothing new, end the event streams, and let requests finish."""
-    runner = web.AppRunner(
-        application(gateway, max_body_bytes=settings.max_body_bytes, webhook_secret=settings.github_webhook_secret),
-        access_log=None,
-        handle_signals=False,
-        auto_decompress=False,
-        shutdown_timeout=settings.drain_seconds,
-    )
-    rpc = RpcServer(gateway, most_request_bytes=settings.max_body_bytes)
-    await runner.setup()
+    most_bytes = settings.max_body_bytes
+    webhook_secret = settings.github_webhook_secret
+    app = application(gateway, max_body_bytes=most_bytes, webhook_secret=webhook_secret, dialects=served)
+    runner = _runner(settings, app)
+    own = {each: _runner(settings, each.alone(max_body_bytes=most_bytes)) for each in served if each.dialect.port}
+    rpc = RpcServer(gateway, most_request_bytes=most_bytes)
     try:
-        await web.TCPSite(runner, settings.host, settings.port, backlog=BACKLOG).start()
-        log.info("listening", address=f"http://{settings.host}:{runner.addresses[0][1]}")
+        await _listen(runner, settings.host, settings.port)
+        for dialect, its_runner in own.items():
+            await _listen_alone(dialect, its_runner, settings.host)
         if settings.grpc_listen is not None:
             await rpc.start(settings.grpc_listen)
         yield
@@ -107,8 +113,35 @@ async def _listening(settings: GatewaySettings, gateway: Gateway) -> AsyncIterat
         refuse("QUARTERDECK_GRPC_LISTEN", str(error))
     finally:
         async with asyncio.TaskGroup() as stopping:
-            stopping.create_task(runner.cleanup())
+            for each in (runner, *own.values()):
+                stopping.create_task(each.cleanup())
             stopping.create_task(rpc.stop(drain_seconds=settings.drain_seconds))
+
+
+def _runner(settings: GatewaySettings, app: web.Application) -> web.AppRunner:
+    return web.AppRunner(
+        app,
+        access_log=None,
+        handle_signals=False,
+        auto_decompress=False,
+        shutdown_timeout=settings.drain_seconds,
+    )
+
+
+async def _listen(runner: web.AppRunner, host: str, port: int, **about: str) -> None:
+    """``about``: what the log says of it."""
+    await runner.setup()
+    await web.TCPSite(runner, host, port, backlog=BACKLOG).start()
+    log.info("listening", address=f"http://{host}:{runner.addresses[0][1]}", **about)
+
+
+async def _listen_alone(served: Served, runner: web.AppRunner, host: str) -> None:
+    port = served.dialect.port
+    assert port is not None
+    try:
+        await _listen(runner, host, port.number, dialect=served.dialect.name)
+    except OSError as error:
+        refuse(port.variable, f"cannot listen on {host}:{port.number}: {str(error).lower()}")
 
 
 def _allow_many_connections() -> None:
@@ -122,7 +155,7 @@ def main() -> None:
     configure_logs(service="gateway", level=settings.log_level, log_format=settings.log_format)
     _allow_many_connections()
     try:
-        run(partial(serve, settings))
+        run(partial(serve, settings, dialects=chosen()))
     except OSError as error:
         if error.errno not in (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES):
             raise

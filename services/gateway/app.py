@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import timedelta
 
 from aiohttp import web
@@ -11,6 +12,7 @@ from services.contracts import subjects
 from services.gateway.auth import Authenticator, by_basic
 from services.gateway.commands import Commands
 from services.gateway.context import GATEWAY, Gateway
+from services.gateway.dialects.serving import Served
 from services.gateway.events.hub import Hub
 from services.gateway.openapi import document
 from services.gateway.operations import register
@@ -88,14 +90,25 @@ def assemble(
     )
 
 
-def application(gateway: Gateway, *, max_body_bytes: int, webhook_secret: SecretStr | None = None) -> web.Application:
-    """``webhook_secret``: what deliveries of GitHub's webhook are signed with; None: none are taken."""
+def application(
+    gateway: Gateway,
+    *,
+    max_body_bytes: int,
+    webhook_secret: SecretStr | None = None,
+    dialects: Iterable[Served] = (),
+) -> web.Application:
+    """``webhook_secret``: what deliveries of GitHub's webhook are signed with; None: none are taken.
+
+    ``dialects``: each is served in the folder of its name.
+    """
     app = web.Application(middlewares=[traced, problems], client_max_size=max_body_bytes)
     app[GATEWAY] = gateway
     app[DOCUMENT] = document(OPERATIONS)
     register(app, OPERATIONS, gateway.authenticator)
     app.router.add_get(PATH, by_basic(gateway.authenticator, changeset_page))
     app.router.add_post(webhook.PATH, webhook.GitHubWebhook(gateway.tracking, webhook_secret).receive)
+    for dialect in dialects:
+        dialect.mount(app)
     app.on_response_prepare.append(add_headers)
     app.on_shutdown.append(_end_streams)
     return app

@@ -20,6 +20,7 @@ from services.agent.settings import AgentSettings
 from services.agent.worker import ALL_CONTROLS, RUN_QUEUES
 from services.contracts import subjects
 from services.contracts.words import Queue
+from services.gateway.dialects.codebot.settings import CodebotSettings
 from services.gateway.settings import GatewaySettings
 from services.jobs.migrate import MigrateSettings
 from services.runtime.sealing import VARIABLE as SEALING_KEY
@@ -37,6 +38,8 @@ SETTINGS: dict[str, type[BaseSettings]] = {
     "agent": AgentSettings,
     "vcs": VcsSettings,
 }
+BESIDE: dict[str, list[type[BaseSettings]]] = {"gateway": [CodebotSettings]}
+"""What a service reads besides its own: the settings of the published APIs."""
 OURS = [*SETTINGS, "offline-model"]
 ONE_SHOT = "migrate"
 # Read by libraries, not by settings of ours; logs are set up by services alone.
@@ -85,7 +88,10 @@ def empty_environment(monkeypatch):
 
 @pytest.mark.parametrize("service", SETTINGS)
 def test_each_variable_that_a_container_is_given_is_one_that_its_service_reads(service):
-    known = variables_of(SETTINGS[service]) | UNCHECKED | (IGNORED_BY_MIGRATE if service == ONE_SHOT else set())
+    beside = {name for each in BESIDE.get(service, []) for name in variables_of(each)}
+    known = (
+        variables_of(SETTINGS[service]) | beside | UNCHECKED | (IGNORED_BY_MIGRATE if service == ONE_SHOT else set())
+    )
     assert set(SERVICES[service]["environment"]) <= known
 
 
