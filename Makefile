@@ -39,7 +39,7 @@ types: $(READY) ## Strict static types
 	$(BIN)/mypy
 
 test: $(READY) ## Unit, integration, contract and acceptance tests
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 3 --dist worksteal
 
 demo: $(READY) ## Run the main job on three real repositories, then stop
 	$(BIN)/python -m quarterdeck.demo

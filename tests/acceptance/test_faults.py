@@ -150,16 +150,19 @@ async def test_a_cancelled_run_stops_at_once_and_pushes_nothing(stack: Stack, tm
 
 async def test_an_unreachable_repository_fails_alone_with_git_s_words(stack: Stack, tmp_path: Path):
     origin = bare_origin(tmp_path, "widget")
-    job = await stack.submit(origin, tmp_path / "nothing-here", "http://127.0.0.1:9/none.git")
+    inside = "https://127.0.0.1:9/none.git"
+    job = await stack.submit(origin, tmp_path / "nothing-here", inside, "http://forge.invalid/none.git")
     done = await stack.finished(job)
     assert (done.state, done.outcome) == ("completed", "partial")
-    good, missing, refused = await stack.runs(job)
+    good, missing, private, plain = await stack.runs(job)
     assert_delivered_once(origin, good)
-    assert [missing.exit_reason, refused.exit_reason] == ["clone_failed", "clone_failed"]
+    assert [each.exit_reason for each in (missing, private, plain)] == ["clone_failed"] * 3
     assert missing.error is not None
     assert "does not appear to be a git repository" in missing.error
-    assert refused.error is not None
-    assert "Failed to connect" in refused.error or "unable to access" in refused.error
+    assert private.error is not None
+    assert "QUARTERDECK_GIT_ALLOWED_REMOTES" in private.error
+    assert plain.error is not None
+    assert "use https" in plain.error
 
 
 async def test_after_kill_9_of_everything_the_job_still_ends_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

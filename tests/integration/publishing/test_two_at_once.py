@@ -6,6 +6,8 @@ import asyncio
 import os
 import signal
 
+import pytest
+
 from tests.integration.faults.processes import Service
 from tests.integration.publishing.site import PATIENCE_SECONDS, POLL_SECONDS, Change, Site
 
@@ -70,6 +72,7 @@ async def test_frozen_or_killed_between_push_and_record_it_does_nothing_twice(si
         assert site.proxy.count("POST", f"{change.name}/{PULLS}") == 1
 
 
+@pytest.mark.slow
 async def test_two_runs_of_one_job_at_once_end_in_one_pull_request(site: Site) -> None:
     """Asked to be published later, both at once, on one branch: the later one takes the place of the earlier one."""
     await site.start_scheduler()
