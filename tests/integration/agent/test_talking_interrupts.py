@@ -122,7 +122,9 @@ async def test_a_tool_is_stopped_with_its_processes(
 async def test_the_wait_before_another_try_is_broken_off(fleet: Fleet, start_agent: StartAgent):
     """Longer than any test: the service asks to stay away, for the whole fleet."""
     await start_agent(heartbeat=QuietHeartbeat)
-    user = await talk(fleet, READ, refused(529, "Overloaded", kind="overloaded_error", retry_after="250"))
+    away = refused(529, "Overloaded", kind="overloaded_error", retry_after="250")
+    fleet.model.ever_after = away
+    user = await talk(fleet, READ, away)
     await fleet.model.until_asked(2)
     await user.says("Stop.", interrupt=True)
     await until_read(fleet, user)
