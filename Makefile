@@ -39,7 +39,8 @@ types: $(READY) ## Strict static types
 	$(BIN)/mypy
 
 test: $(READY) ## Unit, integration, contract and acceptance tests
-	$(BIN)/python -m pytest -n 3 --dist worksteal
+	$(BIN)/python -m pytest -n 3 --dist worksteal -m "not slow and not alone"
+	$(BIN)/python -m pytest -m "alone and not slow"
 
 demo: $(READY) ## Run the main job on three real repositories, then stop
 	$(BIN)/python -m quarterdeck.demo
