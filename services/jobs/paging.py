@@ -1,4 +1,4 @@
-"""Cursors of lists in the order of a text column; one works also where the row that it was made from is gone."""
+"""Cursors of lists in the order of one column; one works also where the row that it was made from is gone."""
 
 from __future__ import annotations
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,6 +16,7 @@ from services.contracts.spending import usd
 from services.contracts.words import ChangesetState, JobKind, JobState
 from services.jobs.errors import BadCursorError, NotFoundError
 from services.jobs.models import Client
+from services.jobs.paging import next_cursor, text_behind
 from services.jobs.unit import SQL
 from services.runtime.postgres import Connection, Database, Record, Statements
 
@@ -73,7 +72,7 @@ class Reading:
                 created_before=wanted.created_before,
                 most=limit + 1,
             )
-        return rest.JobPage(items=[_job(row) for row in rows[:limit]], next_cursor=_next(rows, limit, "id"))
+        return rest.JobPage(items=[_job(row) for row in rows[:limit]], next_cursor=next_cursor(rows, limit, "id"))
 
     async def runs(self, client: Client, job_id: UUID, *, limit: int, cursor: str | None) -> rest.RunPage:
         """By place in the job; ``limit``: 1 to 200. Raises ``BadCursorError``."""
@@ -85,7 +84,7 @@ class Reading:
             )
             changesets = await _changesets_of(connection, rows[:limit])
         items = [_run(row, changesets.get(row["id"])) for row in rows[:limit]]
-        return rest.RunPage(items=items, next_cursor=_next(rows, limit, "position"))
+        return rest.RunPage(items=items, next_cursor=next_cursor(rows, limit, "position"))
 
     async def run(self, client: Client, run_id: UUID) -> rest.Run:
         async with self._database.connection() as connection:
@@ -98,7 +97,9 @@ class Reading:
     ) -> rest.ChangesetPage:
         """Newest first; ``limit``: 1 to 200. Raises ``BadCursorError``."""
         rows = await self._changesets(client, wanted, before=_uuid_cursor(cursor), most=limit + 1)
-        return rest.ChangesetPage(items=[_changeset(row) for row in rows[:limit]], next_cursor=_next(rows, limit, "id"))
+        return rest.ChangesetPage(
+            items=[_changeset(row) for row in rows[:limit]], next_cursor=next_cursor(rows, limit, "id")
+        )
 
     async def changeset(self, client: Client, changeset_id: UUID) -> rest.Changeset:
         rows = await self._changesets(client, ChangesetFilter(), only=changeset_id, most=1)
@@ -160,32 +161,18 @@ async def _changesets_of(connection: Connection, runs: Sequence[Record]) -> dict
     return {row["run_id"]: _changeset(row) for row in rows}
 
 
-def _next(rows: Sequence[Record], limit: int, column: str) -> str | None:
-    if len(rows) <= limit:
-        return None
-    return base64.urlsafe_b64encode(str(rows[limit - 1][column]).encode()).decode().rstrip("=")
-
-
-def _cursor_text(cursor: str) -> str:
-    try:
-        return base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
-    except (binascii.Error, ValueError) as error:
-        raise BadCursorError from error
-
-
 def _uuid_cursor(cursor: str | None) -> UUID | None:
-    if cursor is None:
-        return None
+    text = text_behind(cursor)
     try:
-        return UUID(_cursor_text(cursor))
+        return UUID(text) if text is not None else None
     except ValueError as error:
         raise BadCursorError from error
 
 
 def _position_cursor(cursor: str | None) -> int:
-    if cursor is None:
+    text = text_behind(cursor)
+    if text is None:
         return -1
-    text = _cursor_text(cursor)
     if not text.isdecimal() or len(text) > 9:  # noqa: PLR2004  a place is a 32-bit number
         raise BadCursorError
     return int(text)
