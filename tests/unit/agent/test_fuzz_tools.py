@@ -1,6 +1,8 @@
 """No input makes a tool fail, reach outside, say too much or take too much; `make fuzz` tries many more of them."""
 
 import asyncio
+import itertools
+import time
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -144,8 +146,12 @@ async def test_a_folder_swapped_for_a_link_all_the_time_wins_nothing(swapped: Pa
     toolbox = Toolbox(Workspace(swapped))
     refused = done = 0
     (outside / "only-outside").touch()
+    deadline = time.monotonic() + DEADLINE_SECONDS
     with swapping(swapped / "sub", swapped / "parked"):
-        for number in range(ROUNDS):
+        for number in itertools.count():
+            # On a busy machine the one who swaps may hardly get a turn, and then all calls come to the same.
+            if number >= ROUNDS and (refused and done or time.monotonic() >= deadline):
+                break
             name, arguments = RACES[number % len(RACES)]
             (result,) = await toolbox.run([ToolCall("1", name, arguments)])
             assert SECRET not in result.content
