@@ -150,7 +150,7 @@ async def test_a_folder_swapped_for_a_link_all_the_time_wins_nothing(swapped: Pa
     with swapping(swapped / "sub", swapped / "parked"):
         for number in itertools.count():
             # On a busy machine the one who swaps may hardly get a turn, and then all calls come to the same.
-            if number >= ROUNDS and (refused and done or time.monotonic() >= deadline):
+            if number >= ROUNDS and ((refused and done) or time.monotonic() >= deadline):
                 break
             name, arguments = RACES[number % len(RACES)]
             (result,) = await toolbox.run([ToolCall("1", name, arguments)])
