@@ -73,6 +73,9 @@ class Credentials(Request):
     """Secrets of a job: never shown, and kept encrypted."""
 
     anthropic_api_key: ApiKey | None = None
+    github_token: ApiKey | None = Field(
+        None, description="with which this job's repositories are read, pushed to and asked for pull requests"
+    )
 
 
 class KeyRequest(Request):

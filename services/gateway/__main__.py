@@ -155,7 +155,7 @@ def main() -> None:
     configure_logs(service="gateway", level=settings.log_level, log_format=settings.log_format)
     _allow_many_connections()
     try:
-        run(partial(serve, settings, dialects=chosen()))
+        run(partial(serve, settings, dialects=chosen(settings.host)))
     except OSError as error:
         if error.errno not in (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES):
             raise

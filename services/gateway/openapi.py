@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -18,6 +19,7 @@ _DESCRIPTION = """Fleets of coding agents over Git repositories.
 Every answer has an `X-Request-Id`; every error is an RFC 9457 problem document that names the fields. A 503 has a
 `Retry-After`."""
 
+_PARAMETER = re.compile(r"\{(\w+)\}")
 Schemas = dict[str, Any]
 Mode = Literal["validation", "serialization"]
 
@@ -76,14 +78,20 @@ def _operation(operation: Operation, schemas: Schemas) -> dict[str, Any]:
 
 
 def _parameters(operation: Operation, schemas: Schemas) -> list[dict[str, Any]]:
-    identifier = {"name": "id", "in": "path", "required": True, "schema": {"type": "string", "format": "uuid"}}
     headers = [
         {"name": header.name, "in": "header", "description": header.description, "schema": {"type": "string"}}
         for header in operation.headers
     ]
     properties = schemas[operation.query.__name__].get("properties", {})
     queries = [_query_parameter(name, schema) for name, schema in properties.items()]
-    return [*([identifier] if "{id}" in operation.path else []), *queries, *headers]
+    return [*(_path_parameter(operation, name) for name in _PARAMETER.findall(operation.path)), *queries, *headers]
+
+
+def _path_parameter(operation: Operation, name: str) -> dict[str, Any]:
+    parameter = {"name": name, "in": "path", "required": True}
+    if (description := operation.parameters.get(name)) is None:
+        return {**parameter, "schema": {"type": "string", "format": "uuid"}}
+    return {**parameter, "description": description, "schema": {"type": "string"}}
 
 
 def _query_parameter(name: str, schema: dict[str, Any]) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 from aiohttp import web
@@ -33,7 +33,7 @@ class Header:
 
 @dataclass(frozen=True, kw_only=True)
 class Operation:
-    """``path``: `{id}` stands for a UUID. ``is_public``: needs no API key."""
+    """``path``: `{id}` is a UUID unless ``parameters``, by name, describe it. ``is_public``: needs no API key."""
 
     method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
     path: str
@@ -45,6 +45,8 @@ class Operation:
     body: type[BaseModel] | None = None
     headers: tuple[Header, ...] = ()
     is_public: bool = False
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    """What the text of a path parameter is."""
 
 
 def register(app: web.Application, operations: Sequence[Operation], authenticator: Authenticator) -> None:

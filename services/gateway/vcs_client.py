@@ -109,6 +109,27 @@ class VcsClient:
 
         return await self._anywhere(read)
 
+    async def permission(self, repository: str, login: str) -> str:
+        """`admin`, `write`, `read` or `none`. ``repository``: its URL."""
+        request = vcs_pb2.GetPermissionRequest(repository=repository, login=login)
+        reply = await self._anywhere(lambda link: link.stub.GetPermission(request, **link.options()))
+        return reply.permission
+
+    async def issue(self, repository: str, number: int) -> vcs_pb2.Issue:
+        """An issue or pull request as it is now, with its comments."""
+        request = vcs_pb2.GetIssueRequest(repository=repository, number=number)
+        return await self._anywhere(lambda link: link.stub.GetIssue(request, **link.options()))
+
+    async def failed_checks(self, repository: str, sha: str) -> list[vcs_pb2.FailedCheck]:
+        request = vcs_pb2.GetFailedChecksRequest(repository=repository, sha=sha)
+        reply = await self._anywhere(lambda link: link.stub.GetFailedChecks(request, **link.options()))
+        return list(reply.checks)
+
+    async def set_up_app(self, code: str) -> vcs_pb2.AppInfo:
+        """Take over the App that GitHub made by a manifest; ``code`` is good once."""
+        request = vcs_pb2.SetUpAppRequest(code=code)
+        return await self._anywhere(lambda link: link.stub.SetUpApp(request, **link.options()), is_repeatable=False)
+
     async def mirrors(self, url: str) -> list[Mirror]:
         """What each living node says of its mirror of ``url``, by node; those that do not say so too."""
         return await _each(await self._living(), lambda node: self._mirror(node, url))

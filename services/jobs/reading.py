@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -33,6 +33,8 @@ class JobFilter:
     repository: str | None = None
     created_after: datetime | None = None
     created_before: datetime | None = None
+    metadata: Mapping[str, str] | None = None
+    """Jobs that have at least these."""
 
 
 @dataclass(frozen=True)
@@ -64,15 +66,32 @@ class Reading:
                 "jobs_page",
                 client_id=client.id,
                 before=_uuid_cursor(cursor),
-                states=[state.value for state in wanted.states] if wanted.states else None,
-                kind=wanted.kind.value if wanted.kind else None,
-                name=wanted.name,
-                repository=wanted.repository,
-                created_after=wanted.created_after,
-                created_before=wanted.created_before,
                 most=limit + 1,
+                skipped=0,
+                **_columns_of(wanted),
             )
         return rest.JobPage(items=[_job(row) for row in rows[:limit]], next_cursor=next_cursor(rows, limit, "id"))
+
+    async def jobs_at(
+        self, client: Client, wanted: JobFilter, *, offset: int, limit: int
+    ) -> tuple[list[rest.Job], int]:
+        """Newest first, for lists with numbered pages: those from ``offset`` on, and how many there are in all.
+
+        What is submitted meanwhile moves the pages; ``jobs`` has cursors, which it does not move.
+        """
+        filters = _columns_of(wanted)
+        async with self._database.planned_anew() as connection:
+            total: int = await _STATEMENTS.value(connection, "jobs_count", client_id=client.id, **filters)
+            rows = await _STATEMENTS.rows(
+                connection, "jobs_page", client_id=client.id, before=None, most=limit, skipped=offset, **filters
+            )
+        return [_job(row) for row in rows], total
+
+    async def queue_position(self, client: Client, job_id: UUID) -> int:
+        """The job's 1-based place among its client's queued ones; 0 where it is not queued, or is not there."""
+        async with self._database.connection() as connection:
+            place: int | None = await _STATEMENTS.value(connection, "queue_position", id=job_id, client_id=client.id)
+        return place or 0
 
     async def runs(self, client: Client, job_id: UUID, *, limit: int, cursor: str | None) -> rest.RunPage:
         """By place in the job; ``limit``: 1 to 200. Raises ``BadCursorError``."""
@@ -176,6 +195,18 @@ def _position_cursor(cursor: str | None) -> int:
     if not text.isdecimal() or len(text) > 9:  # noqa: PLR2004  a place is a 32-bit number
         raise BadCursorError
     return int(text)
+
+
+def _columns_of(wanted: JobFilter) -> dict[str, Any]:
+    return {
+        "states": [state.value for state in wanted.states] if wanted.states else None,
+        "kind": wanted.kind.value if wanted.kind else None,
+        "name": wanted.name,
+        "repository": wanted.repository,
+        "created_after": wanted.created_after,
+        "created_before": wanted.created_before,
+        "metadata": dict(wanted.metadata) if wanted.metadata else None,
+    }
 
 
 def _fields(model: type[Model], row: Record, **derived: Any) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from uuid import UUID
 
 CLIENT_KEY = "anthropicApiKey"
+GITHUB_TOKEN = "githubToken"  # noqa: S105  the name of it
 MCP_SERVERS = "mcpServers"
 """Server → variable or header → value."""
 

@@ -21,7 +21,7 @@ from services.jobs.client_settings import check_base_url
 from services.jobs.errors import IdempotencyMismatchError, SecretsError, TooManyQueuedError
 from services.jobs.limits import limits_of
 from services.jobs.models import Client
-from services.jobs.sealed import CLIENT_KEY, job_owner
+from services.jobs.sealed import CLIENT_KEY, GITHUB_TOKEN, job_owner
 from services.jobs.unit import SQL, Rung, Units
 from services.runtime.base_urls import BaseUrls
 from services.runtime.batching import Batcher
@@ -70,10 +70,12 @@ class NewJob:
     id: UUID = field(default_factory=uuid7)
     sealed: bytes | None = field(default=None, repr=False)
     """Its secrets, encrypted; those of ``request`` are not stored."""
+    is_review: bool = False
+    """It goes on with a pull request, and has a queue of its own."""
 
     @property
     def queue(self) -> Queue:
-        return Queue(self.request.kind.value)
+        return Queue.REVIEW if self.is_review else Queue(self.request.kind.value)
 
     @classmethod
     def of(cls, client: Client, request: JobRequest, *, key: str | None, body: bytes) -> NewJob:
@@ -121,8 +123,7 @@ class Submissions:
         ``IdempotencyMismatchError``. Raises ``TooManyQueuedError``, ``RefusedFieldError``, ``SecretsError``.
         """
         job = NewJob.of(client, request, key=key, body=body)
-        if request.credentials is not None and request.credentials.anthropic_api_key is not None:
-            secrets = {CLIENT_KEY: request.credentials.anthropic_api_key.get_secret_value()}
+        if secrets := _secrets_of(request):
             job = replace(job, sealed=self._sealed(job.id, secrets))
         return await self.accept(job)
 
@@ -301,6 +302,12 @@ def _without_secrets(request: JobRequest, body: bytes) -> bytes:
     if request.credentials is None:
         return body
     return b"with credentials " + request.model_dump_json(exclude={"credentials"}, exclude_unset=True).encode()
+
+
+def _secrets_of(request: JobRequest) -> dict[str, str]:
+    given = request.credentials
+    named = {CLIENT_KEY: given.anthropic_api_key, GITHUB_TOKEN: given.github_token} if given else {}
+    return {name: secret.get_secret_value() for name, secret in named.items() if secret is not None}
 
 
 def _key(job: NewJob) -> str:

@@ -89,6 +89,21 @@ class VcsStub:
                 request_serializer=quarterdeck_dot_v1_dot_vcs__pb2.GetPermissionRequest.SerializeToString,
                 response_deserializer=quarterdeck_dot_v1_dot_vcs__pb2.GetPermissionReply.FromString,
                 _registered_method=True)
+        self.GetIssue = channel.unary_unary(
+                '/quarterdeck.v1.Vcs/GetIssue',
+                request_serializer=quarterdeck_dot_v1_dot_vcs__pb2.GetIssueRequest.SerializeToString,
+                response_deserializer=quarterdeck_dot_v1_dot_vcs__pb2.Issue.FromString,
+                _registered_method=True)
+        self.GetFailedChecks = channel.unary_unary(
+                '/quarterdeck.v1.Vcs/GetFailedChecks',
+                request_serializer=quarterdeck_dot_v1_dot_vcs__pb2.GetFailedChecksRequest.SerializeToString,
+                response_deserializer=quarterdeck_dot_v1_dot_vcs__pb2.GetFailedChecksReply.FromString,
+                _registered_method=True)
+        self.SetUpApp = channel.unary_unary(
+                '/quarterdeck.v1.Vcs/SetUpApp',
+                request_serializer=quarterdeck_dot_v1_dot_vcs__pb2.SetUpAppRequest.SerializeToString,
+                response_deserializer=quarterdeck_dot_v1_dot_vcs__pb2.AppInfo.FromString,
+                _registered_method=True)
         self.LookUpChangeset = channel.unary_unary(
                 '/quarterdeck.v1.Vcs/LookUpChangeset',
                 request_serializer=quarterdeck_dot_v1_dot_vcs__pb2.LookUpChangesetRequest.SerializeToString,
@@ -199,6 +214,27 @@ class VcsServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetIssue(self, request, context):
+        """An issue or pull request as it is now, with what was said on it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetFailedChecks(self, request, context):
+        """The checks of a commit that failed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetUpApp(self, request, context):
+        """Take over the GitHub App that GitHub has just made by a manifest: its secrets are stored sealed, and used from then on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def LookUpChangeset(self, request, context):
         """Of a changeset that has been published; each of these also records what it found in Postgres.
         """
@@ -288,6 +324,21 @@ def add_VcsServicer_to_server(servicer, server):
                     servicer.GetPermission,
                     request_deserializer=quarterdeck_dot_v1_dot_vcs__pb2.GetPermissionRequest.FromString,
                     response_serializer=quarterdeck_dot_v1_dot_vcs__pb2.GetPermissionReply.SerializeToString,
+            ),
+            'GetIssue': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetIssue,
+                    request_deserializer=quarterdeck_dot_v1_dot_vcs__pb2.GetIssueRequest.FromString,
+                    response_serializer=quarterdeck_dot_v1_dot_vcs__pb2.Issue.SerializeToString,
+            ),
+            'GetFailedChecks': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetFailedChecks,
+                    request_deserializer=quarterdeck_dot_v1_dot_vcs__pb2.GetFailedChecksRequest.FromString,
+                    response_serializer=quarterdeck_dot_v1_dot_vcs__pb2.GetFailedChecksReply.SerializeToString,
+            ),
+            'SetUpApp': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetUpApp,
+                    request_deserializer=quarterdeck_dot_v1_dot_vcs__pb2.SetUpAppRequest.FromString,
+                    response_serializer=quarterdeck_dot_v1_dot_vcs__pb2.AppInfo.SerializeToString,
             ),
             'LookUpChangeset': grpc.unary_unary_rpc_method_handler(
                     servicer.LookUpChangeset,
@@ -612,6 +663,87 @@ class Vcs:
             '/quarterdeck.v1.Vcs/GetPermission',
             quarterdeck_dot_v1_dot_vcs__pb2.GetPermissionRequest.SerializeToString,
             quarterdeck_dot_v1_dot_vcs__pb2.GetPermissionReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetIssue(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/quarterdeck.v1.Vcs/GetIssue',
+            quarterdeck_dot_v1_dot_vcs__pb2.GetIssueRequest.SerializeToString,
+            quarterdeck_dot_v1_dot_vcs__pb2.Issue.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetFailedChecks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/quarterdeck.v1.Vcs/GetFailedChecks',
+            quarterdeck_dot_v1_dot_vcs__pb2.GetFailedChecksRequest.SerializeToString,
+            quarterdeck_dot_v1_dot_vcs__pb2.GetFailedChecksReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetUpApp(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/quarterdeck.v1.Vcs/SetUpApp',
+            quarterdeck_dot_v1_dot_vcs__pb2.SetUpAppRequest.SerializeToString,
+            quarterdeck_dot_v1_dot_vcs__pb2.AppInfo.FromString,
             options,
             channel_credentials,
             insecure,

@@ -59,6 +59,12 @@ class VcsStub:
     """Repositories that the forge's credentials reach, in the forge's order."""
     GetPermission: _grpc.UnaryUnaryMultiCallable[_vcs_pb2.GetPermissionRequest, _vcs_pb2.GetPermissionReply]
     """What a person may do on a repository."""
+    GetIssue: _grpc.UnaryUnaryMultiCallable[_vcs_pb2.GetIssueRequest, _vcs_pb2.Issue]
+    """An issue or pull request as it is now, with what was said on it."""
+    GetFailedChecks: _grpc.UnaryUnaryMultiCallable[_vcs_pb2.GetFailedChecksRequest, _vcs_pb2.GetFailedChecksReply]
+    """The checks of a commit that failed."""
+    SetUpApp: _grpc.UnaryUnaryMultiCallable[_vcs_pb2.SetUpAppRequest, _vcs_pb2.AppInfo]
+    """Take over the GitHub App that GitHub has just made by a manifest: its secrets are stored sealed, and used from then on."""
     LookUpChangeset: _grpc.UnaryUnaryMultiCallable[_vcs_pb2.LookUpChangesetRequest, _vcs_pb2.ChangesetStatus]
     """Of a changeset that has been published; each of these also records what it found in Postgres."""
     CloseChangeset: _grpc.UnaryUnaryMultiCallable[_vcs_pb2.CloseChangesetRequest, _vcs_pb2.ChangesetStatus]
@@ -98,6 +104,12 @@ class VcsAsyncStub(VcsStub):
     """Repositories that the forge's credentials reach, in the forge's order."""
     GetPermission: _aio.UnaryUnaryMultiCallable[_vcs_pb2.GetPermissionRequest, _vcs_pb2.GetPermissionReply]  # type: ignore[assignment]
     """What a person may do on a repository."""
+    GetIssue: _aio.UnaryUnaryMultiCallable[_vcs_pb2.GetIssueRequest, _vcs_pb2.Issue]  # type: ignore[assignment]
+    """An issue or pull request as it is now, with what was said on it."""
+    GetFailedChecks: _aio.UnaryUnaryMultiCallable[_vcs_pb2.GetFailedChecksRequest, _vcs_pb2.GetFailedChecksReply]  # type: ignore[assignment]
+    """The checks of a commit that failed."""
+    SetUpApp: _aio.UnaryUnaryMultiCallable[_vcs_pb2.SetUpAppRequest, _vcs_pb2.AppInfo]  # type: ignore[assignment]
+    """Take over the GitHub App that GitHub has just made by a manifest: its secrets are stored sealed, and used from then on."""
     LookUpChangeset: _aio.UnaryUnaryMultiCallable[_vcs_pb2.LookUpChangesetRequest, _vcs_pb2.ChangesetStatus]  # type: ignore[assignment]
     """Of a changeset that has been published; each of these also records what it found in Postgres."""
     CloseChangeset: _aio.UnaryUnaryMultiCallable[_vcs_pb2.CloseChangesetRequest, _vcs_pb2.ChangesetStatus]  # type: ignore[assignment]
@@ -200,6 +212,30 @@ class VcsServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_vcs_pb2.GetPermissionReply, _abc.Awaitable[_vcs_pb2.GetPermissionReply]]:
         """What a person may do on a repository."""
+
+    @_abc_1.abstractmethod
+    def GetIssue(
+        self,
+        request: _vcs_pb2.GetIssueRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_vcs_pb2.Issue, _abc.Awaitable[_vcs_pb2.Issue]]:
+        """An issue or pull request as it is now, with what was said on it."""
+
+    @_abc_1.abstractmethod
+    def GetFailedChecks(
+        self,
+        request: _vcs_pb2.GetFailedChecksRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_vcs_pb2.GetFailedChecksReply, _abc.Awaitable[_vcs_pb2.GetFailedChecksReply]]:
+        """The checks of a commit that failed."""
+
+    @_abc_1.abstractmethod
+    def SetUpApp(
+        self,
+        request: _vcs_pb2.SetUpAppRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_vcs_pb2.AppInfo, _abc.Awaitable[_vcs_pb2.AppInfo]]:
+        """Take over the GitHub App that GitHub has just made by a manifest: its secrets are stored sealed, and used from then on."""
 
     @_abc_1.abstractmethod
     def LookUpChangeset(

@@ -2,27 +2,15 @@
 
 from __future__ import annotations
 
-from services.gateway.dialects.codebot import codebot
-from services.gateway.dialects.codebot.settings import PORT_VARIABLE, CodebotSettings
+from collections.abc import Callable
+from typing import Final
+
+from services.gateway.dialects import codebot
 from services.gateway.dialects.dialect import Dialect
-from services.runtime.settings import load
-from services.runtime.telemetry import logger
 
-log = logger("gateway.dialects")
+DIALECTS: Final[tuple[Callable[[str], Dialect | None], ...]] = (codebot.from_environment,)
 
 
-def chosen() -> list[Dialect]:
-    """Read the settings; a wrong one is named and ends the process with 2."""
-    return [dialect for dialect in (_codebot(load(CodebotSettings)),) if dialect is not None]
-
-
-def _codebot(settings: CodebotSettings) -> Dialect | None:
-    dialect = codebot(settings)
-    if dialect is None:
-        tell = log.info if settings.port is None else log.warning
-        tell("not served: it needs API keys", dialect="codebot", set="CODEBOT_API_KEYS", port=settings.port)
-    else:
-        log.info(
-            "served", dialect=dialect.name, api_keys=len(settings.keys), variable=PORT_VARIABLE, port=settings.port
-        )
-    return dialect
+def chosen(host: str) -> list[Dialect]:
+    """``host``: where the gateway listens. A wrong setting is named and ends the process with 2."""
+    return [dialect for each in DIALECTS if (dialect := each(host)) is not None]

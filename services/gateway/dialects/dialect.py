@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 from pydantic import BaseModel, ConfigDict
 
 from services.contracts.rest import Problem
@@ -50,6 +51,10 @@ class Dialect:
     """The shape of every error:"""
     render: Render
     limits: OwnLimits
+    statuses: Mapping[int, int] = field(default_factory=dict)
+    """What the document says instead of a status: an API that knows no 422 says 400. ``render`` sees the new one."""
+    middlewares: tuple[Middleware, ...] = ()
+    """Around everything, errors too, the outermost first."""
     port: OwnPort | None = None
     """None: it has no port of its own."""
     pages: Mapping[str, Handler] = field(default_factory=dict)

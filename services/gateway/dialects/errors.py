@@ -35,6 +35,7 @@ def errors_of(dialect: Dialect, root: str) -> Middleware:
             return response
         assert isinstance(response.body, bytes)
         problem = Problem.model_validate_json(response.body)
+        problem = problem.model_copy(update={"status": dialect.statuses.get(problem.status, problem.status)})
         return web.Response(
             status=problem.status,
             body=dialect.render(problem).model_dump_json(by_alias=True).encode(),

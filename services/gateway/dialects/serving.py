@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 
 from services.gateway.auth import CLIENT
 from services.gateway.context import GATEWAY, Gateway
@@ -31,13 +32,16 @@ class Served:
     def mount(self, app: web.Application) -> None:
         """Serve it in its folder of ``app``, which traces requests and adds headers already."""
         root = f"/{self.dialect.name}"
-        app.add_subapp(root, self._filled(web.Application(middlewares=[errors_of(self.dialect, root)]), root))
+        app.add_subapp(root, self._filled(web.Application(middlewares=self._around(root)), root))
 
     def alone(self, *, max_body_bytes: int) -> web.Application:
         """An application that serves it at the root, and nothing else."""
-        app = web.Application(middlewares=[traced, errors_of(self.dialect, "")], client_max_size=max_body_bytes)
+        app = web.Application(middlewares=[traced, *self._around("")], client_max_size=max_body_bytes)
         app.on_response_prepare.append(add_headers)
         return self._filled(app, "")
+
+    def _around(self, root: str) -> list[Middleware]:
+        return [*self.dialect.middlewares, errors_of(self.dialect, root)]
 
     def _filled(self, app: web.Application, root: str) -> web.Application:
         app[GATEWAY] = self._gateway

@@ -82,7 +82,7 @@ SELECT EXISTS (SELECT FROM runs WHERE id = :run_id AND attempt = :attempt AND le
                AND state = 'running' AND cancel_requested_at IS NULL);
 
 -- name: record_base!
-UPDATE runs SET base_sha = :base_sha, base_branch = :base_branch WHERE id = :run_id AND base_sha IS NULL;
+UPDATE runs SET base_sha = :base_sha, base_branch = coalesce(base_branch, :base_branch) WHERE id = :run_id AND base_sha IS NULL;
 
 -- name: requeue!
 UPDATE runs SET state = 'queued', lease_token = NULL, agent = NULL, error = :error,

@@ -32,6 +32,17 @@ class ForgeCalls(vcs_pb2_grpc.VcsServicer):
             permission = await self._parts.forges.of(repository).permission(repository, login)
             return vcs_pb2.GetPermissionReply(permission=permission)
 
+    async def GetIssue(self, request: vcs_pb2.GetIssueRequest, context: Context) -> vcs_pb2.Issue:  # noqa: N802
+        raise NotImplementedError
+
+    async def GetFailedChecks(  # noqa: N802
+        self, request: vcs_pb2.GetFailedChecksRequest, context: Context
+    ) -> vcs_pb2.GetFailedChecksReply:
+        raise NotImplementedError
+
+    async def SetUpApp(self, request: vcs_pb2.SetUpAppRequest, context: Context) -> vcs_pb2.AppInfo:  # noqa: N802
+        raise NotImplementedError
+
     async def LookUpChangeset(  # noqa: N802
         self, request: vcs_pb2.LookUpChangesetRequest, context: Context
     ) -> vcs_pb2.ChangesetStatus:

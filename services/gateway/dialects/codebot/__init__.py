@@ -14,6 +14,10 @@ from services.gateway.dialects.dialect import Dialect, OwnPort
 from services.gateway.dialects.keys import KEY_HEADER, ApiKeys
 from services.gateway.tracing import Handler
 from services.gateway.web.changeset import PATH, changeset_page
+from services.runtime.settings import load
+from services.runtime.telemetry import logger
+
+log = logger("gateway.dialects")
 
 NAME = "codebot"
 _DESCRIPTION = """Tasks for a coding agent: submit one, poll it, take its pull request.
@@ -43,6 +47,18 @@ def codebot(settings: CodebotSettings) -> Dialect | None:
         port=OwnPort(settings.port, PORT_VARIABLE) if settings.port is not None else None,
         pages={PATH: _page_for(keys)},
     )
+
+
+def from_environment(_: str) -> Dialect | None:
+    """The dialect as the environment has it, and a line in the log; a wrong setting ends the process with 2."""
+    settings = load(CodebotSettings)
+    dialect = codebot(settings)
+    if dialect is None:
+        tell = log.info if settings.port is None else log.warning
+        tell("not served: it needs API keys", dialect=NAME, set="CODEBOT_API_KEYS", port=settings.port)
+    else:
+        log.info("served", dialect=NAME, api_keys=len(settings.keys), variable=PORT_VARIABLE, port=settings.port)
+    return dialect
 
 
 def render(problem: Problem) -> Error:

@@ -1,0 +1,59 @@
+"""Who may use a published API that knows no keys: people on this machine; elsewhere only where a setting says so."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from aiohttp import web
+from pydantic import SecretStr
+
+from services.gateway.dialects.dialect import Admit
+from services.gateway.dialects.keys import KEY_HEADER, ApiKeys
+from services.gateway.problems import ProblemError
+
+_LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
+
+
+@dataclass(frozen=True)
+class Admission:
+    """Who is let in, and how OpenAPI describes that; nothing is needed where there is no ``security``."""
+
+    admit: Admit
+    security: Mapping[str, Mapping[str, str]]
+
+
+def admission(host: str, *, realm: str, key: SecretStr | None, is_open: bool) -> Admission | None:
+    """None: it must not be served. ``key``: what requests must bear. ``is_open``: no authentication is wanted.
+
+    On this machine's own addresses neither is needed. ``host``: where the API listens.
+    """
+    if key is not None and key.get_secret_value():
+        security = {
+            "bearer": {"type": "http", "scheme": "bearer"},
+            "apiKey": {"type": "apiKey", "in": "header", "name": KEY_HEADER},
+        }
+        return Admission(ApiKeys([key.get_secret_value()], realm=realm).admit, security)
+    if is_open:
+        return Admission(lambda _: None, {})
+    return Admission(admit_local_names, {}) if is_loopback(host) else None
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches what listens on ``host``."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def admit_local_names(request: web.Request) -> None:
+    """Refuse what came by another name than this machine's own: a web page whose name leads here is not its user.
+
+    Raises ``ProblemError``: 403.
+    """
+    if request.url.host not in _LOCAL_NAMES and not is_loopback(request.url.host or ""):
+        raise ProblemError(403, f"this API is for this machine alone: use one of {', '.join(_LOCAL_NAMES)} as its host")
