@@ -17,7 +17,9 @@ from tests.integration.conftest import drop_database, execute
 
 CLIENT = UUID(int=1)
 GROWING = {"runs", "jobs", "events", "changesets", "messages"}
-NO_FILTER = dict.fromkeys(("before", "states", "kind", "name", "created_after", "created_before", "repository"))
+NO_FILTER: dict[str, Any] = dict.fromkeys(
+    ("before", "states", "kind", "name", "created_after", "created_before", "repository", "metadata")
+) | {"skipped": 0}
 SOON = timedelta(seconds=10)
 
 # 5,000 jobs of 10 finished runs, 100 of 200 queued ones, 5,000 of one, and a little of all that is under way.
@@ -114,10 +116,15 @@ WANTED: dict[str, tuple[str, dict[str, Any]]] = {
         "reading",
         {**NO_FILTER, "client_id": CLIENT, "most": 51, "repository": "https://a/1"},
     ),
+    "jobs_page by metadata": (
+        "reading",
+        {**NO_FILTER, "client_id": CLIENT, "most": 51, "metadata": '{"session": "abc"}'},
+    ),
+    "queue_position": ("reading", {"id": CLIENT, "client_id": CLIENT}),
     "runs_page": ("reading", {"job_id": CLIENT, "client_id": CLIENT, "after": -1, "most": 51}),
 }
 
-SINGLE_VALUES = {"first_kept"}
+SINGLE_VALUES = {"first_kept", "queue_position"}
 SINGLE_ROWS = {"look"}
 COMMANDS = {"hide"}
 
