@@ -62,12 +62,14 @@ class Client(Changesets, Repositories, Clients):
         not_before: datetime | None = None,
         options: JobOptions | Mapping[str, Any] | None = None,
         anthropic_api_key: str | None = None,
+        github_token: str | None = None,
         idempotency_key: str | None = None,
     ) -> Job:
         """Ask for a job on these repositories: Git URLs, or absolute paths where the server allows them.
 
         ``options``: as ``JobOptions`` or by their JSON names. ``not_before``: with a time zone.
-        ``anthropic_api_key``: for this job alone; the gateway keeps it encrypted, and nobody is shown it.
+        ``anthropic_api_key``, ``github_token``: for this job alone; the server keeps them encrypted, and shows them to
+        nobody. With the token its repositories on GitHub are fetched, pushed to and asked for pull requests.
         ``idempotency_key``: the same key twice makes one job; default: a fresh one, so that retries are safe.
         """
         body: dict[str, Any] = {
@@ -82,15 +84,19 @@ class Client(Changesets, Repositories, Clients):
             body["notBefore"] = not_before.isoformat()
         if options is not None:
             body["options"] = model_json(options) if isinstance(options, JobOptions) else dict(options)
-        if anthropic_api_key is not None:
-            body["credentials"] = {"anthropicApiKey": anthropic_api_key}
+        if credentials := _given(anthropicApiKey=anthropic_api_key, githubToken=github_token):
+            body["credentials"] = credentials
         return await self._submit(body, idempotency_key)
 
     async def submit_request(self, request: JobRequest, *, idempotency_key: str | None = None) -> Job:
         """The same for a request that is a model already."""
         body = model_json(request)
-        if request.credentials is not None and (secret := request.credentials.anthropic_api_key) is not None:
-            body["credentials"] = {"anthropicApiKey": secret.get_secret_value()}  # a model shows stars in its place
+        if request.credentials is not None:
+            # A model shows stars in their place.
+            body["credentials"] = {
+                name: secret.get_secret_value()
+                for name, secret in request.credentials.model_dump(by_alias=True, exclude_none=True).items()
+            }
         return await self._submit(body, idempotency_key)
 
     async def _submit(self, body: Mapping[str, Any], idempotency_key: str | None) -> Job:
@@ -302,3 +308,7 @@ def _repository_json(repository: str | RepositoryRequest) -> dict[str, Any]:
     if isinstance(repository, str):
         return {"url": repository}
     return repository.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_unset=True)
+
+
+def _given(**secrets: str | None) -> dict[str, str]:
+    return {name: secret for name, secret in secrets.items() if secret is not None}

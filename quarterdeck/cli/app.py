@@ -12,6 +12,7 @@ from quarterdeck.cli import (
     changesets,
     clients,
     control,
+    export,
     jobs,
     limits,
     repositories,
@@ -66,6 +67,7 @@ app.add_typer(limits.app, name="limits")
 app.add_typer(budgets.app, name="budgets")
 app.command()(budgets.usage)
 app.add_typer(settings.app, name="settings")
+app.add_typer(export.app, name="export")
 app.command()(runs.diff)
 app.command()(runs.transcript)
 app.command()(runs.logs)

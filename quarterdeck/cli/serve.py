@@ -4,34 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import os
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, assert_never
+from typing import Annotated
 
 import typer
 
 from quarterdeck import stack as local_stack
 from quarterdeck.cli.console import print_note
 from quarterdeck.cli.options import DataDir
+from quarterdeck.cli.published import APIS, WORKERS_VARIABLE, Dialect, PublishedApi, printed_endpoints
 from quarterdeck.stack.errors import StackStartError
 from quarterdeck.stack.info import StackInfo
-from quarterdeck.stack.options import MAX_CAPACITY, MAX_PORT, StackOptions, default_data_dir
+from quarterdeck.stack.options import MAX_CAPACITY, MAX_PORT, DataFolder, StackOptions, default_data_dir
 from quarterdeck.stack.ports import is_free
 
-KEYS_VARIABLE = "CODEBOT_API_KEYS"
-WORKERS_VARIABLE = "CODEBOT_MAX_WORKERS"
-PORT_VARIABLE = "QUARTERDECK_CODEBOT_PORT"
 LOG_LEVEL_VARIABLE = "QUARTERDECK_LOG_LEVEL"
-_ENDPOINTS = ("/api/tasks/submit", "/api/tasks/{task_id}/status", "/api/tasks")
 _LOCAL_HOSTS = ("127.0.0.1", "0.0.0.0", "::", "::1", "")  # noqa: S104 (compared, not bound)
 
-
-class Dialect(StrEnum):
-    CODEBOT = "codebot"
-
-
-Port = Annotated[int, typer.Option(envvar="PORT", min=1, max=MAX_PORT, help="The API's port.")]
-Workers = Annotated[
+Port = Annotated[int | None, typer.Option(envvar="PORT", min=1, max=MAX_PORT, help="The API's port; default: its own.")]
+_WORKERS_HELP = "How much is worked on at once; default: as the API's own variable says, or as limited."
+Workers = Annotated[int | None, typer.Option(min=1, max=MAX_CAPACITY, help=_WORKERS_HELP)]
+CodebotPort = Annotated[int, typer.Option(envvar="PORT", min=1, max=MAX_PORT, help="The API's port.")]
+CodebotWorkers = Annotated[
     int | None,
     typer.Option(envvar=WORKERS_VARIABLE, min=1, max=MAX_CAPACITY, help="Tasks at once; default: 1, or as limited."),
 ]
@@ -46,64 +40,77 @@ WorkDir = Annotated[
 def serve(
     *,
     dialect: Annotated[Dialect, typer.Option(help="Which published API.")],
-    port: Port = 5000,
+    port: Port = None,
     workers: Workers = None,
     data_dir: DataDir = None,
     host: Host = StackOptions.host,
     debug: Debug = False,
 ) -> None:
     """Start the whole stack with a published API on a port of its own; Ctrl-C stops it."""
-    match dialect:
-        case Dialect.CODEBOT:
-            serve_codebot(port=port, workers=workers, work_dir=data_dir, host=host, debug=debug)
-        case _:
-            assert_never(dialect)
+    api = APIS[dialect]
+    workers = _told_workers(api) if workers is None else workers
+    _serve(api, port=api.port if port is None else port, workers=workers, data_dir=data_dir, host=host, debug=debug)
 
 
 def serve_codebot(
     *,
-    port: Port = 5000,
-    workers: Workers = None,
+    port: CodebotPort = APIS[Dialect.CODEBOT].port,
+    workers: CodebotWorkers = None,
     work_dir: WorkDir = None,
     host: Host = StackOptions.host,
     debug: Debug = False,
 ) -> None:
     """Serve the Codebot HTTP API; Ctrl-C stops it."""
-    keys = [key for key in os.environ.get(KEYS_VARIABLE, "").split(",") if key.strip()]
-    if not keys:
-        raise StackStartError(f"{KEYS_VARIABLE} is not set: give one or more API keys, separated by commas")
+    _serve(APIS[Dialect.CODEBOT], port=port, workers=workers, data_dir=work_dir, host=host, debug=debug)
+
+
+def _serve(api: PublishedApi, *, port: int, workers: int | None, data_dir: Path | None, host: str, debug: bool) -> None:
+    lead = api.lead(host)
     if not is_free(host, port):
         raise StackStartError(f"cannot listen on {host}:{port}: another program does; choose another --port")
-    os.environ.update(_told(port, workers, debug=debug))
-    print(f"HTTP API enabled with {len(keys)} API key(s)\nStarting server on port {port}...", flush=True)
+    if unused := api.unused_variables():
+        print_note(f"Set, but not used here: {', '.join(unused)}")
+    options = _options(data_dir, host, workers)
+    os.environ.update(_told(api, port, workers, options, debug=debug))
+    print(f"{lead}\nStarting server on port {port}...", flush=True)
     asyncio.run(
         local_stack.run_foreground(
-            _options(work_dir, host, workers),
-            on_ready=lambda info: _print_endpoints(info, host, port),
+            options,
+            on_ready=lambda info: _print_endpoints(api, info, host, port),
             on_notice=lambda notice: print_note(str(notice)),
             on_progress=print_note,
         )
     )
 
 
-def _told(port: int, workers: int | None, *, debug: bool) -> dict[str, str]:
+def _told_workers(api: PublishedApi) -> int | None:
+    """What the API's own variable says, which the gateway reads too: the agents must have room for as many."""
+    told = os.environ.get(api.workers_variable or "", "").strip()
+    if not told:
+        return None
+    if not told.isdecimal() or not 1 <= int(told[:9]) <= MAX_CAPACITY:
+        raise StackStartError(f"{api.workers_variable} must be a number from 1 to {MAX_CAPACITY}")
+    return int(told)
+
+
+def _told(api: PublishedApi, port: int, workers: int | None, options: StackOptions, *, debug: bool) -> dict[str, str]:
     """What the stack's processes are to find in the environment."""
-    told = {PORT_VARIABLE: str(port)}
-    if workers is not None:
-        told[WORKERS_VARIABLE] = str(workers)
+    told = {api.port_variable: str(port)}
+    if api.folders is not None:
+        told |= api.folders(DataFolder(options.data_dir).vcs)
+    if workers is not None and api.workers_variable is not None:
+        told[api.workers_variable] = str(workers)
     return told | ({LOG_LEVEL_VARIABLE: "debug"} if debug else {})
 
 
-def _options(work_dir: Path | None, host: str, workers: int | None) -> StackOptions:
+def _options(data_dir: Path | None, host: str, workers: int | None) -> StackOptions:
     capacity = max(StackOptions.agent_capacity, workers or 1)
-    return StackOptions(data_dir=work_dir or default_data_dir(), host=host, agent_capacity=capacity)
+    return StackOptions(data_dir=data_dir or default_data_dir(), host=host, agent_capacity=capacity)
 
 
-def _print_endpoints(info: StackInfo, host: str, port: int) -> None:
+def _print_endpoints(api: PublishedApi, info: StackInfo, host: str, port: int) -> None:
     origin = f"http://{'localhost' if host in _LOCAL_HOSTS else host}:{port}"
-    first, *others = (f"{origin}{path}" for path in _ENDPOINTS)
-    lead = "API endpoints: "
-    print("\n".join([f"{lead}{first}", *(" " * len(lead) + each for each in others)]), flush=True)
+    print("\n".join(printed_endpoints(api, origin)), flush=True)
     print_note(f"The gateway is at {info.address}. Ctrl-C stops all of it; the next start goes on where it was.")
 
 

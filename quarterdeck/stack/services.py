@@ -66,6 +66,7 @@ class ServiceSpecs:
             "QUARTERDECK_VCS_ROOT": str(self._folder.vcs),
             "QUARTERDECK_VCS_TOKEN": self._vcs_token,
             "QUARTERDECK_ALLOW_LOCAL_REPOSITORIES": str(self.options.allow_local_repositories).lower(),
+            "QUARTERDECK_SECRET_KEY": self._secret_keys,
         }
         return self._service("vcs", health_port, own | passed_on(*NETWORK, *VCS))
 

@@ -100,6 +100,11 @@ class JobOptions(AgentDefaults):
     on_unverified: Annotated[OnUnverified, Field(strict=False)] = Field(
         OnUnverified.STORE, description="what becomes of a change whose tests still fail: stored, or published as draft"
     )
+    keep_worktree_seconds: Annotated[int, Field(ge=0, le=31_536_000)] | None = Field(
+        None,
+        description="keep a completed run's worktree until its change is merged, closed or replaced, at most for so "
+        "long; it goes earlier where the disk is full; default: it is removed at once",
+    )
 
 
 class JobRequest(Request):

@@ -67,6 +67,8 @@ async def _connected(settings: GatewaySettings) -> AsyncIterator[Gateway]:
             vcs_security=security,
             vcs_token=vcs_token.get_secret_value() if vcs_token else None,
             sync_wait=timedelta(seconds=settings.sync_wait_seconds),
+            webhook_rules=settings.webhook_rules,
+            webhook_secret=settings.github_webhook_secret,
         )
     finally:
         await bus.close()
@@ -81,11 +83,12 @@ def _security(settings: GatewaySettings) -> GrpcSecurity:
 
 
 def _background(gateway: Gateway, served: Sequence[Served]) -> list[asyncio.Task[None]]:
-    never = asyncio.Event()
+    never, inbox = asyncio.Event(), gateway.webhook.inbox
     steps = {"API key": gateway.authenticator.store_bootstrap_key}
     steps |= {f"client {each.dialect.name}": each.tenant.make for each in served}
     return [
         asyncio.create_task(gateway.hub.run(), name="event hub"),
+        asyncio.create_task(repeat("webhooks", inbox.run_once, wait=inbox.wait, transient=TRANSIENT), name="webhooks"),
         *(
             asyncio.create_task(repeat(name, step, wait=never.wait, transient=TRANSIENT), name=name)
             for name, step in steps.items()
@@ -97,8 +100,7 @@ def _background(gateway: Gateway, served: Sequence[Served]) -> list[asyncio.Task
 async def _listening(settings: GatewaySettings, gateway: Gateway, served: Sequence[Served]) -> AsyncIterator[None]:
     """Serve while the context lasts; then take nothing new, end the event streams, and let requests finish."""
     most_bytes = settings.max_body_bytes
-    webhook_secret = settings.github_webhook_secret
-    app = application(gateway, max_body_bytes=most_bytes, webhook_secret=webhook_secret, dialects=served)
+    app = application(gateway, max_body_bytes=most_bytes, dialects=served)
     runner = _runner(settings, app)
     own = {each: _runner(settings, each.alone(max_body_bytes=most_bytes)) for each in served if each.dialect.port}
     rpc = RpcServer(gateway, most_request_bytes=most_bytes)

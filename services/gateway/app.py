@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import timedelta
+from functools import partial
 
 from aiohttp import web
 from pydantic import SecretStr
@@ -22,14 +23,21 @@ from services.gateway.routes.service import DOCUMENT
 from services.gateway.tracing import add_headers, traced
 from services.gateway.vcs_client import SYNC_WAIT, VcsClient
 from services.gateway.web.changeset import PATH, changeset_page
-from services.gateway.webhooks import github as webhook
+from services.gateway.webhooks import github as webhooks
+from services.gateway.webhooks.rules import Rules
+from services.gateway.webhooks.settings import NATIVE
+from services.gateway.webhooks.starting import Starting
 from services.jobs.cancelling import Cancelling
 from services.jobs.client_settings import ClientSetting
 from services.jobs.clients import Clients
+from services.jobs.customers import Customers
+from services.jobs.deliveries import Deliveries
 from services.jobs.eventlog import EventLog
+from services.jobs.forge_apps import ForgeApps
 from services.jobs.limits import LimitSetting
 from services.jobs.messaging import Messaging
 from services.jobs.nodes import Nodes
+from services.jobs.overviews import Overviews
 from services.jobs.publishing import Publishing
 from services.jobs.reading import Reading
 from services.jobs.repositories import Repositories
@@ -38,6 +46,7 @@ from services.jobs.spending import BudgetSetting, UsageReading
 from services.jobs.submission import Submissions
 from services.jobs.tracking import Tracking
 from services.jobs.unit import Rung, Units
+from services.jobs.work_items import WorkItems
 from services.runtime.base_urls import BaseUrls
 from services.runtime.grpc import NO_TLS, GrpcSecurity
 from services.runtime.jetstream import Bus
@@ -55,9 +64,12 @@ def assemble(
     vcs_token: str | None = None,
     vcs_security: GrpcSecurity = NO_TLS,
     sync_wait: timedelta = SYNC_WAIT,
+    webhook_rules: Rules = webhooks.NO_RULES,
+    webhook_secret: SecretStr | None = None,
 ) -> Gateway:
     """``api_key``: the client `default`'s, to be stored at the start. ``sealer``, ``base_urls``: as ``Submissions``
-    takes them. ``vcs_token``, ``vcs_security``, ``sync_wait``: as ``VcsClient`` does.
+    takes them. ``vcs_token``, ``vcs_security``, ``sync_wait``: as ``VcsClient`` does. ``webhook_secret``: what
+    deliveries are signed with; None: those of an App that was set up here alone are taken.
     """
     sealer, base_urls = sealer or Sealer(None), base_urls or BaseUrls()
 
@@ -66,6 +78,19 @@ def assemble(
 
     units = Units(database, ring=ring)
     submissions = Submissions(units, sealer, base_urls)
+    clients, tracking, apps = Clients(database), Tracking(units), ForgeApps(database, sealer)
+    vcs = VcsClient(Nodes(database), vcs_token, vcs_security, sync_wait=sync_wait)
+    commands = Commands(bus)
+    webhook = webhooks.GitHubWebhook(
+        webhook_rules,
+        webhook_secret,
+        apps,
+        Deliveries(database),
+        Starting(WorkItems(database), submissions, vcs, commands),
+        vcs=vcs,
+        tracking=tracking,
+        clients=clients,
+    )
     return Gateway(
         database=database,
         bus=bus,
@@ -78,15 +103,19 @@ def assemble(
         budgets=BudgetSetting(database),
         usage=UsageReading(database),
         client_settings=ClientSetting(units, sealer, base_urls),
-        clients=Clients(database),
+        clients=clients,
         repositories=Repositories(database),
+        customers=Customers(database),
+        overviews=Overviews(database),
         publishing=Publishing(units),
-        tracking=Tracking(units),
-        vcs=VcsClient(Nodes(database), vcs_token, vcs_security, sync_wait=sync_wait),
+        tracking=tracking,
+        apps=apps,
+        vcs=vcs,
         log=EventLog(database),
         authenticator=Authenticator(submissions, api_key),
-        commands=Commands(bus),
+        commands=commands,
         hub=Hub(bus),
+        webhook=webhook,
     )
 
 
@@ -94,19 +123,15 @@ def application(
     gateway: Gateway,
     *,
     max_body_bytes: int,
-    webhook_secret: SecretStr | None = None,
     dialects: Iterable[Served] = (),
 ) -> web.Application:
-    """``webhook_secret``: what deliveries of GitHub's webhook are signed with; None: none are taken.
-
-    ``dialects``: each is served in the folder of its name.
-    """
+    """``dialects``: each is served in the folder of its name."""
     app = web.Application(middlewares=[traced, problems], client_max_size=max_body_bytes)
     app[GATEWAY] = gateway
     app[DOCUMENT] = document(OPERATIONS)
     register(app, OPERATIONS, gateway.authenticator)
     app.router.add_get(PATH, by_basic(gateway.authenticator, changeset_page))
-    app.router.add_post(webhook.PATH, webhook.GitHubWebhook(gateway.tracking, webhook_secret).receive)
+    app.router.add_post(webhooks.PATH, partial(gateway.webhook.receive, surface=NATIVE))
     for dialect in dialects:
         dialect.mount(app)
     app.on_response_prepare.append(add_headers)

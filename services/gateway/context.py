@@ -10,12 +10,16 @@ from services.gateway.auth import Authenticator
 from services.gateway.commands import Commands
 from services.gateway.events.hub import Hub
 from services.gateway.vcs_client import VcsClient
+from services.gateway.webhooks.github import GitHubWebhook
 from services.jobs.cancelling import Cancelling
 from services.jobs.client_settings import ClientSetting
 from services.jobs.clients import Clients
+from services.jobs.customers import Customers
 from services.jobs.eventlog import EventLog
+from services.jobs.forge_apps import ForgeApps
 from services.jobs.limits import LimitSetting
 from services.jobs.messaging import Messaging
+from services.jobs.overviews import Overviews
 from services.jobs.publishing import Publishing
 from services.jobs.reading import Reading
 from services.jobs.repositories import Repositories
@@ -42,13 +46,17 @@ class Gateway:
     client_settings: ClientSetting
     clients: Clients
     repositories: Repositories
+    customers: Customers
+    overviews: Overviews
     publishing: Publishing
     tracking: Tracking
+    apps: ForgeApps
     vcs: VcsClient
     log: EventLog
     authenticator: Authenticator
     commands: Commands
     hub: Hub
+    webhook: GitHubWebhook
 
 
 GATEWAY = web.AppKey("gateway", Gateway)

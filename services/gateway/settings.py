@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, SecretStr
 
 from services.gateway.credentials import is_plausible_key
+from services.gateway.webhooks.settings import WebhookSettings
 from services.runtime.model_service import ModelServiceSettings
 from services.runtime.settings import Address, GrpcSettings
 
@@ -17,15 +18,13 @@ def _refuse_odd_key(key: SecretStr) -> SecretStr:
     return key
 
 
-class GatewaySettings(ModelServiceSettings, GrpcSettings):
+class GatewaySettings(ModelServiceSettings, GrpcSettings, WebhookSettings):
     host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65_535)] = 8080
     """0: any free one, which the log names."""
     api_key: Annotated[SecretStr, AfterValidator(_refuse_odd_key)] | None = None
     """The key of the client `default`, stored at the start; none: only keys that are stored already are taken."""
     max_body_bytes: Annotated[int, Field(ge=1_024, le=64 * 1024**2)] = 4 * 1024**2
-    github_webhook_secret: Annotated[SecretStr | None, Field(validation_alias="GITHUB_WEBHOOK_SECRET")] = None
-    """What GitHub signs its deliveries to `/webhooks/github` with; none: no webhook is taken."""
     grpc_listen: Address | None = None
     """Where `quarterdeck.v1.Jobs` is served over gRPC; none: nowhere."""
     vcs_token: SecretStr | None = None

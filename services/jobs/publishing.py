@@ -56,9 +56,9 @@ class Publication:
     message: str
     patch: bytes
     expected_remote_sha: str
-    """Empty: the branch must not exist yet."""
+    """Empty: the branch must not exist yet. Of a review, what the branch was at when it began."""
     also_ours: Sequence[str]
-    """What we had pushed to the branch before, newest first: it may be there still."""
+    """What we had pushed to the branch before, newest first: it may be there still. Of a review, nothing."""
     tries: int
     """This one included."""
     summary: str
@@ -68,6 +68,8 @@ class Publication:
     name: str | None
     prompt: str
     options: JobOptions
+    is_review: bool = False
+    """It adds a commit to a pull request that is open, and leaves all else of that as it is."""
 
 
 @dataclass(frozen=True)
@@ -338,4 +340,5 @@ def _publication(row: Record, token: UUID) -> Publication:
         name=row["name"],
         prompt=row["prompt"],
         options=JobOptions.model_validate(row["options"]),
+        is_review=row["is_review"],
     )

@@ -98,12 +98,6 @@ class Running:
             held: bool = await _STATEMENTS.value(connection, "is_held", run_id=run_id, attempt=attempt, token=token)
         return held
 
-    async def attempts_held(self, run_ids: Sequence[UUID]) -> dict[UUID, int]:
-        """The attempt that is running, for each of ``run_ids`` that an agent holds."""
-        async with self._units.database.connection() as connection:
-            rows = await _STATEMENTS.rows(connection, "attempts_held", ids=list(run_ids))
-        return {row["id"]: row["attempt"] for row in rows}
-
     async def prepared(
         self, hold: Hold, *, base_sha: str | None, base_branch: str | None, events: Sequence[Draft]
     ) -> None:

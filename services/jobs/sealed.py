@@ -16,3 +16,12 @@ def job_owner(job_id: UUID) -> str:
 
 def client_owner(client_id: UUID) -> str:
     return f"client {client_id}"
+
+
+def app_owner(app_id: int) -> str:
+    return f"forge app {app_id}"
+
+
+def webhook_owner(app_id: int) -> str:
+    """Of the secret that gateways know, who are not to know the App's others."""
+    return f"webhook of forge app {app_id}"

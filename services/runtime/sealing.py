@@ -28,7 +28,7 @@ class NoSecretKeyError(SealingError):
     def __init__(self) -> None:
         super().__init__(
             f"this server keeps no secrets: {VARIABLE} is not set; whoever runs it makes one by `{HOW_TO_MAKE_ONE}` "
-            "and gives it to the gateways and agents"
+            "and gives it to the gateways, agents and vcs nodes"
         )
 
 

@@ -9,6 +9,8 @@ from typing import Annotated, Literal, NoReturn, TypeVar
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from services.runtime.sealing import Sealer
+
 EXIT_WRONG_CONFIGURATION = 2
 
 
@@ -60,6 +62,22 @@ class ServiceSettings(BaseSettings):
     """Most Postgres connections of this process."""
     drain_seconds: Annotated[float, Field(ge=0, le=600)] = 5
     """How long running work may go on after SIGTERM before it is handed back as interrupted."""
+
+
+def _refuse_bad_keys(keys: SecretStr) -> SecretStr:
+    Sealer(keys.get_secret_value())
+    return keys
+
+
+class SealingSettings(ServiceSettings):
+    """Of a service that stores secrets, or uses them."""
+
+    secret_key: Annotated[SecretStr, AfterValidator(_refuse_bad_keys)] | None = None
+    """Seals and opens secrets, as ``Sealer`` takes it; none: storing one is refused."""
+
+    @property
+    def sealer(self) -> Sealer:
+        return Sealer(self.secret_key.get_secret_value() if self.secret_key else None)
 
 
 class GrpcSettings(ServiceSettings):

@@ -19,6 +19,7 @@ from services.jobs.outbox import Outbox
 from services.jobs.publishing import Publishing
 from services.jobs.scheduling import Scheduling
 from services.jobs.unit import Rung, Units
+from services.jobs.work_items import WorkItems
 from services.runtime import jetstream, lifecycle, postgres
 from services.runtime.health import serve_health
 from services.runtime.jetstream import Bus, Message
@@ -27,6 +28,7 @@ from services.runtime.postgres import Database
 from services.runtime.settings import load
 from services.runtime.telemetry import configure_logs, logger
 from services.scheduler.admission import Admission
+from services.scheduler.answering import Answering
 from services.scheduler.publication import EventPublisher
 from services.scheduler.reconcile import Reconciler, UseCases
 from services.scheduler.settings import SchedulerSettings
@@ -34,6 +36,7 @@ from services.scheduler.settings import SchedulerSettings
 log = logger("scheduler")
 
 SWEEP_EVERY = timedelta(seconds=0.5)
+ANSWERS_EVERY = timedelta(seconds=1)
 EVENTS_LINGER = timedelta(milliseconds=15)
 _JUST_NOW = timedelta(milliseconds=50)
 _TRANSIENT = (*postgres.TRANSIENT, *jetstream.TRANSIENT)
@@ -52,6 +55,7 @@ class Scheduler:
         admitting = Admitting(units, most_runs=settings.max_runs)
         self._admission = Admission(admitting, bus)
         self._publisher = EventPublisher(Outbox(database), bus)
+        self._answering = Answering(WorkItems(database))
         cases = UseCases(admitting, Scheduling(units), Cancelling(units), Publishing(units), Messaging(units))
         self._reconciler = Reconciler(cases, bus, on_admissible=self._admission_bell.ring)
 
@@ -67,6 +71,7 @@ class Scheduler:
             _loop("admission", self._admit, self._admission_bell),
             _loop("events", self._publish_events, self._events_bell),
             _loop("reconcile", self._reconciler.run_once, Doorbell()),
+            _loop("answers", self._answering.run_once, Doorbell(), ANSWERS_EVERY),
             _loop("cancels", self._reconciler.carry_out_cancels, self._cancel_bell, timedelta(seconds=5)),
         ]
 

@@ -8,11 +8,14 @@ from functools import partial
 from uuid import UUID
 
 from services.contracts import subjects
+from services.jobs.forge_apps import ForgeApps
+from services.jobs.forge_comments import ForgeComments
 from services.jobs.forge_pacing import ForgePacing
 from services.jobs.heartbeat import Heartbeat
 from services.jobs.leases import Node, new_node_name
 from services.jobs.publishing import Publishing
 from services.jobs.rescuing import Rescuing
+from services.jobs.run_credentials import RunCredentials
 from services.jobs.running import Running
 from services.jobs.tracking import Tracking
 from services.jobs.unit import Units
@@ -23,19 +26,25 @@ from services.runtime.jetstream import Bus
 from services.runtime.postgres import Database
 from services.runtime.settings import load, refuse
 from services.runtime.telemetry import configure_logs, logger
+from services.vcs.acting import Acting, Hands
 from services.vcs.disk.janitor import Janitor
 from services.vcs.disk.rescue import Rescue
 from services.vcs.disk.usage import Disk
 from services.vcs.errors import GitUnfitError
+from services.vcs.forges.app_set_up import AppSetUp
 from services.vcs.forges.choosing import Forges
-from services.vcs.forges.github import GitHubForge
+from services.vcs.forges.github import GitHubConfig, GitHubForge
+from services.vcs.forges.job_github import JobGitHub
 from services.vcs.forges.local import LocalForge
 from services.vcs.forges.pace import FleetPace
+from services.vcs.forges.server_github import ServerGitHub
 from services.vcs.git.credentials import ChainedCredentials
 from services.vcs.git.runner import Git
 from services.vcs.mirrors.mirrors import Mirrors
 from services.vcs.mirrors.options import MirrorOptions
+from services.vcs.mirrors.reach import Reach
 from services.vcs.publishing.changesets import Changesets
+from services.vcs.publishing.commenter import Commenter
 from services.vcs.publishing.publisher import Publisher
 from services.vcs.publishing.tracker import Tracker
 from services.vcs.rpc.parts import Parts
@@ -61,33 +70,47 @@ class Vcs:
         self._bus = bus
         self._units = Units(database, ring=lambda rung: bus.ring(subjects.EVENTS_DOORBELL, rung.encode()))
         self._running = Running(self._units)
-        self.github = _github(settings, database)
+        self._rescuing = Rescuing(database)
+        make, address = partial(_github, settings, database), settings.github_address
+        apps = ForgeApps(database, settings.sealer)
+        self.github = ServerGitHub(settings.github, apps, address, make)
+        self._app_set_up = AppSetUp(address, apps, self.github)
+        self._job_github = JobGitHub(address, make)
         self._git = _git(settings, self.github)
         root, git = settings.vcs_root, self._git
         self.mirrors = Mirrors(root, git, options=MirrorOptions(settings.clone_filter, settings.clone_depth))
-        self.worktrees = Worktrees(root, self.mirrors, git, allow_lfs=settings.git_lfs)
+        # The local forge's pages are the gateway's own: it knows its own address.
+        self._forges = Forges(LocalForge(git, self.mirrors, ""), self.github)
+        self._acting = self._new_acting()
+        self.worktrees = Worktrees(
+            root, self.mirrors, git, allow_lfs=settings.git_lfs, reach_of=self._acting.reach_of_run
+        )
         self._commits = Commits(git, self.mirrors, self.worktrees)
         node = Node(new_node_name(settings.node_name), "vcs", address=settings.vcs_advertise or settings.vcs_listen)
         self.heartbeat = Heartbeat(settings.database_url.get_secret_value(), node)
         self.janitor = self._new_janitor(node.name)
-        # The local forge's pages are the gateway's own: it knows its own address.
-        self._forges = Forges(LocalForge(git, self.mirrors, ""), self.github)
         tracking = Tracking(self._units)
         every = timedelta(seconds=settings.forge_poll_seconds)
         self._changesets = Changesets(
-            tracking, self._forges, every=every, allow_local=settings.allow_local_repositories
+            tracking, self._acting, every=every, allow_local=settings.allow_local_repositories
         )
         self.tracker = Tracker(tracking, self._changesets)
+        self.commenter = Commenter(ForgeComments(database), self._forges, allow_local=settings.allow_local_repositories)
         self.publisher = self._new_publisher(node.name)
         self.server = self._new_server(node.name)
 
+    def _new_acting(self) -> Acting:
+        credentials = RunCredentials(self._database, self.settings.sealer)
+        server = Hands(Reach(self._git, self.mirrors), self._forges)
+        return Acting(server, credentials, self._job_github, self.settings.static_credentials)
+
     def _new_janitor(self, node: str) -> Janitor:
         root = self.settings.vcs_root
-        rescue = Rescue(root, self._git, self.worktrees, Rescuing(self._database))
+        rescue = Rescue(root, self._git, self.worktrees, self._rescuing)
         return Janitor(
             worktrees=self.worktrees,
             mirrors=self.mirrors,
-            holders=self._running,
+            holders=self._rescuing,
             rescue=rescue,
             disk=Disk(root, self.mirrors, rescue),
             limits=self.settings.disk,
@@ -99,10 +122,8 @@ class Vcs:
             publishing=Publishing(self._units),
             heartbeat=self.heartbeat,
             bus=self._bus,
-            git=self._git,
-            mirrors=self.mirrors,
             commits=self._commits,
-            forges=self._forges,
+            hands=self._acting,
             observe_after=self._changesets.observe_after,
             holder=node,
             most=self.settings.publications,
@@ -113,11 +134,13 @@ class Vcs:
             worktrees=self.worktrees,
             commits=self._commits,
             check_lease=self._holds,
+            is_kept=self._keeps,
             diff_commits=partial(between, self._git, self.mirrors),
             mirrors=self.mirrors,
             janitor=self.janitor,
             forges=self._forges,
             changesets=self._changesets,
+            apps=self._app_set_up,
             node=node,
             allow_local=self.settings.allow_local_repositories,
         )
@@ -126,6 +149,10 @@ class Vcs:
 
     async def _holds(self, run_id: str, attempt: int, token: str) -> bool:
         return await self._running.holds(UUID(run_id), attempt=attempt, token=UUID(token))
+
+    async def _keeps(self, run_id: str, attempt: int) -> bool:
+        kept = await self._rescuing.attempts_kept([UUID(run_id)])
+        return kept.get(UUID(run_id)) == attempt
 
     async def require_git(self) -> None:
         """End where there is no Git here that can be worked with."""
@@ -146,26 +173,23 @@ class Vcs:
     async def close(self) -> None:
         """Once nothing is under way any more."""
         await self.mirrors.close()
-        if self.github is not None:
-            await self.github.aclose()
+        await self._job_github.aclose()
+        await self.github.aclose()
 
 
-def _github(settings: VcsSettings, database: Database) -> GitHubForge | None:
-    config = settings.github
-    if config is None:
-        return None
+def _github(settings: VcsSettings, database: Database, config: GitHubConfig) -> GitHubForge:
+    """GitHub as whom ``config`` says, at the pace of all who are that."""
     pacing = ForgePacing(database, config.scope, creations_per_minute=settings.pull_requests_per_minute)
     return GitHubForge(config, FleetPace(pacing))
 
 
-def _git(settings: VcsSettings, github: GitHubForge | None) -> Git:
+def _git(settings: VcsSettings, github: ServerGitHub) -> Git:
     """What GitHub knows comes before what a file says."""
-    providers = [settings.static_credentials]
     return Git(
         settings.vcs_root / "home",
         allow_local=settings.allow_local_repositories,
         remotes=settings.remotes,
-        credentials=ChainedCredentials(*([github.credentials] if github else []), *providers),
+        credentials=ChainedCredentials(github, settings.static_credentials),
         max_file_bytes=settings.git_max_file_bytes,
     )
 
@@ -184,13 +208,16 @@ async def serve(stop: asyncio.Event) -> None:
     await vcs.worktrees.sweep()
     await vcs.mirrors.sweep()
     checks = {"postgres": database.check, "nats": bus.check}
+    await vcs.github.begin()
     await vcs.listen()
     async with serve_health("vcs", settings.health_address, checks):
         await bus.start()
         vcs.heartbeat.start()
         tasks = [
             asyncio.create_task(vcs.publisher.run(), name="publications"),
+            asyncio.create_task(vcs.github.run(), name="GitHub App"),
             asyncio.create_task(vcs.tracker.run(), name="tracker"),
+            asyncio.create_task(vcs.commenter.run(), name="commenter"),
             asyncio.create_task(_clean(vcs.janitor), name="janitor"),
         ]
         log.info("started", listen=settings.vcs_listen)

@@ -111,6 +111,14 @@ class ForgeNotFoundError(ForgeRefusedError):
     """The forge has no such repository, pull request or comment, or does not show it to these credentials."""
 
 
+class AppSetUpUnclearError(ForgeError):
+    """The code may have been spent, and what it was good for is lost."""
+
+
+class AppLostError(ForgeError):
+    """The forge handed out an App's secrets, once, and they could not be kept."""
+
+
 class BusyError(VcsError):
     """Another process held a mirror's lock for too long."""
 

@@ -9,10 +9,10 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, SecretStr
 
 from services.runtime.grpc import GrpcAddress
-from services.runtime.settings import GrpcSettings, refuse
+from services.runtime.settings import GrpcSettings, SealingSettings, refuse
 from services.vcs.disk.usage import DiskLimits
 from services.vcs.errors import CredentialsError
-from services.vcs.forges.github import CREATES_PER_MINUTE, GitHubConfig, GitHubConfigError
+from services.vcs.forges.github import CREATES_PER_MINUTE, GitHubAddress, GitHubConfig, GitHubConfigError
 from services.vcs.forges.github.config import PUBLIC_API
 from services.vcs.git.addresses import AllowedRemotes, RemoteAccess
 from services.vcs.git.credentials import StaticCredentials
@@ -31,7 +31,7 @@ def _filter(text: str) -> str:
 
 
 class GitHubSettings(GrpcSettings):
-    """Which GitHub, and as whom: by a token, or as an App."""
+    """Which GitHub, and as whom: by a token, or as an App; by neither, as the App that was set up here."""
 
     github_token: Annotated[SecretStr | None, Field(validation_alias="GITHUB_TOKEN")] = None
     github_app_id: Annotated[str, Field(validation_alias="GITHUB_APP_ID", pattern=r"^\d*$")] = ""
@@ -48,6 +48,13 @@ class GitHubSettings(GrpcSettings):
     """Most pull requests that the whole fleet opens in a minute."""
     forge_poll_seconds: Annotated[float, Field(ge=1, le=86_400)] = 60
     """How often a forge is asked about each open changeset, where no webhook tells of it."""
+
+    @property
+    def github_address(self) -> GitHubAddress:
+        try:
+            return GitHubAddress(self.github_api_url, self.github_server_url)
+        except GitHubConfigError as error:
+            refuse("GITHUB_*", str(error))
 
     @property
     def github(self) -> GitHubConfig | None:
@@ -139,7 +146,7 @@ class DiskSettings(GrpcSettings):
         )
 
 
-class VcsSettings(GitHubSettings, RemoteSettings, DiskSettings):
+class VcsSettings(GitHubSettings, RemoteSettings, DiskSettings, SealingSettings):
     vcs_listen: GrpcAddress = "127.0.0.1:8091"
     """Where the gRPC server listens, `host:port` or `unix:/path`; the agents of this node reach it here."""
     vcs_advertise: GrpcAddress | None = None

@@ -241,10 +241,14 @@ async def test_a_retry_carries_what_is_to_be_different(client: Client, gateway: 
 
 async def test_a_jobs_key_arrives_as_it_is(client: Client, gateway: ControlGateway) -> None:
     await client.submit("x", kind="task", anthropic_api_key="sk-mine")
-    request = {"prompt": "x", "kind": "task", "credentials": {"anthropicApiKey": "sk-model"}}
-    await client.submit_request(JobRequest.model_validate(request))
-    keys = [body["credentials"]["anthropicApiKey"] for body in gateway.bodies]
-    assert keys == ["sk-mine", "sk-model"]
+    await client.submit("x", kind="task", github_token="ghp_mine")
+    await client.submit("x", kind="task")
+    both = {"anthropicApiKey": "sk-model", "githubToken": "ghp_model"}
+    for credentials in (both, {"githubToken": "ghp_model"}):
+        request = {"prompt": "x", "kind": "task", "credentials": credentials}
+        await client.submit_request(JobRequest.model_validate(request))
+    given = [{"anthropicApiKey": "sk-mine"}, {"githubToken": "ghp_mine"}, None, both, {"githubToken": "ghp_model"}]
+    assert [body.get("credentials") for body in gateway.bodies] == given
 
 
 async def test_settings_that_were_read_can_be_put_back(client: Client, gateway: ControlGateway) -> None:

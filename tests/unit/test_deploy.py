@@ -21,6 +21,10 @@ from services.agent.worker import ALL_CONTROLS, RUN_QUEUES
 from services.contracts import subjects
 from services.contracts.words import Queue
 from services.gateway.dialects.codebot.settings import CodebotSettings
+from services.gateway.dialects.cody_batch.settings import CodySettings
+from services.gateway.dialects.orchestrator.settings import OrchestratorSettings
+from services.gateway.dialects.worker.service_settings import ServiceSettings as WorkerServiceSettings
+from services.gateway.dialects.worker.settings import WorkerSettings
 from services.gateway.settings import GatewaySettings
 from services.jobs.migrate import MigrateSettings
 from services.runtime.sealing import VARIABLE as SEALING_KEY
@@ -38,7 +42,9 @@ SETTINGS: dict[str, type[BaseSettings]] = {
     "agent": AgentSettings,
     "vcs": VcsSettings,
 }
-BESIDE: dict[str, list[type[BaseSettings]]] = {"gateway": [CodebotSettings]}
+BESIDE: dict[str, list[type[BaseSettings]]] = {
+    "gateway": [CodebotSettings, CodySettings, WorkerSettings, WorkerServiceSettings, OrchestratorSettings]
+}
 """What a service reads besides its own: the settings of the published APIs."""
 OURS = [*SETTINGS, "offline-model"]
 ONE_SHOT = "migrate"

@@ -10,7 +10,7 @@ import pytest
 from cryptography.fernet import Fernet
 
 from quarterdeck.stack.__main__ import read_options
-from quarterdeck.stack.environment import AGENT, VCS
+from quarterdeck.stack.environment import AGENT, GATEWAY, VCS
 from quarterdeck.stack.errors import StackError, StackStartError
 from quarterdeck.stack.files import kept_secret, write_private
 from quarterdeck.stack.identity import KEEP, Identity, check_reach, launch_command
@@ -119,7 +119,7 @@ def test_each_process_gets_the_secrets_that_it_needs_and_no_others(specs, monkey
         "QUARTERDECK_VCS_TOKEN",
     }
     assert secrets_of(specs.scheduler(9003)) == servers
-    assert secrets_of(specs.vcs(9000, 9004)) == servers | {"QUARTERDECK_VCS_TOKEN"}
+    assert secrets_of(specs.vcs(9000, 9004)) == servers | {"QUARTERDECK_VCS_TOKEN", "QUARTERDECK_SECRET_KEY"}
     assert secrets_of(agent) == servers | {"QUARTERDECK_VCS_TOKEN", "QUARTERDECK_SECRET_KEY", "ANTHROPIC_API_KEY"}
     assert secrets_of(specs.migrate()) == {"DATABASE_URL"}
     assert secrets_of(specs.offline_model(9005)) == set()
@@ -142,6 +142,9 @@ def test_gateway_and_agent_know_the_same_keys_and_addresses(specs, monkeypatch):
     for model_url in (None, "http://127.0.0.1:9"):
         agent = specs.agent(1, 9001, vcs_address="v", model_url=model_url).environment
         gateway = specs.gateway(9002, model_url=model_url).environment
+        vcs = specs.vcs(9000, 9004).environment
+        assert vcs["QUARTERDECK_SECRET_KEY"] == gateway["QUARTERDECK_SECRET_KEY"]
+        assert "ANTHROPIC_BASE_URL" not in vcs
         for name in ("QUARTERDECK_SECRET_KEY", "ANTHROPIC_BASE_URL", "MODEL_BASE_URLS"):
             assert gateway.get(name) == agent.get(name), name
         assert (agent["SANDBOX"], "SANDBOX" in gateway) == ("none", False)
@@ -242,14 +245,14 @@ TLS = {f"QUARTERDECK_GRPC_{name}" for name in ("CA", "CERTIFICATE", "KEY", "INSE
 
 def test_every_setting_of_forges_and_remotes_reaches_vcs_and_nobody_else(specs, monkeypatch):
     for name in VCS:
-        monkeypatch.setenv(name, "told")
+        monkeypatch.setenv(name, "told" if name in GATEWAY else "told to vcs alone")
     vcs = specs.vcs(8091, 9001)
     aliases = {name: field.validation_alias for name, field in VcsSettings.model_fields.items()}
     variables = {str(alias or f"QUARTERDECK_{name.upper()}") for name, alias in aliases.items()}
     given_by_default = {"QUARTERDECK_DATABASE_POOL", "QUARTERDECK_LOG_LEVEL", "QUARTERDECK_NODE_NAME"}
     assert variables - set(vcs.environment) - TLS == given_by_default | {"QUARTERDECK_VCS_ADVERTISE"}
     for other in (specs.scheduler(9002), specs.gateway(8080), specs.agent(1, 9003, vcs_address="v", model_url=None)):
-        assert "told" not in other.environment.values()
+        assert "told to vcs alone" not in other.environment.values()
 
 
 def test_every_setting_of_how_agents_work_reaches_them(specs, monkeypatch):

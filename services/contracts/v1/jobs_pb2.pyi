@@ -111,16 +111,20 @@ class Credentials(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ANTHROPIC_API_KEY_FIELD_NUMBER: _builtins.int
+    GITHUB_TOKEN_FIELD_NUMBER: _builtins.int
     anthropic_api_key: _builtins.str
     """Visible ASCII, at most 4,000 characters. Empty: the client's, else the server's."""
+    github_token: _builtins.str
+    """With which this job's repositories are read, pushed to and asked for pull requests. Empty: the server's."""
     def __init__(
         self,
         *,
         anthropic_api_key: _builtins.str = ...,
+        github_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["anthropic_api_key", b"anthropic_api_key"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anthropic_api_key", b"anthropic_api_key", "github_token", b"github_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -224,6 +228,7 @@ class JobOptions(_message.Message):
     PULL_REQUEST_FIELD_NUMBER: _builtins.int
     COMMIT_AUTHOR_FIELD_NUMBER: _builtins.int
     SIGN_OFF_FIELD_NUMBER: _builtins.int
+    KEEP_WORKTREE_SECONDS_FIELD_NUMBER: _builtins.int
     publish: _builtins.str
     """What becomes of a change: pull_request (the default), draft, branch (pushed only) or none, which only stores it."""
     model: _builtins.str
@@ -272,6 +277,10 @@ class JobOptions(_message.Message):
     """Where a change of an earlier job of the same name is open: update (the default), replace, skip or separate."""
     sign_off: _builtins.bool
     """Add the author's `Signed-off-by:` to the commit message."""
+    keep_worktree_seconds: _builtins.int
+    """Keep a completed run's worktree until its change is merged, closed or replaced, and for so long at most; unset: it is
+    removed at once.
+    """
     @_builtins.property
     def allowed_commands(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What acceptEdits lets the agent run: a command, or its beginning followed by " *"."""
@@ -321,10 +330,11 @@ class JobOptions(_message.Message):
         pull_request: Global___PullRequestOptions | None = ...,
         commit_author: Global___CommitAuthor | None = ...,
         sign_off: _builtins.bool = ...,
+        keep_worktree_seconds: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_allow_unpriced", b"_allow_unpriced", "_deadline_seconds", b"_deadline_seconds", "_idle_limit_seconds", b"_idle_limit_seconds", "_max_attempts", b"_max_attempts", "_max_fix_attempts", b"_max_fix_attempts", "_max_parallel", b"_max_parallel", "_max_tokens", b"_max_tokens", "_max_turns", b"_max_turns", "_network", b"_network", "_queue_deadline_seconds", b"_queue_deadline_seconds", "_temperature", b"_temperature", "_test_timeout_seconds", b"_test_timeout_seconds", "allow_unpriced", b"allow_unpriced", "commit_author", b"commit_author", "deadline_seconds", b"deadline_seconds", "idle_limit_seconds", b"idle_limit_seconds", "job_budget", b"job_budget", "max_attempts", b"max_attempts", "max_fix_attempts", b"max_fix_attempts", "max_parallel", b"max_parallel", "max_tokens", b"max_tokens", "max_turns", b"max_turns", "network", b"network", "pull_request", b"pull_request", "queue_deadline_seconds", b"queue_deadline_seconds", "run_budget", b"run_budget", "temperature", b"temperature", "test_timeout_seconds", b"test_timeout_seconds"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_allow_unpriced", b"_allow_unpriced", "_deadline_seconds", b"_deadline_seconds", "_idle_limit_seconds", b"_idle_limit_seconds", "_keep_worktree_seconds", b"_keep_worktree_seconds", "_max_attempts", b"_max_attempts", "_max_fix_attempts", b"_max_fix_attempts", "_max_parallel", b"_max_parallel", "_max_tokens", b"_max_tokens", "_max_turns", b"_max_turns", "_network", b"_network", "_queue_deadline_seconds", b"_queue_deadline_seconds", "_temperature", b"_temperature", "_test_timeout_seconds", b"_test_timeout_seconds", "allow_unpriced", b"allow_unpriced", "commit_author", b"commit_author", "deadline_seconds", b"deadline_seconds", "idle_limit_seconds", b"idle_limit_seconds", "job_budget", b"job_budget", "keep_worktree_seconds", b"keep_worktree_seconds", "max_attempts", b"max_attempts", "max_fix_attempts", b"max_fix_attempts", "max_parallel", b"max_parallel", "max_tokens", b"max_tokens", "max_turns", b"max_turns", "network", b"network", "pull_request", b"pull_request", "queue_deadline_seconds", b"queue_deadline_seconds", "run_budget", b"run_budget", "temperature", b"temperature", "test_timeout_seconds", b"test_timeout_seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_allow_unpriced", b"_allow_unpriced", "_deadline_seconds", b"_deadline_seconds", "_idle_limit_seconds", b"_idle_limit_seconds", "_max_attempts", b"_max_attempts", "_max_fix_attempts", b"_max_fix_attempts", "_max_parallel", b"_max_parallel", "_max_tokens", b"_max_tokens", "_max_turns", b"_max_turns", "_network", b"_network", "_queue_deadline_seconds", b"_queue_deadline_seconds", "_temperature", b"_temperature", "_test_timeout_seconds", b"_test_timeout_seconds", "allow_unpriced", b"allow_unpriced", "allowed_commands", b"allowed_commands", "base_url", b"base_url", "commit_author", b"commit_author", "commit_message", b"commit_message", "deadline_seconds", b"deadline_seconds", "effort", b"effort", "idle_limit_seconds", b"idle_limit_seconds", "job_budget", b"job_budget", "max_attempts", b"max_attempts", "max_fix_attempts", b"max_fix_attempts", "max_parallel", b"max_parallel", "max_tokens", b"max_tokens", "max_turns", b"max_turns", "model", b"model", "network", b"network", "on_existing", b"on_existing", "on_unverified", b"on_unverified", "permission_mode", b"permission_mode", "publish", b"publish", "pull_request", b"pull_request", "queue_deadline_seconds", b"queue_deadline_seconds", "run_budget", b"run_budget", "sign_off", b"sign_off", "system_prompt", b"system_prompt", "temperature", b"temperature", "test_command", b"test_command", "test_timeout_seconds", b"test_timeout_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_allow_unpriced", b"_allow_unpriced", "_deadline_seconds", b"_deadline_seconds", "_idle_limit_seconds", b"_idle_limit_seconds", "_keep_worktree_seconds", b"_keep_worktree_seconds", "_max_attempts", b"_max_attempts", "_max_fix_attempts", b"_max_fix_attempts", "_max_parallel", b"_max_parallel", "_max_tokens", b"_max_tokens", "_max_turns", b"_max_turns", "_network", b"_network", "_queue_deadline_seconds", b"_queue_deadline_seconds", "_temperature", b"_temperature", "_test_timeout_seconds", b"_test_timeout_seconds", "allow_unpriced", b"allow_unpriced", "allowed_commands", b"allowed_commands", "base_url", b"base_url", "commit_author", b"commit_author", "commit_message", b"commit_message", "deadline_seconds", b"deadline_seconds", "effort", b"effort", "idle_limit_seconds", b"idle_limit_seconds", "job_budget", b"job_budget", "keep_worktree_seconds", b"keep_worktree_seconds", "max_attempts", b"max_attempts", "max_fix_attempts", b"max_fix_attempts", "max_parallel", b"max_parallel", "max_tokens", b"max_tokens", "max_turns", b"max_turns", "model", b"model", "network", b"network", "on_existing", b"on_existing", "on_unverified", b"on_unverified", "permission_mode", b"permission_mode", "publish", b"publish", "pull_request", b"pull_request", "queue_deadline_seconds", b"queue_deadline_seconds", "run_budget", b"run_budget", "sign_off", b"sign_off", "system_prompt", b"system_prompt", "temperature", b"temperature", "test_command", b"test_command", "test_timeout_seconds", b"test_timeout_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__allow_unpriced: _TypeAlias = _typing.Literal["allow_unpriced"]  # noqa: Y015
     _WhichOneofArgType__allow_unpriced: _TypeAlias = _typing.Literal["_allow_unpriced", b"_allow_unpriced"]  # noqa: Y015
@@ -332,6 +342,8 @@ class JobOptions(_message.Message):
     _WhichOneofArgType__deadline_seconds: _TypeAlias = _typing.Literal["_deadline_seconds", b"_deadline_seconds"]  # noqa: Y015
     _WhichOneofReturnType__idle_limit_seconds: _TypeAlias = _typing.Literal["idle_limit_seconds"]  # noqa: Y015
     _WhichOneofArgType__idle_limit_seconds: _TypeAlias = _typing.Literal["_idle_limit_seconds", b"_idle_limit_seconds"]  # noqa: Y015
+    _WhichOneofReturnType__keep_worktree_seconds: _TypeAlias = _typing.Literal["keep_worktree_seconds"]  # noqa: Y015
+    _WhichOneofArgType__keep_worktree_seconds: _TypeAlias = _typing.Literal["_keep_worktree_seconds", b"_keep_worktree_seconds"]  # noqa: Y015
     _WhichOneofReturnType__max_attempts: _TypeAlias = _typing.Literal["max_attempts"]  # noqa: Y015
     _WhichOneofArgType__max_attempts: _TypeAlias = _typing.Literal["_max_attempts", b"_max_attempts"]  # noqa: Y015
     _WhichOneofReturnType__max_fix_attempts: _TypeAlias = _typing.Literal["max_fix_attempts"]  # noqa: Y015
@@ -356,6 +368,8 @@ class JobOptions(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__deadline_seconds) -> _WhichOneofReturnType__deadline_seconds | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__idle_limit_seconds) -> _WhichOneofReturnType__idle_limit_seconds | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__keep_worktree_seconds) -> _WhichOneofReturnType__keep_worktree_seconds | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_attempts) -> _WhichOneofReturnType__max_attempts | None: ...
     @_typing.overload

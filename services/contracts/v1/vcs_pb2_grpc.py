@@ -165,7 +165,7 @@ class VcsServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Release(self, request, context):
-        """Remove the worktree. Releasing what is gone succeeds.
+        """Remove the worktree, or leave it where its job keeps it. Releasing what is gone succeeds.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -44,7 +44,7 @@ class VcsStub:
     Commit: _grpc.UnaryUnaryMultiCallable[_vcs_pb2.CommitRequest, _vcs_pb2.CommitReply]
     """What the run delivers: patch, diffstat and the deterministic commit."""
     Release: _grpc.UnaryUnaryMultiCallable[_vcs_pb2.ReleaseRequest, _vcs_pb2.ReleaseReply]
-    """Remove the worktree. Releasing what is gone succeeds."""
+    """Remove the worktree, or leave it where its job keeps it. Releasing what is gone succeeds."""
     Diff: _grpc.UnaryUnaryMultiCallable[_vcs_pb2.DiffRequest, _vcs_pb2.DiffReply]
     """What differs: a worktree from its base, or one commit of a mirror from another."""
     Sync: _grpc.UnaryStreamMultiCallable[_vcs_pb2.SyncRequest, _vcs_pb2.SyncUpdate]
@@ -89,7 +89,7 @@ class VcsAsyncStub(VcsStub):
     Commit: _aio.UnaryUnaryMultiCallable[_vcs_pb2.CommitRequest, _vcs_pb2.CommitReply]  # type: ignore[assignment]
     """What the run delivers: patch, diffstat and the deterministic commit."""
     Release: _aio.UnaryUnaryMultiCallable[_vcs_pb2.ReleaseRequest, _vcs_pb2.ReleaseReply]  # type: ignore[assignment]
-    """Remove the worktree. Releasing what is gone succeeds."""
+    """Remove the worktree, or leave it where its job keeps it. Releasing what is gone succeeds."""
     Diff: _aio.UnaryUnaryMultiCallable[_vcs_pb2.DiffRequest, _vcs_pb2.DiffReply]  # type: ignore[assignment]
     """What differs: a worktree from its base, or one commit of a mirror from another."""
     Sync: _aio.UnaryStreamMultiCallable[_vcs_pb2.SyncRequest, _vcs_pb2.SyncUpdate]  # type: ignore[assignment]
@@ -161,7 +161,7 @@ class VcsServicer(metaclass=_abc_1.ABCMeta):
         request: _vcs_pb2.ReleaseRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_vcs_pb2.ReleaseReply, _abc.Awaitable[_vcs_pb2.ReleaseReply]]:
-        """Remove the worktree. Releasing what is gone succeeds."""
+        """Remove the worktree, or leave it where its job keeps it. Releasing what is gone succeeds."""
 
     @_abc_1.abstractmethod
     def Diff(

@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from services.gateway.dialects import codebot
+from services.gateway.dialects import codebot, cody_batch, orchestrator, worker
 from services.gateway.dialects.dialect import Dialect
 
-DIALECTS: Final[tuple[Callable[[str], Dialect | None], ...]] = (codebot.from_environment,)
+DIALECTS: Final[tuple[Callable[[str], Dialect | None], ...]] = (
+    codebot.from_environment,
+    cody_batch.from_environment,
+    worker.from_environment,
+    orchestrator.from_environment,
+)
 
 
 def chosen(host: str) -> list[Dialect]:

@@ -8,6 +8,7 @@ from services.gateway.commands import Commands
 from services.gateway.problems import ProblemError
 from services.jobs.clients import Clients, ClientStateError, OwnLimits
 from services.jobs.models import Client
+from services.runtime.postgres import StoreUnavailableError
 from services.runtime.telemetry import logger
 
 log = logger("gateway.dialects")
@@ -39,9 +40,14 @@ class Tenant:
         self._known_until = time.monotonic() + KNOWN_SECONDS
 
     async def client(self) -> Client:
-        """Raises ``ProblemError`` where it is disabled, ``StoreUnavailableError``."""
+        """Raises ``ProblemError`` where it is disabled, ``StoreUnavailableError`` where it was never known."""
         if time.monotonic() >= self._known_until:
-            await self.make()
+            try:
+                await self.make()
+            except StoreUnavailableError:
+                # Who it is has not changed with that: a health check may still say what is wrong, in its own words.
+                if self._client is None:
+                    raise
         if self._client is None:
             raise ProblemError(401, f"the client {self._name} is disabled here; ask who runs this server")
         return self._client

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+from collections.abc import Mapping
 from contextlib import aclosing
 
 from aiohttp import HttpVersion11, web
@@ -76,14 +77,20 @@ class _Socket:
 
 
 async def serve(
-    request: web.Request, feed: EventFeed, subscription: Subscription, *, begin: Position | None = None
+    request: web.Request,
+    feed: EventFeed,
+    subscription: Subscription,
+    *,
+    begin: Position | None = None,
+    headers: Mapping[str, str] | None = None,
 ) -> web.StreamResponse:
     """Send all of ``feed`` until it ends; every end but its own is one that can be resumed.
 
     ``begin``: told first, so that who gets no event can still resume; None: such a one begins anew.
+    ``headers``: of the answer, beside those of every stream.
     """
     is_chunked = request.version >= HttpVersion11
-    response = await _opened(request, is_chunked=is_chunked)
+    response = await _opened(request, {**HEADERS, **(headers or {})}, is_chunked=is_chunked)
     transport = request.transport
     if request.method == "HEAD" or transport is None:
         return response
@@ -108,8 +115,8 @@ async def serve(
     return response
 
 
-async def _opened(request: web.Request, *, is_chunked: bool) -> web.StreamResponse:
-    response = web.StreamResponse(headers=HEADERS)
+async def _opened(request: web.Request, headers: Mapping[str, str], *, is_chunked: bool) -> web.StreamResponse:
+    response = web.StreamResponse(headers=headers)
     response.content_type = "text/event-stream"
     response.charset = "utf-8"
     if is_chunked:

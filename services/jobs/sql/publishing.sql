@@ -2,14 +2,24 @@
 -- Take a queued changeset, once, for its newest order: of a publishing run that nobody asked to cancel, or of one that
 -- has ended, whose changeset was asked for later; while no other is being pushed to its branch. On the branch may be
 -- what we pushed, or may have pushed, before: whatever an order went out for, since a try that had to wait for the
--- forge counts as none although it may have pushed.
+-- forge counts as none although it may have pushed. A review's commit goes on top of what the branch was at, and that
+-- alone may be there: whatever came since, ours too, is not to be lost. Nor is what a review was put on top of: its
+-- commit counts as ours only where that does.
 UPDATE changesets c
-SET state = 'pushing', lease_token = :token, attempts = c.attempts + 1, expected_remote_sha = coalesce(e.shas[1], '')
+SET state = 'pushing', lease_token = :token, attempts = c.attempts + 1,
+    expected_remote_sha = CASE WHEN r.queue = 'review' THEN c.base_sha ELSE coalesce(e.shas[1], '') END
 FROM runs r JOIN jobs j ON j.id = r.job_id, changesets o
 CROSS JOIN LATERAL (
-    SELECT array_agg(p.commit_sha ORDER BY p.id DESC) AS shas FROM changesets p
-    WHERE p.client_id = o.client_id AND p.branch = o.branch AND repository_key(p.repository) = repository_key(o.repository)
-      AND p.dispatch > 0 AND p.id <> o.id
+    WITH RECURSIVE pushed AS MATERIALIZED (
+        SELECT p.id, p.commit_sha, p.base_sha, u.queue FROM changesets p JOIN runs u ON u.id = p.run_id
+        WHERE p.client_id = o.client_id AND p.branch = o.branch
+          AND repository_key(p.repository) = repository_key(o.repository) AND p.dispatch > 0 AND p.id <> o.id
+    ), ours AS (
+        SELECT id, commit_sha FROM pushed WHERE queue <> 'review'
+        UNION
+        SELECT p.id, p.commit_sha FROM pushed p JOIN ours ON p.base_sha = ours.commit_sha WHERE p.queue = 'review'
+    )
+    SELECT array_agg(commit_sha ORDER BY id DESC) AS shas FROM ours
 ) e
 WHERE c.id = :id AND o.id = c.id AND c.dispatch = :dispatch AND c.state = 'queued' AND r.id = c.run_id
   AND (c.not_before IS NULL OR c.not_before <= now())
@@ -18,7 +28,8 @@ WHERE c.id = :id AND o.id = c.id AND c.dispatch = :dispatch AND c.state = 'queue
                   AND repository_key(p.repository) = repository_key(o.repository) AND p.state = 'pushing')
 RETURNING c.id, c.run_id, c.job_id, c.repository, c.branch, c.base_sha, c.base_branch, c.commit_sha,
           c.commit_author_name, c.commit_author_email, c.commit_time, c.commit_message, c.patch,
-          c.expected_remote_sha, coalesce(e.shas, '{}') AS also_ours, c.attempts, c.verified,
+          c.expected_remote_sha, CASE WHEN r.queue = 'review' THEN '{}' ELSE coalesce(e.shas, '{}') END AS also_ours,
+          r.queue = 'review' AS is_review, c.attempts, c.verified,
           -- What code before this column stored says only whether it is a draft.
           CASE WHEN c.is_draft THEN 'draft' ELSE c.publish END AS publish, r.attempt, r.summary, j.name, j.prompt, j.options;
 
@@ -53,7 +64,7 @@ JOIN changesets e ON e.client_id = c.client_id AND repository_key(e.repository) 
     AND e.base_branch IS NOT DISTINCT FROM c.base_branch
 JOIN jobs o ON o.id = e.job_id JOIN runs u ON u.id = e.run_id
 WHERE c.id = :id AND j.options ->> 'onExisting' = 'replace' AND o.name = j.name AND o.id <> j.id
-  AND u.checkout ->> 'path' IS NOT DISTINCT FROM r.checkout ->> 'path';
+  AND r.queue <> 'review' AND u.checkout ->> 'path' IS NOT DISTINCT FROM r.checkout ->> 'path';
 
 -- name: supersede
 UPDATE changesets SET state = 'closed', closed_at = coalesce(closed_at, now()), superseded_by = :by, observe_at = NULL,
@@ -62,9 +73,10 @@ WHERE id = ANY(:ids::uuid[]) AND state IN ('open', 'closed')
 RETURNING id;
 
 -- name: retire!
--- To be closed by whichever vcs looks at it next.
-UPDATE changesets SET superseded_by = :by, close_comment = :comment, deletes_branch = true, observe_at = now()
-WHERE id = ANY(:ids::uuid[]) AND state = 'open';
+-- To be closed by whichever vcs looks at it next. Beneath a review's commit may be somebody's: its branch stays.
+UPDATE changesets c SET superseded_by = :by, close_comment = :comment, observe_at = now(),
+                        deletes_branch = (SELECT queue <> 'review' FROM runs WHERE id = c.run_id)
+WHERE c.id = ANY(:ids::uuid[]) AND c.state = 'open';
 
 -- name: open_changeset!
 UPDATE changesets SET state = 'open', url = :url, forge = :forge, number = :number, head_sha = commit_sha, error = NULL,
@@ -79,7 +91,8 @@ FROM changesets c JOIN runs r ON r.id = c.run_id JOIN jobs j ON j.id = c.job_id
 WHERE c.id = :id AND c.client_id = :client_id FOR UPDATE OF c;
 
 -- name: queue_later!
--- Publish what was only stored; on the branch that an open changeset of the same job name has, where the job updates it.
+-- Publish what was only stored; on the branch that an open changeset of the same job name has, where the job updates it
+-- and is no review of another.
 UPDATE changesets c
 SET state = 'queued', publish = :publish, is_draft = :publish = 'draft', error = NULL, attempts = 0,
     dispatched_at = NULL, not_before = NULL,
@@ -87,6 +100,7 @@ SET state = 'queued', publish = :publish, is_draft = :publish = 'draft', error =
         SELECT e.branch FROM changesets e JOIN jobs o ON o.id = e.job_id JOIN runs u ON u.id = e.run_id
         WHERE e.client_id = c.client_id AND repository_key(e.repository) = repository_key(c.repository)
           AND e.state = 'open' AND o.name = j.name AND j.options ->> 'onExisting' = 'update' AND o.id <> j.id
+          AND r.queue <> 'review'
           AND e.base_branch IS NOT DISTINCT FROM c.base_branch
           AND u.checkout ->> 'path' IS NOT DISTINCT FROM r.checkout ->> 'path'
         ORDER BY e.id DESC LIMIT 1), c.branch)

@@ -8,7 +8,7 @@ WITH claimed AS (
     FROM unnest(:run_ids::uuid[], :dispatches::int[], :tokens::uuid[]) AS w (run_id, dispatch, token)
     WHERE r.id = w.run_id AND r.dispatch = w.dispatch AND r.state = ANY(:sources::text[])
       AND r.cancel_requested_at IS NULL
-    RETURNING r.id, r.job_id, r.client_id, r.attempt, r.lease_token, r.repository, r.base_ref, r.base_sha,
+    RETURNING r.id, r.job_id, r.client_id, r.queue, r.attempt, r.lease_token, r.repository, r.base_ref, r.base_sha,
               r.base_branch, r.branch, r.checkout, r.turns, r.attempts_spent, r.created_at, r.resumes, r.head, r.cost_microusd,
               r.input_tokens + r.output_tokens + r.cache_read_input_tokens + r.cache_creation_input_tokens AS tokens,
               extract(epoch FROM r.run_deadline - now())::float8 AS seconds_left
@@ -20,7 +20,7 @@ WITH claimed AS (
 )
 SELECT c.*, j.kind, j.name, j.prompt, j.options, j.sealed AS job_sealed, s.settings, s.sealed AS client_sealed,
        EXISTS (SELECT FROM budgets) AS is_budgeted,
-       CASE WHEN j.name IS NOT NULL AND j.options ->> 'onExisting' = 'skip' THEN (
+       CASE WHEN j.name IS NOT NULL AND j.options ->> 'onExisting' = 'skip' AND c.queue <> 'review' THEN (
            SELECT coalesce(e.url, e.branch) FROM changesets e JOIN jobs o ON o.id = e.job_id JOIN runs r ON r.id = e.run_id
            WHERE e.client_id = c.client_id AND repository_key(e.repository) = repository_key(c.repository)
              AND e.state = 'open' AND o.name = j.name AND o.id <> j.id
@@ -142,10 +142,11 @@ FROM runs r WHERE r.id = :run_id;
 
 -- name: retire_earlier
 -- What earlier jobs of the same name have open on the run's repository and base, to be closed by whichever vcs looks
--- next.
-UPDATE changesets e SET close_comment = :comment, deletes_branch = true, observe_at = now()
+-- next; a review leaves what it reviews as it is. Beneath a review's commit may be somebody's: its branch stays.
+UPDATE changesets e SET close_comment = :comment, deletes_branch = u.queue <> 'review', observe_at = now()
 FROM runs r JOIN jobs j ON j.id = r.job_id, jobs o, runs u
-WHERE r.id = :run_id AND j.name IS NOT NULL AND j.options ->> 'onExisting' IN ('update', 'replace')
+WHERE r.id = :run_id AND r.queue <> 'review' AND j.name IS NOT NULL
+  AND j.options ->> 'onExisting' IN ('update', 'replace')
   AND e.client_id = r.client_id AND repository_key(e.repository) = repository_key(r.repository)
   AND e.state = 'open' AND e.close_comment IS NULL AND e.id < :before
   AND e.base_branch IS NOT DISTINCT FROM r.base_branch
@@ -170,7 +171,3 @@ ON CONFLICT (name) DO UPDATE SET seen_at = now(), capacity = excluded.capacity, 
 
 -- name: gone!
 DELETE FROM nodes WHERE name = :name;
-
--- name: attempts_held
--- Which attempt of these runs an agent holds now.
-SELECT id, attempt FROM runs WHERE id = ANY(:ids::uuid[]) AND state = 'running';

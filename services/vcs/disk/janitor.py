@@ -37,6 +37,9 @@ class Holders(Protocol):
     async def attempts_held(self, run_ids: Sequence[UUID]) -> Mapping[UUID, int]:
         """The attempt that is running, for each of ``run_ids`` that an agent holds."""
 
+    async def attempts_kept(self, run_ids: Sequence[UUID]) -> Mapping[UUID, int]:
+        """The attempt whose worktree is to stay after the run's end, for each of ``run_ids`` whose job says so."""
+
 
 @dataclass
 class Swept:
@@ -83,7 +86,8 @@ class Janitor:
         if measured is not None:
             await self._unpin(measured, swept)
             await self._forget_rescued(measured, swept)
-            await self._evict(measured, swept)
+            freed = await self._release_kept(measured, swept)
+            await self._evict(measured, freed, swept)
         if swept.forgotten:
             self._disk.look_again()
         self._swept_at = int(time.time())
@@ -108,8 +112,9 @@ class Janitor:
 
     async def _release_orphans(self, swept: Swept) -> None:
         present = [(run_id, attempt) for run_id, attempt in self._worktrees.present() if _is_uuid(run_id)]
-        held = await self._holders.attempts_held([UUID(run_id) for run_id, _ in present])
-        orphans = [(run_id, attempt) for run_id, attempt in present if held.get(UUID(run_id)) != attempt]
+        run_ids = [UUID(run_id) for run_id, _ in present]
+        held, kept = await self._holders.attempts_held(run_ids), await self._holders.attempts_kept(run_ids)
+        orphans = [one for one in present if one[1] not in (held.get(UUID(one[0])), kept.get(UUID(one[0])))]
         waiting = [one for one in orphans if self._may_try(_named(*one))]
         # The highest attempt first: while one is there, the lower ones of its run count as displaced.
         for run_id, attempt in sorted(waiting, key=lambda one: -one[1])[:MOST_RELEASED]:
@@ -166,10 +171,33 @@ class Janitor:
                     swept.forgotten += 1
                     log.info("dropped rescued work that was kept for long enough", ref=work.ref, sha=work.commit_sha)
 
-    async def _evict(self, measured: Measured, swept: Swept) -> None:
-        """Remove mirrors, least recently used first: those unused for too long, then until the disk has its room."""
+    async def _release_kept(self, measured: Measured, swept: Swept) -> int:
+        """Release worktrees of ended runs, oldest first, until the disk has its room; the bytes that this freed."""
+        before = swept.freed_bytes
+        missing = self._missing_bytes(measured)
+        for run_id, attempt in await self._kept(measured) if missing > 0 else []:
+            if missing <= swept.freed_bytes - before:
+                break
+            async with self._survived(_named(run_id, attempt), swept):
+                await self._release(run_id, attempt, swept)
+        return swept.freed_bytes - before
+
+    async def _kept(self, measured: Measured) -> list[tuple[str, int]]:
+        """The oldest of those that their jobs keep."""
+        run_ids = [UUID(run_id) for run_id, _ in measured.worktrees if _is_uuid(run_id)]
+        kept = await self._holders.attempts_kept(run_ids)
+        here = [one for one in measured.worktrees if _is_uuid(one[0]) and kept.get(UUID(one[0])) == one[1]]
+        waiting = [one for one in here if self._may_try(_named(*one))]
+        return sorted(waiting, key=lambda one: self._disk.begun_at(*one))[:MOST_RELEASED]
+
+    def _missing_bytes(self, measured: Measured, freed: int = 0) -> int:
+        """``freed``: of what was measured, since."""
         free, total = self._disk.space()
-        missing = bytes_to_free(self._limits, used=measured.used_bytes, free=free, total=total)
+        return bytes_to_free(self._limits, used=measured.used_bytes - freed, free=free, total=total)
+
+    async def _evict(self, measured: Measured, freed: int, swept: Swept) -> None:
+        """Remove mirrors, least recently used first: those unused for too long, then until the disk has its room."""
+        missing = self._missing_bytes(measured, freed)
         oldest = time.time() - self._limits.mirrors_kept.total_seconds()
         for mirror in leaving_order(measured.mirrors):
             if (mirror.used_at >= oldest and missing <= 0) or len(swept.evicted) >= MOST_EVICTED:

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from typing import Final, Protocol
 
@@ -9,6 +10,13 @@ from services.contracts.words import Checks, Mergeable, MergeMethod, Publish, Re
 from services.vcs.git.repositories import Repository
 
 MOST_LISTED: Final = 1_000
+MOST_COMMENTS: Final = 100
+MOST_BODY: Final = 65_536
+"""Characters of an issue's or a comment's text, as GitHub has it."""
+MOST_CHECKS: Final = 100
+MOST_SUMMARY: Final = 20_000
+MARK: Final = "<!-- quarterdeck:"
+"""What a hidden marker begins with: a text that holds it is ours."""
 
 
 class ChangeState(StrEnum):
@@ -37,7 +45,8 @@ class ChangeRef:
 class PublishedChange:
     """A branch that has been pushed, and what to say about it. ``base_branch``: what it is to be merged into.
 
-    ``publish``: pull_request, draft, or branch (no pull request is opened). ``body``: Markdown.
+    ``publish``: pull_request, draft, or branch (no pull request is opened). ``body``: Markdown. ``keeps_words``: the
+    pull request that is open is only found: nothing of it is changed, and none is made.
     """
 
     changeset_id: str
@@ -52,6 +61,7 @@ class PublishedChange:
     reviewers: Sequence[str] = ()
     team_reviewers: Sequence[str] = ()
     assignees: Sequence[str] = ()
+    keeps_words: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +97,58 @@ class ChangeStatus:
 class PostedComment:
     id: str
     url: str
+
+
+@dataclass(frozen=True, slots=True)
+class MarkedComment:
+    """What is to be said once on an issue or pull request, however often it is tried: ``id`` marks it there.
+
+    ``in_reply_to``: the id of a review comment, to answer in its thread; empty: none. ``tried_since``: since when an
+    earlier try may have posted it; None: this is the first.
+    """
+
+    id: str
+    repository: Repository
+    number: int
+    body: str
+    in_reply_to: str = ""
+    tried_since: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class IssueComment:
+    """``author``: empty where the account was deleted."""
+
+    id: str
+    author: str
+    body: str
+    time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Issue:
+    """An issue or pull request now. ``state``: open or closed. ``comments``: the oldest first, without ours."""
+
+    number: int
+    title: str
+    body: str
+    state: str
+    author: str
+    url: str
+    labels: Sequence[str] = ()
+    is_pull_request: bool = False
+    comments: Sequence[IssueComment] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FailedCheck:
+    """``conclusion``: the forge's word. ``summary``: what the check says of itself."""
+
+    name: str
+    conclusion: str
+    title: str = ""
+    summary: str = ""
+    url: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,3 +204,12 @@ class Forge(Protocol):
 
     async def permission(self, repository: Repository, login: str) -> str:
         """`admin`, `write`, `read` or `none`."""
+
+    async def issue(self, repository: Repository, number: int) -> Issue:
+        """With its first ``MOST_COMMENTS`` comments, no text longer than ``MOST_BODY`` characters."""
+
+    async def failed_checks(self, repository: Repository, sha: str) -> Sequence[FailedCheck]:
+        """The first ``MOST_CHECKS``, no text longer than ``MOST_SUMMARY``; what may not be read counts as not there."""
+
+    async def post(self, comment: MarkedComment) -> PostedComment:
+        """Say it, unless an earlier try has: then that is what was posted."""

@@ -6,7 +6,7 @@ What Git itself tells, it says: that a change was closed is known to Postgres al
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,6 +18,7 @@ from services.runtime.telemetry import logger
 from services.vcs.errors import (
     CloneFailedError,
     ForgeError,
+    ForgeNotFoundError,
     ForgeRefusedError,
     ForgeUnavailableError,
     GitError,
@@ -27,7 +28,10 @@ from services.vcs.forges import (
     ChangeRef,
     ChangeState,
     ChangeStatus,
+    FailedCheck,
     ForgeRepository,
+    Issue,
+    MarkedComment,
     Opened,
     PostedComment,
     PublishedChange,
@@ -121,9 +125,7 @@ class LocalForge:
             return status
 
     async def comment(self, change: ChangeRef, body: str, *, in_reply_to: str) -> PostedComment:  # noqa: ARG002  the protocol's
-        raise ForgeRefusedError(
-            f"{change.repository.url} has no forge, so there is nowhere to comment; send the job a message instead"
-        )
+        raise _nowhere(change.repository)
 
     def repositories(self, query: RepositoryQuery) -> AsyncIterator[ForgeRepository]:  # noqa: ARG002  the protocol's
         raise ForgeRefusedError(
@@ -134,6 +136,19 @@ class LocalForge:
     async def permission(self, repository: Repository, login: str) -> str:  # noqa: ARG002  the protocol's
         """Whoever reaches this service may do as it can: there are no accounts."""
         return "admin"
+
+    async def issue(self, repository: Repository, number: int) -> Issue:
+        raise ForgeNotFoundError(
+            f"{repository.url} has no forge that could have an issue {number}; give the vcs service credentials for"
+            " its forge, or put what it says into a job's prompt"
+        )
+
+    async def failed_checks(self, repository: Repository, sha: str) -> Sequence[FailedCheck]:  # noqa: ARG002  the protocol's
+        """None: nobody checks anything here."""
+        return ()
+
+    async def post(self, comment: MarkedComment) -> PostedComment:
+        raise _nowhere(comment.repository)
 
     async def _merged(self, change: ChangeRef, method: MergeMethod) -> ChangeStatus:
         for _ in range(_MOST_TRIES):
@@ -217,6 +232,11 @@ class LocalForge:
 
     def _page(self, changeset_id: str) -> str:
         return f"{self._address}/changesets/{quote(changeset_id, safe='')}"
+
+
+def _nowhere(repository: Repository) -> ForgeRefusedError:
+    words = f"{repository.url} has no forge, so there is nowhere to comment; send the job a message instead"
+    return ForgeRefusedError(words)
 
 
 async def _made(change: ChangeRef, method: MergeMethod, base_sha: str, merges: Merges) -> str:

@@ -128,8 +128,8 @@ def _who_we_are(repository: Repository, error: VcsError) -> str:
         return f"it takes none of our ssh keys; add one that {endpoint.authority} knows to the vcs service's ssh agent"
     if isinstance(error, GitError) and error.had_credentials:
         return (
-            f"it refused the credentials that are set up for {endpoint.authority}; renew them, or give them (or the "
-            "GitHub App) access to this repository"
+            f"it refused the credentials that are set up for {endpoint.authority}, or that the job brought; renew them,"
+            " or give them (or the GitHub App) access to this repository"
         )
     return (
         f"no credentials are set up for {endpoint.authority}; add them to QUARTERDECK_GIT_CREDENTIALS_FILE, or set up "

@@ -86,6 +86,16 @@ class Git:
         self._executable = shutil.which("git") or "git"
         self._environment = environment(home, (*self._remotes.schemes, *(("file",) if allow_local else ())))
 
+    def showing(self, credentials: Credentials) -> "Git":
+        """The same Git, which shows these to remotes and no others."""
+        return Git(
+            self._home,
+            allow_local=self.allow_local,
+            remotes=self._remotes,
+            credentials=credentials,
+            max_file_bytes=self._max_file_bytes,
+        )
+
     async def require_fit(self) -> None:
         """For the start of the service. Raises ``GitUnfitError`` where Git is missing or too old."""
         oldest = ".".join(map(str, OLDEST_VERSION))

@@ -54,8 +54,12 @@ class Mirrors:
         *,
         options: MirrorOptions = MirrorOptions(),  # noqa: B008  frozen
         fetch_timeout: timedelta = FETCH_TIMEOUT,
+        always_asks: bool = False,
     ) -> None:
-        """``root``: the data folder of this vcs; mirrors live in ``<root>/mirrors``. ``options``: of all of them."""
+        """``root``: the data folder of this vcs; mirrors live in ``<root>/mirrors``. ``options``: of all of them.
+        ``always_asks``: nothing is given out before its remote has answered, whatever is here already.
+        """
+        self._root = root
         self._git = git
         self._options = options
         self._folders = MirrorFolders(root / "mirrors", timeout=fetch_timeout)
@@ -63,6 +67,15 @@ class Mirrors:
         self._listings: SharedWork[Listing] = SharedWork()
         self._fetches: SharedWork[None] = SharedWork()
         self._syncs: SharedWork[Synced] = SharedWork()
+        self._always_asks = always_asks
+
+    def seen_through(self, git: Git) -> "Mirrors":
+        """The same mirrors for somebody whose credentials ``git`` shows.
+
+        Nothing that others ask or fetch is joined, nor do they join this; and before anything of a mirror is given out
+        its remote has to answer these credentials.
+        """
+        return Mirrors(self._root, git, options=self._options, fetch_timeout=self._fetch_timeout, always_asks=True)
 
     def place(self, repository: Repository) -> Place:
         return Place(self._git_dir(repository))
@@ -74,11 +87,13 @@ class Mirrors:
         ref: str = "",
         sha: str = "",
         pin: str = "",
+        asks: bool = False,
         progress: Progress | None = None,
     ) -> ResolvedBase:
         """Have the commit in the mirror and say which it is.
 
-        ``sha``: exactly this commit, one that an earlier call resolved; the remote is asked only if it is not here.
+        ``sha``: exactly this commit, one that an earlier call resolved; the remote is asked only if it is not here, or
+        in any case (``asks``): for who may not have been let in by it yet.
         Otherwise the remote says what ``ref`` is now (empty: its default branch), which also proves that the caller's
         credentials reach it. ``pin``: the run for which it is kept, as by ``pin`` (and for less). Where the mirror is
         partial, ``complete`` brings the content. Raises ``CloneFailedError``, ``RefRefusedError``, ``BusyError``.
@@ -88,6 +103,8 @@ class Mirrors:
         if sha:
             checked_sha(sha)
         async with self.using(repository):
+            if sha and (asks or self._always_asks):
+                await self._list(repository, "")
             base = await self._resolve(repository, ref, sha, pin, progress)
             mark_used(self._git_dir(repository))
         return base

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID
@@ -10,9 +12,9 @@ from services.contracts.words import ChangesetState, MergeMethod
 from services.jobs.errors import NotFoundError
 from services.jobs.tracking import Observed, TrackedChange, Tracking
 from services.runtime.telemetry import logger
+from services.vcs.acting import HandsOf
 from services.vcs.errors import ForgeNotFoundError, ForgeRefusedError
 from services.vcs.forges import ChangeRef, ChangeState, ChangeStatus, Forge, PostedComment
-from services.vcs.forges.choosing import Forges
 from services.vcs.git.repositories import parse_repository
 
 log = logger("vcs.changesets")
@@ -22,12 +24,14 @@ _LOCAL_EVERY = timedelta(minutes=10)
 
 
 class Changesets:
-    """Every method raises the ``ForgeError``s of ``services.vcs.errors`` and ``StoreUnavailableError``."""
+    """Every method raises the ``ForgeError``s of ``services.vcs.errors``, ``CredentialsError`` where those of the
+    changeset's job cannot be opened, and ``StoreUnavailableError``.
+    """
 
-    def __init__(self, tracking: Tracking, forges: Forges, *, every: timedelta, allow_local: bool) -> None:
-        """``every``: how often a forge with an account is asked about an open changeset."""
+    def __init__(self, tracking: Tracking, hands: HandsOf, *, every: timedelta, allow_local: bool) -> None:
+        """``hands``: as whom a forge is asked. ``every``: how often one with an account is, about an open changeset."""
         self._tracking = tracking
-        self._forges = forges
+        self._hands = hands
         self._every = every
         self._allow_local = allow_local
 
@@ -42,7 +46,8 @@ class Changesets:
         """Ask the forge and record the answer; close the changeset where that was asked for."""
         if change.close_comment is not None and change.state is ChangesetState.OPEN:
             return await self._retire(change, change.close_comment)
-        status = await self._forge(change).look_up(self._ref(change))
+        async with self._forge(change) as forge:
+            status = await forge.look_up(self._ref(change))
         return await self._record(change, _kept_closed(change, status))
 
     async def close(self, changeset_id: UUID, comment: str, *, delete_branch: bool) -> ChangeStatus:
@@ -51,16 +56,20 @@ class Changesets:
 
     async def reopen(self, changeset_id: UUID) -> ChangeStatus:
         change = await self._published(changeset_id)
-        return await self._record(change, await self._forge(change).reopen(self._ref(change)))
+        async with self._forge(change) as forge:
+            reopened = await forge.reopen(self._ref(change))
+        return await self._record(change, reopened)
 
     async def merge(self, changeset_id: UUID, method: MergeMethod, *, delete_branch: bool) -> ChangeStatus:
         change = await self._published(changeset_id)
-        merged = await self._forge(change).merge(self._ref(change), method, delete_branch=delete_branch)
+        async with self._forge(change) as forge:
+            merged = await forge.merge(self._ref(change), method, delete_branch=delete_branch)
         return await self._record(change, merged)
 
     async def comment(self, changeset_id: UUID, body: str, *, in_reply_to: str) -> PostedComment:
         change = await self._published(changeset_id)
-        return await self._forge(change).comment(self._ref(change), body, in_reply_to=in_reply_to)
+        async with self._forge(change) as forge:
+            return await forge.comment(self._ref(change), body, in_reply_to=in_reply_to)
 
     async def _retire(self, change: TrackedChange, comment: str) -> ChangeStatus:
         """A branch that somebody has added to stays: what is stale is closed all the same."""
@@ -73,7 +82,8 @@ class Changesets:
             return await self._close(change, comment, delete_branch=False)
 
     async def _close(self, change: TrackedChange, comment: str, *, delete_branch: bool) -> ChangeStatus:
-        status = await self._forge(change).close(self._ref(change), comment=comment, delete_branch=delete_branch)
+        async with self._forge(change) as forge:
+            status = await forge.close(self._ref(change), comment=comment, delete_branch=delete_branch)
         return await self._record(change, status)
 
     async def _published(self, changeset_id: UUID) -> TrackedChange:
@@ -98,8 +108,10 @@ class Changesets:
         await self._tracking.record(change, observed, again=self.observe_after(change.forge))
         return status
 
-    def _forge(self, change: TrackedChange) -> Forge:
-        return self._forges.named(change.forge)
+    @asynccontextmanager
+    async def _forge(self, change: TrackedChange) -> AsyncIterator[Forge]:
+        async with self._hands.of_changeset(change.id) as hands:
+            yield hands.forges.named(change.forge)
 
     def _ref(self, change: TrackedChange) -> ChangeRef:
         return ChangeRef(

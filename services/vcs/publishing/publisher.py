@@ -23,6 +23,7 @@ from services.runtime.jetstream import Bus, Message
 from services.runtime.lifecycle import Capacity
 from services.runtime.postgres import StoreUnavailableError
 from services.runtime.telemetry import logger
+from services.vcs.acting import Hands, HandsOf
 from services.vcs.errors import (
     CloneFailedError,
     ForgeError,
@@ -34,12 +35,10 @@ from services.vcs.errors import (
     VcsError,
 )
 from services.vcs.forges import PublishedChange
-from services.vcs.forges.choosing import Forges
 from services.vcs.git.push import push
 from services.vcs.git.repositories import Repository, parse_repository
-from services.vcs.git.runner import Git
 from services.vcs.git.trees import CommitMetadata
-from services.vcs.mirrors.mirrors import Mirrors
+from services.vcs.mirrors.reach import Reach
 from services.vcs.worktrees.commits import Commits
 
 log = logger("vcs.publisher")
@@ -57,24 +56,20 @@ class Publisher:
         publishing: Publishing,
         heartbeat: Heartbeat,
         bus: Bus,
-        git: Git,
-        mirrors: Mirrors,
         commits: Commits,
-        forges: Forges,
+        hands: HandsOf,
         observe_after: Callable[[str], timedelta],
         holder: str,
         most: int,
     ) -> None:
-        """``observe_after``: when a forge of that name is asked about what it shows. ``holder``: this process's node
-        name. ``most``: publications at once.
+        """``hands``: as whom each is pushed and shown. ``observe_after``: when a forge of that name is asked about what
+        it shows. ``holder``: this process's node name. ``most``: publications at once.
         """
         self._publishing = publishing
         self._heartbeat = heartbeat
         self._bus = bus
-        self._git = git
-        self._mirrors = mirrors
         self._commits = commits
-        self._forges = forges
+        self._hands = hands
         self._observe_after = observe_after
         self._holder = holder
         self._capacity = Capacity(most)
@@ -173,26 +168,33 @@ class Publisher:
 
     async def _push_and_open(self, publication: Publication) -> Shown:
         """Push the commit and show it on the forge."""
-        repository = parse_repository(publication.repository, allow_local=self._git.allow_local)
+        async with self._hands.of_changeset(publication.hold.changeset_id) as hands:
+            return await self._push_and_open_with(hands, publication)
+
+    async def _push_and_open_with(self, hands: Hands, publication: Publication) -> Shown:
+        repository = parse_repository(publication.repository, allow_local=hands.reach.git.allow_local)
         metadata = CommitMetadata(
             publication.author_name,
             publication.author_email,
             int(publication.time.timestamp()),
             publication.message,
         )
-        async with self._mirrors.using(repository):  # no run of ours may hold it any more
-            await self._push(publication, repository, metadata)
-        forge = self._forges.of(repository)
+        async with hands.reach.mirrors.using(repository):  # no run of ours may hold it any more
+            await self._push(hands.reach, publication, repository, metadata)
+        forge = hands.forges.of(repository)
         opened = await forge.open(_change(publication, repository))
         return Shown(forge.name, opened.url, opened.number, self._observe_after(forge.name), opened.notes)
 
-    async def _push(self, publication: Publication, repository: Repository, metadata: CommitMetadata) -> None:
-        sha = await self._commits.commit_patch(repository, publication.base_sha, publication.patch, metadata)
+    async def _push(
+        self, reach: Reach, publication: Publication, repository: Repository, metadata: CommitMetadata
+    ) -> None:
+        commits = self._commits.through(reach)
+        sha = await commits.commit_patch(repository, publication.base_sha, publication.patch, metadata)
         if sha != publication.commit_sha:
             raise PatchInexactError(f"made commit {sha} instead of {publication.commit_sha}; nothing was pushed")
         await push(
-            self._git,
-            self._mirrors.place(repository),
+            reach.git,
+            reach.mirrors.place(repository),
             repository,
             branch=publication.branch,
             commit_sha=sha,
@@ -233,6 +235,7 @@ def _change(publication: Publication, repository: Repository) -> PublishedChange
         reviewers=asked.reviewers,
         team_reviewers=asked.team_reviewers,
         assignees=asked.assignees,
+        keeps_words=publication.is_review,
     )
 
 

@@ -20,6 +20,9 @@ DEADLINES: Final[Mapping[str, timedelta]] = {
     "JanitorStatus": _LOCAL,  # as long as the disk takes to be measured
     "ListRepositories": timedelta(minutes=5),
     "GetPermission": _FORGE,
+    "GetIssue": timedelta(minutes=2),  # pages of comments
+    "GetFailedChecks": timedelta(minutes=2),
+    "SetUpApp": timedelta(minutes=2),  # not to be cut off: what it asks for is given out once
     "LookUpChangeset": _FORGE,
     "CloseChangeset": _FORGE,
     "ReopenChangeset": _FORGE,

@@ -18,8 +18,11 @@ _MOST_WORD_CHARACTERS: Final = 200
 _MOST_SEARCH_CHARACTERS: Final = 500
 _LISTED_UNASKED: Final = 100
 _SHOWN_CHARACTERS: Final = 60
+_HIGHEST_NUMBER: Final = 2**31 - 1
+"""That Postgres keeps as an integer."""
 # Logins of apps end in `[bot]`, those of managed users hold an underscore.
 _LOGIN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}(?:\[bot\])?", re.ASCII)
+_MANIFEST_CODE: Final = re.compile(r"[A-Za-z0-9_-]{1,200}", re.ASCII)
 _COMMENT_ID: Final = re.compile(r"[A-Za-z0-9_.-]{0,100}", re.ASCII)
 
 
@@ -75,10 +78,24 @@ def comment_body(field: str, text: str, *, may_be_empty: bool = False) -> str:
     return _short(field, text, MOST_COMMENT_CHARACTERS)
 
 
+def issue_number(field: str, number: int) -> int:
+    """Of an issue or pull request: from 1."""
+    if not 1 <= number <= _HIGHEST_NUMBER:
+        raise FieldRefusedError(field, f"no issue has the number {number}; they count from 1")
+    return number
+
+
 def comment_id(field: str, text: str) -> str:
     """A forge's id of a comment, or nothing."""
     if not _COMMENT_ID.fullmatch(text):
         raise FieldRefusedError(field, f"{_shown(text)} is no id of a comment")
+    return text
+
+
+def manifest_code(field: str, text: str) -> str:
+    """It is good for an App's secrets: not repeated."""
+    if not _MANIFEST_CODE.fullmatch(text):
+        raise FieldRefusedError(field, "is no code of a manifest; give `code` of the address that GitHub redirected to")
     return text
 
 

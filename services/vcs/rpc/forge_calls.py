@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from uuid import UUID
 
 from services.contracts.v1 import vcs_pb2, vcs_pb2_grpc
-from services.vcs.forges import ChangeStatus, ForgeRepository
+from services.vcs.forges import ChangeStatus, FailedCheck, ForgeRepository, Issue
 from services.vcs.git.repositories import parse_repository
 from services.vcs.rpc import fields
 from services.vcs.rpc.parts import Parts
@@ -33,15 +33,26 @@ class ForgeCalls(vcs_pb2_grpc.VcsServicer):
             return vcs_pb2.GetPermissionReply(permission=permission)
 
     async def GetIssue(self, request: vcs_pb2.GetIssueRequest, context: Context) -> vcs_pb2.Issue:  # noqa: N802
-        raise NotImplementedError
+        async with reported(context):
+            number = fields.issue_number("number", request.number)
+            repository = parse_repository(request.repository, allow_local=self._parts.allow_local)
+            return _issue(await self._parts.forges.of(repository).issue(repository, number))
 
     async def GetFailedChecks(  # noqa: N802
         self, request: vcs_pb2.GetFailedChecksRequest, context: Context
     ) -> vcs_pb2.GetFailedChecksReply:
-        raise NotImplementedError
+        async with reported(context):
+            sha = fields.sha_of("sha", request.sha)
+            repository = parse_repository(request.repository, allow_local=self._parts.allow_local)
+            failed = await self._parts.forges.of(repository).failed_checks(repository, sha)
+            return vcs_pb2.GetFailedChecksReply(checks=[_check(check) for check in failed])
 
     async def SetUpApp(self, request: vcs_pb2.SetUpAppRequest, context: Context) -> vcs_pb2.AppInfo:  # noqa: N802
-        raise NotImplementedError
+        async with reported(context):
+            made = await self._parts.apps.set_up(fields.manifest_code("code", request.code))
+            return vcs_pb2.AppInfo(
+                app_id=made.id, slug=made.slug, name=made.name, owner=made.owner.login, url=made.html_url
+            )
 
     async def LookUpChangeset(  # noqa: N802
         self, request: vcs_pb2.LookUpChangesetRequest, context: Context
@@ -100,6 +111,29 @@ def _repository(repository: ForgeRepository) -> vcs_pb2.ForgeRepository:
         topics=repository.topics,
         language=repository.language,
         size_kb=repository.size_kb,
+    )
+
+
+def _issue(issue: Issue) -> vcs_pb2.Issue:
+    return vcs_pb2.Issue(
+        number=issue.number,
+        title=issue.title,
+        body=issue.body,
+        state=issue.state,
+        author=issue.author,
+        labels=issue.labels,
+        is_pull_request=issue.is_pull_request,
+        comments=[
+            vcs_pb2.IssueComment(id=one.id, author=one.author, body=one.body, time=int(one.time.timestamp()))
+            for one in issue.comments
+        ],
+        url=issue.url,
+    )
+
+
+def _check(check: FailedCheck) -> vcs_pb2.FailedCheck:
+    return vcs_pb2.FailedCheck(
+        name=check.name, conclusion=check.conclusion, title=check.title, summary=check.summary, url=check.url
     )
 
 

@@ -10,6 +10,7 @@ from uuid import UUID
 from services.contracts.words import MergeMethod
 from services.vcs.disk.usage import DiskStatus
 from services.vcs.forges import ChangeStatus, Forge, PostedComment
+from services.vcs.forges.github.manifests import MadeApp
 from services.vcs.git.diffstat import FileChange
 from services.vcs.git.repositories import Repository
 from services.vcs.git.runner import Progress
@@ -19,6 +20,9 @@ from services.vcs.worktrees.worktrees import Worktrees
 
 # run id, attempt, lease token → whether the caller still owns the run.
 CheckLease = Callable[[str, int, str], Awaitable[bool]]
+
+# run id, attempt → whether its worktree is to stay, now that its agent is done with it.
+IsKept = Callable[[str, int], Awaitable[bool]]
 
 
 class Difference(Protocol):
@@ -56,6 +60,11 @@ class Forges(Protocol):
         """The forge whose repositories are listed."""
 
 
+class SetsUpApps(Protocol):
+    async def set_up(self, code: str) -> MadeApp:
+        """Take over the App that GitHub made. Raises ``VcsError``s, ``StoreUnavailableError``."""
+
+
 class Changesets(Protocol):
     """Published changesets; each call also records what it found. Raises ``ForgeError``s, ``StoreUnavailableError``."""
 
@@ -77,10 +86,12 @@ class Parts:
     worktrees: Worktrees
     commits: Commits
     check_lease: CheckLease
+    is_kept: IsKept
     diff_commits: DiffCommits
     mirrors: SyncedMirrors
     janitor: DiskReporter
     forges: Forges
     changesets: Changesets
+    apps: SetsUpApps
     node: str
     allow_local: bool

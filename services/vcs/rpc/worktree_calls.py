@@ -5,6 +5,7 @@ from contextlib import aclosing
 from functools import partial
 
 from services.contracts.v1 import vcs_pb2, vcs_pb2_grpc
+from services.runtime.postgres import StoreUnavailableError
 from services.vcs.errors import LeaseLostError
 from services.vcs.git.diffstat import FileChange
 from services.vcs.git.repositories import parse_repository
@@ -56,7 +57,9 @@ class WorktreeCalls(vcs_pb2_grpc.VcsServicer):
 
     async def Release(self, request: vcs_pb2.ReleaseRequest, context: Context) -> vcs_pb2.ReleaseReply:  # noqa: N802
         async with reported(context):
-            await self._parts.worktrees.release(*worktree_of(request.worktree))
+            run_id, attempt = worktree_of(request.worktree)
+            if not await self._is_kept(run_id, attempt):
+                await self._parts.worktrees.release(run_id, attempt)
             return vcs_pb2.ReleaseReply()
 
     async def Diff(self, request: vcs_pb2.DiffRequest, context: Context) -> vcs_pb2.DiffReply:  # noqa: N802
@@ -88,6 +91,13 @@ class WorktreeCalls(vcs_pb2_grpc.VcsServicer):
             checkout=CheckoutOptions(request.path, lfs=request.lfs, submodules=request.submodules),
             progress=progress,
         )
+
+    async def _is_kept(self, run_id: str, attempt: int) -> bool:
+        """Where nobody can say it stays, and the janitor asks again."""
+        try:
+            return await self._parts.is_kept(run_id, attempt)
+        except StoreUnavailableError:
+            return True
 
     async def _require_lease(self, asked: vcs_pb2.WorktreeRef) -> tuple[str, int]:
         """The run's id and the attempt's number; raises ``LeaseLostError``."""

@@ -16,6 +16,7 @@ from services.vcs.git.trees import (
     tree_of_patch,
 )
 from services.vcs.mirrors.mirrors import Mirrors
+from services.vcs.mirrors.reach import Reach
 from services.vcs.worktrees import lfs, submodules
 from services.vcs.worktrees.attempts import Checkout
 from services.vcs.worktrees.snapshots import Snapshot, take_snapshot_and_tree
@@ -46,6 +47,10 @@ class Commits:
         self._git = git
         self._mirrors = mirrors
         self._worktrees = worktrees
+
+    def through(self, reach: Reach) -> "Commits":
+        """The same, where what is missing of a mirror is fetched by other credentials."""
+        return Commits(reach.git, reach.mirrors, self._worktrees)
 
     async def commit_worktree(self, run_id: str, attempt: int, metadata: CommitMetadata) -> Committed:
         """The commit that the worktree's changes make, without moving anything in the worktree.

@@ -156,7 +156,8 @@ async def _put(
     git: Git, mirrors: Mirrors, place: Place, repository: Repository, submodule: Submodule, progress: Progress | None
 ) -> Place:
     try:
-        await mirrors.fetch(repository, sha=submodule.sha, progress=progress)
+        # Whoever wrote .gitmodules may name a repository that only others may read, and that is mirrored here for them.
+        await mirrors.fetch(repository, sha=submodule.sha, asks=True, progress=progress)
         await mirrors.complete(repository, submodule.sha, progress=progress)
     except VcsError as error:
         words = f"the submodule {submodule.path}: {error.message}"

@@ -16,6 +16,7 @@ from services.vcs.git.repositories import Repository, parse_repository
 from services.vcs.git.runner import Git, Place, Progress
 from services.vcs.git.trees import BASE_INDEX, tree_of_commit, tree_of_patch
 from services.vcs.mirrors.mirrors import Mirrors, ResolvedBase
+from services.vcs.mirrors.reach import Reach, ReachOfRun
 from services.vcs.worktrees import lfs, sparse, submodules
 from services.vcs.worktrees.attempts import Attempts, Checkout, checked_run_id
 from services.vcs.worktrees.checkouts import EVERYTHING, CheckoutOptions, CheckoutSlots, write_repository
@@ -40,8 +41,9 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """What a worktree is prepared from."""
+    """What a worktree is prepared from, and as whom its remotes are asked."""
 
+    reach: Reach
     repository: Repository
     base_ref: str
     base_sha: str
@@ -57,13 +59,18 @@ class _Preparing:
 
 
 class Worktrees:
-    def __init__(self, root: Path, mirrors: Mirrors, git: Git, *, allow_lfs: bool = True) -> None:
+    def __init__(
+        self, root: Path, mirrors: Mirrors, git: Git, *, allow_lfs: bool = True, reach_of: ReachOfRun | None = None
+    ) -> None:
         """``root``: the data folder that agents of this node share; made if absent. ``allow_lfs``: whether contents in
-        Git LFS may be asked for: its program resolves and follows addresses by itself.
+        Git LFS may be asked for: its program resolves and follows addresses by itself. ``reach_of``: None: all runs'
+        remotes are asked by ``git``.
         """
         self._allow_lfs = allow_lfs
         self._git = git
         self._mirrors = mirrors
+        self._own_reach = Reach(git, mirrors)
+        self._reach_of = reach_of or self._own
         self._attempts = Attempts(root)
         self._slots = CheckoutSlots()
         self._preparing: dict[str, _Preparing] = {}
@@ -89,14 +96,16 @@ class Worktrees:
         Whatever lower attempts of the run left is removed, one that is still preparing is stopped. The same attempt
         again begins anew. Raises ``LeaseLostError`` where a higher attempt is here or comes meanwhile,
         ``CloneFailedError``, ``PatchRefusedError``, ``RefRefusedError``, ``PathRefusedError``,
-        ``LfsUnavailableError``, ``RepositoryRefusedError``, ``BusyError``; then nothing of it is left.
+        ``LfsUnavailableError``, ``RepositoryRefusedError``, ``CredentialsError``, ``BusyError``; then nothing of it is
+        left.
         """
         if checkout.lfs:
             lfs.require_allowed(allowed=self._allow_lfs)
             lfs.require_program()
         options = replace(checkout, path=sparse.checked_path(checkout.path))
-        await self._displace(checked_run_id(run_id), attempt)
-        asked = _Asked(repository, base_ref, base_sha, patch, options, progress)
+        reach = await self._reach_of(checked_run_id(run_id))
+        await self._displace(run_id, attempt)
+        asked = _Asked(reach, repository, base_ref, base_sha, patch, options, progress)
         task = asyncio.create_task(self._prepare(run_id, attempt, asked))
         self._preparing[run_id] = _Preparing(attempt, task)
         task.add_done_callback(lambda done: self._forget(run_id, done))
@@ -128,7 +137,8 @@ class Worktrees:
         except GitError:
             if not checkout.path:
                 raise
-            await self._mirrors.complete(self._repository(checkout), checkout.base_sha)
+            mirrors = (await self._reach_of(checkout.run_id)).mirrors
+            await mirrors.complete(self._repository(checkout), checkout.base_sha)
             return await compare()
 
     async def restore(self, run_id: str, attempt: int, patch: bytes) -> None:
@@ -138,9 +148,8 @@ class Worktrees:
         """
         checkout, place = self.located(run_id, attempt)
         if checkout.path and patch:
-            await self._mirrors.complete(
-                self._repository(checkout), checkout.base_sha, paths=(checkout.path,), patch=patch
-            )
+            mirrors = (await self._reach_of(run_id)).mirrors
+            await mirrors.complete(self._repository(checkout), checkout.base_sha, paths=(checkout.path,), patch=patch)
         await self._restore(checkout, place, patch)
 
     def located(self, run_id: str, attempt: int) -> tuple[Checkout, Place]:
@@ -176,7 +185,7 @@ class Worktrees:
                 if not is_corruption(error.git_message):
                     raise
                 await self._attempts.discard(run_id, attempt)
-                await self._mirrors.rebuild(asked.repository)
+                await asked.reach.mirrors.rebuild(asked.repository)
                 await self._fetched(run_id, asked, base.sha)
                 await self._make(run_id, attempt, base, asked)
         except BaseException:
@@ -188,11 +197,12 @@ class Worktrees:
     async def _fetched(self, run_id: str, asked: _Asked, sha: str) -> ResolvedBase:
         """The base, in the mirror with all that a checkout of it reads."""
         repository, path, progress = asked.repository, asked.options.path, asked.progress
-        base = await self._mirrors.fetch(repository, ref=asked.base_ref, sha=sha, pin=run_id, progress=progress)
+        mirrors = asked.reach.mirrors
+        base = await mirrors.fetch(repository, ref=asked.base_ref, sha=sha, pin=run_id, progress=progress)
         if path:
-            await sparse.require_folder(self._git, self._mirrors.place(repository), base.sha, path)
+            await sparse.require_folder(self._git, mirrors.place(repository), base.sha, path)
         paths, patch = ((path,), asked.patch) if path else ((), b"")
-        await self._mirrors.complete(repository, base.sha, paths=paths, patch=patch, progress=progress)
+        await mirrors.complete(repository, base.sha, paths=paths, patch=patch, progress=progress)
         return base
 
     async def _make(self, run_id: str, attempt: int, base: ResolvedBase, asked: _Asked) -> None:
@@ -232,14 +242,14 @@ class Worktrees:
             await self._restore(checkout, place, patch)
 
     async def _put_extras(self, place: Place, base_sha: str, asked: _Asked) -> None:
-        repository, options, progress = asked.repository, asked.options, asked.progress
+        reach, repository, options, progress = asked.reach, asked.repository, asked.options, asked.progress
         if options.submodules:
-            await submodules.check_out(self._git, self._mirrors, repository, place, base_sha, progress)
+            await submodules.check_out(reach.git, reach.mirrors, repository, place, base_sha, progress)
         else:
             await submodules.note_folders(self._git, place)
         if options.lfs:
             mirror = self._mirrors.place(repository)
-            await lfs.put_contents(self._git, repository, mirror, place, base_sha, progress)
+            await lfs.put_contents(reach.git, repository, mirror, place, base_sha, progress)
 
     async def _restore(self, checkout: Checkout, place: Place, patch: bytes) -> None:
         base_sha = checkout.base_sha
@@ -262,6 +272,9 @@ class Worktrees:
         # Only now: whenever this is cut short, an index is there to begin again from.
         index.rename(place.git_dir / "index")
         await _next_tick(place.git_dir)
+
+    async def _own(self, _run_id: str) -> Reach:
+        return self._own_reach
 
     def _repository(self, checkout: Checkout) -> Repository:
         return parse_repository(checkout.url, allow_local=self._git.allow_local)

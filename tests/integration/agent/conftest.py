@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from datetime import timedelta
@@ -20,6 +21,9 @@ from tests.integration.agent.agents import Agent, StartAgent
 from tests.integration.agent.fleet import DEADLINE_SECONDS, VCS_TOKEN, Fleet, make_repository
 from tests.integration.agent.messages_server import MessagesServer
 from tests.integration.jobs.domain import Domain
+
+SECRET_KEY = base64.urlsafe_b64encode(b"k" * 32).decode()
+"""Of every service that a test gives one to."""
 
 
 @pytest.fixture
@@ -57,7 +61,8 @@ async def vcs_address(database_url: str, nats_url: str, bus: Bus, domain: Domain
     (port,) = free_ports(1)
     address = f"127.0.0.1:{port}"
     names = {"DATABASE_URL": database_url, "NATS_URL": nats_url, "vcs_token": VCS_TOKEN, "vcs_listen": address}
-    settings = VcsSettings.model_validate({**names, "vcs_root": tmp_path / "vcs", "allow_local_repositories": True})
+    told = {"vcs_root": tmp_path / "vcs", "allow_local_repositories": True, "secret_key": SECRET_KEY}
+    settings = VcsSettings.model_validate({**names, **told})
     settings.vcs_root.mkdir()
     vcs = Vcs(settings, domain.database, bus)
     await vcs.listen()

@@ -75,6 +75,16 @@ class StandIn(vcs_pb2_grpc.VcsServicer):
     async def JanitorStatus(self, request: Any, context: Any) -> Any:  # noqa: N802
         return await self._single("JanitorStatus", request, context, vcs_pb2.JanitorStatusReply())
 
+    async def GetPermission(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return await self._single("GetPermission", request, context, vcs_pb2.GetPermissionReply(permission="write"))
+
+    async def GetIssue(self, request: Any, context: Any) -> Any:  # noqa: N802
+        default = vcs_pb2.Issue(number=request.number, title="A title", state="open", author="ada")
+        return await self._single("GetIssue", request, context, default)
+
+    async def GetFailedChecks(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return await self._single("GetFailedChecks", request, context, vcs_pb2.GetFailedChecksReply())
+
     async def LookUpChangeset(self, request: Any, context: Any) -> Any:  # noqa: N802
         return await self._single("LookUpChangeset", request, context, vcs_pb2.ChangesetStatus())
 

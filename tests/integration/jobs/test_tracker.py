@@ -7,12 +7,14 @@ from typing import Any
 from services.jobs.tracking import Tracking
 from services.jobs.unit import Rung, Units
 from services.runtime.postgres import Database
+from services.vcs.acting import Hands
 from services.vcs.errors import ForgeRefusedError
 from services.vcs.forges import ChangeRef, ChangeState, ChangeStatus
 from services.vcs.publishing.changesets import Changesets
 from services.vcs.publishing.tracker import Tracker
 from tests.integration.jobs.changes import open_change
 from tests.integration.jobs.domain import Domain
+from tests.integration.vcs.hands import Always
 
 NOBODY = "postgresql://127.0.0.1:1/nobody"
 
@@ -84,4 +86,5 @@ async def test_why_a_forge_shows_a_change_no_more_is_told_until_it_does_again(do
 
 
 def changesets_of(tracking: Tracking, forges: Any) -> Changesets:
-    return Changesets(tracking, forges, every=timedelta(minutes=1), allow_local=False)
+    nobody_fetches: Any = None
+    return Changesets(tracking, Always(Hands(nobody_fetches, forges)), every=timedelta(minutes=1), allow_local=False)

@@ -9,7 +9,9 @@ import sys
 from typing import Any, Final
 
 from services.jobs import publishing
+from services.jobs.forge_comments import ForgeComments
 from services.jobs.publishing import Publishing
+from services.vcs.forges.github import forge
 from services.vcs.forges.github.calls import RepositoryCalls
 from services.vcs.forges.github.pulls import Pulls
 from services.vcs.forges.github.wishes import Wishes
@@ -30,6 +32,8 @@ STEPS: Final[dict[str, tuple[Any, str]]] = {
     "wishes": (Wishes, "meet"),
     "label": (RepositoryCalls, "do"),
     "record": (Publishing, "delivered"),
+    "say": (forge, "post_once"),
+    "said": (ForgeComments, "posted"),
     "complete": (publishing, "_complete_run"),
 }
 """`lease` and `complete` are the last statements of a transaction: after them it is not committed yet."""

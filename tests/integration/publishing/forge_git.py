@@ -77,6 +77,14 @@ class ForgeGit(GitServer):
         """Somebody's push, past everything of ours."""
         git(self.workshop.bare, "push", "--quiet", str(self.root / f"{name}.git"), f"+{made.sha}:refs/heads/{branch}")
 
+    def delete(self, name: str, branch: str) -> None:
+        """Somebody's, as ``put``."""
+        git(self.root / f"{name}.git", "update-ref", "-d", f"refs/heads/{branch}")
+
+    async def show(self, name: str) -> None:
+        """Have the emulated half know what was put here."""
+        await self._show_all(name)
+
     async def handle(self, request: web.Request) -> web.StreamResponse:
         name = request.path.partition(".git/")[0].strip("/")
         what = await _what(request)

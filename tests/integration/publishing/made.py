@@ -43,9 +43,10 @@ class Workshop:
         self.made: dict[str, Made] = {}
         self.base = self._commit({"README.md": README}, "Begin\n", "")
 
-    def change(self, text: str, message: str = "Change one thing\n") -> Made:
-        """The base with one new file, of one line."""
-        return self._commit({"README.md": README, CHANGED: f"{text}\n"}, message, self.base.sha)
+    def change(self, text: str, message: str = "Change one thing\n", *, on: Made | None = None) -> Made:
+        """``on``, or the base, with one file of one line."""
+        under = on or self.base
+        return self._commit({**under.files, CHANGED: f"{text}\n"}, message, under.sha)
 
     def _commit(self, files: dict[str, str], message: str, parent: str) -> Made:
         blobs = {path: self._git("hash-object", "-w", "--stdin", stdin=content) for path, content in files.items()}

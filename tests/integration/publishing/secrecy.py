@@ -1,4 +1,4 @@
-"""Looks for the token, in whatever shape, wherever a site may have left it."""
+"""Looks for the tokens, in whatever shape, wherever a site may have left them."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import Final
 
 from services.vcs.git.credentials import TOKEN_USERNAME
 from tests.integration.publishing.site import Site, logs_of
-from tests.integration.vcs.github.emulated import TOKEN
+from tests.integration.vcs.github.emulated import OTHER_TOKEN, TOKEN
 
-_PAIR: Final = f"{TOKEN_USERNAME}:{TOKEN}"
-FORMS: Final = tuple(
-    form.rstrip("=").encode()
-    for form in (
-        TOKEN,
-        TOKEN.encode().hex(),
-        *(base64.b64encode(text.encode()).decode() for text in (TOKEN, _PAIR)),
-        *(base64.urlsafe_b64encode(text.encode()).decode() for text in (TOKEN, _PAIR)),
-    )
-)
+
+def _forms(token: str) -> Iterator[bytes]:
+    pair = f"{TOKEN_USERNAME}:{token}"
+    yield from (token.encode(), token.encode().hex().encode())
+    for encode in (base64.b64encode, base64.urlsafe_b64encode):
+        yield from (encode(text.encode()).rstrip(b"=") for text in (token, pair))
+
+
+FORMS: Final = (*_forms(TOKEN), *_forms(OTHER_TOKEN))
+"""Of the server's token, and of one that jobs bring."""
 
 
 def found_in(data: bytes) -> bool:

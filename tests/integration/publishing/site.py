@@ -20,10 +20,11 @@ from services.contracts.words import Outcome, Publish, Queue
 from services.jobs.leases import Node, tell_seen
 from services.jobs.models import ClaimedRun
 from services.jobs.running import Order
+from services.jobs.submission import NewJob, NewRun
 from services.runtime.jetstream import Bus, Outgoing
 from services.runtime.postgres import Database, Record
 from tests.integration.faults.processes import SCHEDULER, Service
-from tests.integration.jobs.domain import Domain
+from tests.integration.jobs.domain import Domain, job_request
 from tests.integration.publishing.forge_git import ForgeGit
 from tests.integration.publishing.made import Made
 from tests.integration.vcs.github.emulated import TOKEN, Emulate, Json
@@ -101,13 +102,28 @@ class Site:
         await self.git.open(name, token=token, is_shown=is_shown)
         return name
 
-    async def begin(self, name: str, *, job: str | None = None, **options: Any) -> ClaimedRun:
-        """A job's run that an agent has just prepared. ``job``: its name. ``options``: as JSON has them."""
-        job_id = await self.domain.submit(self.git.address(name), name=job, options=options)
+    async def begin(self, name: str, *, job: str | None = None, token: str | None = None, **options: Any) -> ClaimedRun:
+        """A job's run that an agent has just prepared. ``job``: its name. ``token``: that it brings for GitHub.
+        ``options``: as JSON has them.
+        """
+        brought: dict[str, Any] = {"credentials": {"githubToken": token}} if token else {}
+        job_id = await self.domain.submit(self.git.address(name), name=job, options=options, **brought)
         run = await self._claimed(job_id)
         sha = self.git.workshop.base.sha
         await self.domain.running.prepared(run.hold, base_sha=sha, base_branch="main", events=[])
         return run
+
+    async def begin_review(self, of: Change, *, on: Made, job: str | None = None, **options: Any) -> ClaimedRun:
+        """A run that goes on with a change's pull request, whose branch is at ``on`` when it is prepared."""
+        address = self.git.address(of.name)
+        request = job_request(address, name=job, options=options)
+        run = NewRun(address, base_ref=of.branch, branch=of.branch, base_branch="main")
+        asked = NewJob(self.domain.client, request, runs=[run], is_review=True)
+        await self.domain.submissions.accept(asked)
+        claimed = await self._claimed(asked.id)
+        # As a vcs says it: the branch that it began at is the pull request's own.
+        await self.domain.running.prepared(claimed.hold, base_sha=on.sha, base_branch=of.branch, events=[])
+        return claimed
 
     async def _claimed(self, job_id: UUID) -> ClaimedRun:
         """Whoever admits the run, the scheduler or this test, it is claimed here."""
@@ -123,9 +139,11 @@ class Site:
                     return run
                 await asyncio.sleep(POLL_SECONDS)
 
-    async def hand_over(self, run: ClaimedRun, text: str = "one", message: str = "Change one thing\n") -> Change:
-        """The run's change is stored, and published as its job asked."""
-        made = await asyncio.to_thread(self.git.workshop.change, text, message)
+    async def hand_over(
+        self, run: ClaimedRun, text: str = "one", message: str = "Change one thing\n", *, on: Made | None = None
+    ) -> Change:
+        """The run's change, on the base or ``on`` another commit, is stored, and published as its job asked."""
+        made = await asyncio.to_thread(self.git.workshop.change, text, message, on=on)
         publish = run.options.publish
         changeset_id = await self.domain.running.deliver(run.hold, made.commit, publish=publish, summary="Because.")
         row = await self.row(changeset_id)
@@ -147,9 +165,17 @@ class Site:
         """A job whose one run is over at once, but for its publication. ``described``: as for ``begin``."""
         return await self.hand_over(await self.begin(name, **described), text, message)
 
+    async def review(self, of: Change, *, on: Made, text: str = "reviewed", **described: Any) -> Change:
+        """A review's run that is over at once, but for its publication. ``described``: as for ``begin_review``."""
+        run = await self.begin_review(of, on=on, **described)
+        return await self.hand_over(run, text, "As you wish\n", on=on)
+
     async def find_nothing(self, name: str, **described: Any) -> UUID:
         """A job whose run finds nothing to change; its id."""
-        run = await self.begin(name, **described)
+        return await self.end_without_change(await self.begin(name, **described))
+
+    async def end_without_change(self, run: ClaimedRun) -> UUID:
+        """As an agent does that finds nothing to change; the job's id."""
         await self.domain.running.retire_earlier(run.hold, comment=_STALE)
         await self.domain.running.complete(run.hold, Outcome.NO_CHANGES, summary="nothing to do")
         return run.hold.job_id

@@ -18,7 +18,9 @@ from services.runtime.postgres import StoreUnavailableError
 from services.vcs.disk.janitor import Janitor
 from services.vcs.disk.rescue import Rescue
 from services.vcs.disk.usage import Disk, DiskLimits
+from services.vcs.errors import ForgeNotFoundError
 from services.vcs.forges import Forge
+from services.vcs.forges.github.manifests import MadeApp
 from services.vcs.forges.local import LocalForge
 from services.vcs.git.repositories import Repository
 from services.vcs.rpc.server import RpcServer
@@ -43,6 +45,9 @@ class Store:
     async def attempts_held(self, run_ids: Sequence[UUID]) -> Mapping[UUID, int]:
         return {}
 
+    async def attempts_kept(self, run_ids: Sequence[UUID]) -> Mapping[UUID, int]:
+        return {}
+
     async def is_stored(self, run_id: UUID, patch: bytes) -> bool:
         return False
 
@@ -60,10 +65,21 @@ class OneForge:
         return self._forge
 
 
+class NoApps:
+    """Takes no code for one."""
+
+    async def set_up(self, code: str) -> MadeApp:
+        raise ForgeNotFoundError(f"{len(code)} characters are no code")
+
+
 async def check_lease(run_id: str, attempt: int, token: str) -> bool:
     if token == POSTGRES_IS_AWAY:
         raise StoreUnavailableError("connection refused")
     return token == LEASE
+
+
+async def never_kept(run_id: str, attempt: int) -> bool:
+    return False
 
 
 def parts_of(node: Node, **changes: Any) -> Parts:
@@ -83,11 +99,13 @@ def parts_of(node: Node, **changes: Any) -> Parts:
         worktrees=node.worktrees,
         commits=node.commits,
         check_lease=check_lease,
+        is_kept=never_kept,
         diff_commits=partial(diffs.between, node.git, node.mirrors),
         mirrors=node.mirrors,
         janitor=janitor,
         forges=OneForge(LocalForge(node.git, node.mirrors, "http://127.0.0.1:8080")),
         changesets=RecordedChangesets(),
+        apps=NoApps(),
         node="vcs-1",
         allow_local=True,
     )

@@ -36,12 +36,16 @@ class Store:
     held: dict[UUID, int] = field(default_factory=dict)
     answers: list[dict[UUID, int]] = field(default_factory=list)
     is_away: bool = False
+    kept: dict[UUID, int] = field(default_factory=dict)
 
     async def attempts_held(self, run_ids: Sequence[UUID]) -> Mapping[UUID, int]:
         if self.is_away:
             raise StoreUnavailableError("connection refused")
         held = self.answers.pop(0) if self.answers else self.held
         return {run_id: attempt for run_id, attempt in held.items() if run_id in run_ids}
+
+    async def attempts_kept(self, run_ids: Sequence[UUID]) -> Mapping[UUID, int]:
+        return {run_id: attempt for run_id, attempt in self.kept.items() if run_id in run_ids}
 
     async def is_stored(self, _run_id: UUID, _patch: bytes) -> bool:
         return False
@@ -251,6 +255,28 @@ async def test_the_pin_of_a_run_that_is_gone_goes_and_that_of_one_that_begins_st
     await swept.janitor.run_once()
     kept = await swept.rescue.kept(remote.repository.folder)
     assert set(kept.pinned) == {present, begins}
+
+
+async def test_what_a_job_keeps_stays_until_that_is_over(swept: Swept, remote: Remote) -> None:
+    kept, older = await swept.prepared(remote, {"a": "1"}), await swept.prepared(remote)
+    swept.store.kept = {UUID(kept): 1, UUID(older): 2}
+    assert (await swept.janitor.run_once()).released == 1
+    assert swept.node.worktrees.present() == [(kept, 1)]
+    swept.store.kept = {}
+    done = await swept.janitor.run_once()
+    assert (done.released, done.rescued) == (1, [ref_of(kept)])
+
+
+async def test_what_a_job_keeps_goes_oldest_first_where_the_disk_is_full(swept: Swept, remote: Remote) -> None:
+    oldest, newest, held = [await swept.prepared(remote, {"big": "x" * 300_000}) for _ in range(3)]
+    swept.store.held = {UUID(held): 1}
+    swept.store.kept = {UUID(oldest): 1, UUID(newest): 1}
+    used = (await swept.janitor.status()).used_bytes
+    done = await swept.anew(replace(NO_LIMITS, budget_bytes=used - 100_000)).run_once()
+    assert (done.released, done.evicted) == (1, [])
+    assert sorted(swept.node.worktrees.present()) == sorted([(newest, 1), (held, 1)])
+    await swept.anew(replace(NO_LIMITS, budget_bytes=1)).run_once()
+    assert swept.node.worktrees.present() == [(held, 1)]
 
 
 @pytest.fixture

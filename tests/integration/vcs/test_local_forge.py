@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from services.contracts.words import Mergeable, MergeMethod
-from services.vcs.errors import ForgeRefusedError, ForgeUnavailableError
-from services.vcs.forges import ChangeRef, ChangeState, Forge, Opened, PublishedChange, RepositoryQuery
+from services.vcs.errors import ForgeNotFoundError, ForgeRefusedError, ForgeUnavailableError
+from services.vcs.forges import ChangeRef, ChangeState, Forge, MarkedComment, Opened, PublishedChange, RepositoryQuery
 from services.vcs.forges.local import LocalForge
 from services.vcs.git.addresses import AllowedRemotes, RemoteAccess
 from services.vcs.git.push import push
@@ -328,3 +328,8 @@ async def test_what_takes_an_account_says_so(forge: Forge, remote: Remote) -> No
     with pytest.raises(ForgeRefusedError, match="name the repositories"):
         [found async for found in forge.repositories(RepositoryQuery())]
     assert await forge.permission(remote.repository, os.environ.get("USER", "ada")) == "admin"
+    with pytest.raises(ForgeRefusedError, match="nowhere to comment"):
+        await forge.post(MarkedComment("c-1", remote.repository, 7, "Hello."))
+    with pytest.raises(ForgeNotFoundError, match="no forge that could have an issue 7"):
+        await forge.issue(remote.repository, 7)
+    assert list(await forge.failed_checks(remote.repository, "a" * 40)) == []

@@ -319,10 +319,12 @@ async def test_a_process_killed_while_it_replaced_the_mirror_loses_nothing(node:
 async def test_an_empty_object_is_not_taken_for_one_that_is_there(node: Node, remote: Remote) -> None:
     base = await node.mirrors.fetch(remote.repository)
     mirror = node.mirrors.place(remote.repository).git_dir
-    made = git(mirror, "commit-tree", f"{base.sha}^{{tree}}", "-p", base.sha, "-m", "Made here")
+    # Two with `commit-tree` would differ where a second passes between them.
+    commit = git(mirror, "cat-file", "commit", base.sha).encode() + b"\n\nMade here\n"
+    made = git(mirror, "hash-object", "-t", "commit", "-w", "--stdin", stdin=commit)
     cut(mirror / "objects" / made[:2] / made[2:], to=0)
     await node.mirrors.sync(remote.repository)
-    assert git(mirror, "commit-tree", f"{base.sha}^{{tree}}", "-p", base.sha, "-m", "Made here") == made
+    assert git(mirror, "hash-object", "-t", "commit", "-w", "--stdin", stdin=commit) == made
     assert git(mirror, "cat-file", "-t", made) == "commit"
 
 

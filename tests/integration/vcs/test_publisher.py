@@ -10,10 +10,13 @@ import pytest
 from services.contracts.rest import JobOptions
 from services.contracts.words import ExitReason, Publish
 from services.jobs.publishing import Publication, PublicationHold, Shown
+from services.vcs.acting import Hands
 from services.vcs.forges import Opened, PublishedChange
 from services.vcs.git.repositories import Repository
+from services.vcs.mirrors.reach import Reach
 from services.vcs.publishing.publisher import MAX_TRIES, MOST_CLAIMS, Publisher
 from tests.integration.vcs.conftest import METADATA, Node, Remote
+from tests.integration.vcs.hands import Always
 
 BRANCH = "quarterdeck/run-1"
 PAGE = "/changesets/1"
@@ -149,10 +152,8 @@ def publisher(node: Node, recording: Any) -> Publisher:
         publishing=recording,
         heartbeat=unused,
         bus=unused,
-        git=node.git,
-        mirrors=node.mirrors,
         commits=node.commits,
-        forges=recording,
+        hands=Always(Hands(Reach(node.git, node.mirrors), recording)),
         observe_after=lambda _: timedelta(minutes=9),
         holder="vcs-1",
         most=1,

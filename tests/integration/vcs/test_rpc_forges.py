@@ -1,6 +1,7 @@
 """The forge over gRPC: what is asked of it, what a request may say, and each of its failures as a status."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -10,7 +11,7 @@ import pytest
 from services.contracts.v1 import vcs_pb2 as pb
 from services.runtime.postgres import StoreUnavailableError
 from services.vcs import errors
-from services.vcs.forges import ForgeRepository, RepositoryQuery
+from services.vcs.forges import FailedCheck, ForgeRepository, Issue, IssueComment, RepositoryQuery
 from services.vcs.forges.local import LocalForge
 from services.vcs.git.repositories import Repository
 from tests.integration.vcs.conftest import Node
@@ -30,10 +31,23 @@ FOUND = ForgeRepository(
     language="Python",
     size_kb=12,
 )
+SAID = IssueComment("9", "grace", "On Tuesdays too.", datetime(2026, 1, 31, 12, 0, 0, 5, UTC))
+ISSUE = Issue(
+    number=7,
+    title="It breaks",
+    body="Every time.",
+    state="open",
+    author="ada",
+    url="https://forge.example/acme/demo/issues/7",
+    labels=["bug"],
+    is_pull_request=True,
+    comments=[SAID],
+)
+FAILED = FailedCheck("tests", "failure", "2 failed", "of 3", "https://forge.example/runs/1")
 
 
 class ListingForge(LocalForge):
-    """Has repositories, and remembers what it was asked."""
+    """Has repositories, an issue and a failed check, and remembers what it was asked."""
 
     def __init__(self, node: Node) -> None:
         super().__init__(node.git, node.mirrors, "http://127.0.0.1:8080")
@@ -47,6 +61,14 @@ class ListingForge(LocalForge):
     async def permission(self, repository: Repository, login: str) -> str:
         self.asked.append((repository.key, login))
         return "write"
+
+    async def issue(self, repository: Repository, number: int) -> Issue:
+        self.asked.append((repository.key, number))
+        return ISSUE
+
+    async def failed_checks(self, repository: Repository, sha: str) -> Sequence[FailedCheck]:
+        self.asked.append((repository.key, sha))
+        return [FAILED]
 
 
 @pytest.fixture
@@ -117,6 +139,41 @@ async def test_a_permission_is_looked_up(stub: Stub, forge: ListingForge) -> Non
     assert forge.asked == [("forge.example/acme/demo", "renovate[bot]")]
 
 
+async def test_an_issue_is_told_whole(stub: Stub, forge: ListingForge) -> None:
+    request = pb.GetIssueRequest(repository="https://forge.example/acme/demo.git", number=7)
+    assert await stub.GetIssue(request) == pb.Issue(
+        number=7,
+        title="It breaks",
+        body="Every time.",
+        state="open",
+        author="ada",
+        labels=["bug"],
+        is_pull_request=True,
+        comments=[pb.IssueComment(id="9", author="grace", body="On Tuesdays too.", time=1_769_860_800)],
+        url="https://forge.example/acme/demo/issues/7",
+    )
+    assert forge.asked == [("forge.example/acme/demo", 7)]
+
+
+async def test_failed_checks_are_told(stub: Stub, forge: ListingForge) -> None:
+    request = pb.GetFailedChecksRequest(repository="https://forge.example/acme/demo", sha="a" * 40)
+    check = pb.FailedCheck(
+        name="tests", conclusion="failure", title="2 failed", summary="of 3", url="https://forge.example/runs/1"
+    )
+    assert await stub.GetFailedChecks(request) == pb.GetFailedChecksReply(checks=[check])
+    assert forge.asked == [("forge.example/acme/demo", "a" * 40)]
+
+
+async def test_without_a_forge_there_are_no_issues_and_no_checks(node: Node) -> None:
+    address = "https://forge.example/acme/demo"
+    async with stub_of(parts_of(node)) as stub:
+        error = await refusal(stub.GetIssue(pb.GetIssueRequest(repository=address, number=7)))
+        reply = await stub.GetFailedChecks(pb.GetFailedChecksRequest(repository=address, sha="a" * 40))
+    assert error.code() is grpc.StatusCode.NOT_FOUND
+    assert "has no forge that could have an issue 7" in (error.details() or "")
+    assert list(reply.checks) == []
+
+
 async def test_what_is_done_to_a_changeset_is_told_with_its_status(stub: Stub, changesets: RecordedChangesets) -> None:
     shown = pb.ChangesetStatus(
         changeset_id=CHANGESET,
@@ -167,6 +224,10 @@ async def test_what_is_done_to_a_changeset_is_told_with_its_status(stub: Stub, c
         ("Comment", pb.CommentRequest(changeset_id=CHANGESET, body="x", in_reply_to="../1"), "in_reply_to: '../1'"),
         ("GetPermission", pb.GetPermissionRequest(repository="/x", login="a/b"), "login: 'a/b'"),
         ("GetPermission", pb.GetPermissionRequest(repository="", login="a"), "the repository is empty"),
+        ("GetIssue", pb.GetIssueRequest(repository="https://forge.example/a/b"), "number: no issue has the number 0"),
+        ("GetIssue", pb.GetIssueRequest(repository="https://forge.example/a/b", number=2**31), "number: no issue"),
+        ("GetIssue", pb.GetIssueRequest(number=1), "the repository is empty"),
+        ("GetFailedChecks", pb.GetFailedChecksRequest(repository="https://forge.example/a/b", sha="main"), "sha: "),
     ],
 )
 async def test_a_field_that_cannot_be_is_named(

@@ -3,11 +3,11 @@
 import pytest
 
 from services.contracts.words import Checks, Publish, Review
-from services.vcs.forges import PublishedChange, RepositoryQuery
+from services.vcs.forges import MOST_BODY, PublishedChange, RepositoryQuery
 from services.vcs.forges.github import answers
 from services.vcs.forges.github.answers import Account, CheckRun, CombinedStatus
 from services.vcs.forges.github.listing import search_words
-from services.vcs.forges.github.opening import MOST_BODY, MOST_TITLE, body_of, title_of
+from services.vcs.forges.github.opening import MOST_TITLE, body_of, title_of
 from services.vcs.forges.github.status import checks_word, combined_word, review_word, run_word
 from services.vcs.git.repositories import parse_repository
 

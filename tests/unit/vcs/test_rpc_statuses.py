@@ -41,6 +41,8 @@ EXPECTED: dict[str, list[errors.VcsError]] = {
         errors.CloneFailedError("x"),
         errors.PushRejectedError("x"),
         errors.CredentialsError("x"),
+        errors.AppSetUpUnclearError("x"),
+        errors.AppLostError("x"),
         lfs.LfsRefusedError("x"),
         lfs.LfsUnavailableError("x"),
     ],

@@ -9,6 +9,8 @@ from services.contracts.rest import MAX_PAGE, Job, Run
 from services.contracts.words import JobState
 from services.gateway.dialects.codebot.models import TaskStatus
 from services.gateway.dialects.codebot.tasks import REPOSITORY_KEY, STATES, ended_at
+from services.gateway.webhooks.requests import KIND_KEY
+from services.jobs.answers import WorkKind
 from services.jobs.errors import NotFoundError
 from services.jobs.models import Client
 from services.jobs.reading import JobFilter, Reading
@@ -48,7 +50,7 @@ class Looking:
         while states and len(found) < limit and looked_at < MOST_LOOKED_AT:
             wanted = JobFilter(states=states)
             page = await self._reading.jobs(self._client, wanted, limit=min(limit, MAX_PAGE), cursor=cursor)
-            found += filter(self._is_shown, page.items)
+            found += [job for job in page.items if self._is_shown(job) and not _is_follow_up(job)]
             looked_at += len(page.items)
             cursor = page.next_cursor
             if cursor is None:
@@ -69,3 +71,8 @@ class Looking:
     def _is_shown(self, job: Job) -> bool:
         ended = ended_at(job)
         return ended is None or datetime.now(UTC) - ended < self._retention
+
+
+def _is_follow_up(job: Job) -> bool:
+    """Whether it is no task of its own, but goes on with the pull request of one: reviews have a queue of their own."""
+    return job.metadata.get(KIND_KEY) in (WorkKind.REVIEW, WorkKind.CHECK)

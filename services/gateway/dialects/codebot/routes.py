@@ -28,6 +28,8 @@ from services.gateway.dialects.serving import ROOT
 from services.gateway.operations import Answer, Operation, json_response
 from services.gateway.problems import RETRY_AFTER_SECONDS, ProblemError
 from services.gateway.query import read_id, read_query
+from services.gateway.webhooks.operation import webhook_operation
+from services.gateway.webhooks.settings import CODEBOT
 from services.jobs.errors import NotFoundError, TooManyQueuedError
 
 
@@ -120,4 +122,5 @@ def operations(routes: TaskRoutes) -> tuple[Operation, ...]:
             is_public=True,
             answers=(Answer(200, "tasks can be taken", Health),),
         ),
+        webhook_operation(CODEBOT, "/webhook", LooseQuery),
     )

@@ -73,16 +73,38 @@ class Merge(_Answer):
     sha: str
 
 
-class Issue(_Answer):
-    """What a pull request is too."""
+class Assigned(_Answer):
+    """An issue, as far as to whom it is assigned."""
 
     assignees: tuple[Account, ...] = ()
 
 
+class Issue(_Answer):
+    """What a pull request is too. ``user``: None where the account was deleted."""
+
+    number: int
+    title: str = ""
+    body: str | None = None
+    state: str
+    user: Account | None = None
+    labels: tuple[Label | str, ...] = ()
+    pull_request: dict[str, Any] | None = None
+    html_url: str
+
+
+class App(_Answer):
+    id: int
+
+
 class Comment(_Answer):
+    """``user``: None where the account was deleted. ``performed_via_github_app``: None for a person's."""
+
     id: int
     html_url: str
     body: str | None = None
+    user: Account | None = None
+    created_at: AwareDatetime | None = None
+    performed_via_github_app: App | None = None
 
 
 class Review(_Answer):
@@ -92,9 +114,24 @@ class Review(_Answer):
     user: Account | None = None
 
 
+class CheckOutput(_Answer):
+    title: str | None = None
+    summary: str | None = None
+
+
 class CheckRun(_Answer):
     status: str
     conclusion: str | None = None
+    name: str = ""
+    html_url: str | None = None
+    output: CheckOutput = CheckOutput()
+
+
+class CommitStatus(_Answer):
+    state: str
+    context: str = ""
+    description: str | None = None
+    target_url: str | None = None
 
 
 class CombinedStatus(_Answer):

@@ -34,11 +34,39 @@ class Slug:
 
 
 @dataclass(frozen=True, slots=True)
+class GitHubAddress:
+    """Which GitHub. ``server_url``: where people and Git go; empty: taken from ``api_url`` where that is GitHub.com's,
+    GHE.com's, or ends in /api/v3. Raises ``GitHubConfigError``.
+    """
+
+    api_url: str = PUBLIC_API
+    server_url: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "api_url", _checked_url(self.api_url, "GITHUB_API_URL"))
+        server_url = self.server_url or _server_of(self.api_url)
+        object.__setattr__(self, "server_url", _checked_url(server_url, "GITHUB_SERVER_URL"))
+
+    def with_token(self, token: str, *, source: str = "") -> "GitHubConfig":
+        return GitHubConfig(token=token, api_url=self.api_url, server_url=self.server_url, source=source)
+
+    def with_app(self, app_id: int, private_key: str, *, source: str = "") -> "GitHubConfig":
+        """Raises ``GitHubConfigError`` for what is no private key."""
+        return GitHubConfig(
+            app_id=str(app_id),
+            private_key=private_key,
+            api_url=self.api_url,
+            server_url=self.server_url,
+            source=source,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class GitHubConfig:
     r"""Either ``token``, or ``app_id`` with ``private_key`` (PEM; ``\n`` may stand for its line ends).
 
-    ``installation_id``: None: the App's installation is found for each owner. ``server_url``: where people and Git go;
-    empty: taken from ``api_url`` where that is GitHub.com's, GHE.com's, or ends in /api/v3.
+    ``installation_id``: None: the App's installation is found for each owner. ``api_url``, ``server_url``: as
+    ``GitHubAddress`` has them. ``source``: where the credentials are from, in words; empty: the environment.
     Raises ``GitHubConfigError``.
     """
 
@@ -48,11 +76,12 @@ class GitHubConfig:
     installation_id: int | None = None
     api_url: str = PUBLIC_API
     server_url: str = ""
+    source: str = ""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "api_url", _checked_url(self.api_url, "GITHUB_API_URL"))
-        server_url = self.server_url or _server_of(self.api_url)
-        object.__setattr__(self, "server_url", _checked_url(server_url, "GITHUB_SERVER_URL"))
+        address = GitHubAddress(self.api_url, self.server_url)
+        object.__setattr__(self, "api_url", address.api_url)
+        object.__setattr__(self, "server_url", address.server_url)
         object.__setattr__(self, "private_key", self.private_key.replace("\\n", "\n").strip())
         if bool(self.token) == bool(self.app_id):
             raise GitHubConfigError("give GitHub either GITHUB_TOKEN or GITHUB_APP_ID with GITHUB_APP_PRIVATE_KEY")
@@ -62,6 +91,8 @@ class GitHubConfig:
     @property
     def credential_settings(self) -> str:
         """What to look at where GitHub does not accept the credentials."""
+        if self.source:
+            return self.source
         return "GITHUB_TOKEN" if self.token else "GITHUB_APP_ID and GITHUB_APP_PRIVATE_KEY"
 
     @property

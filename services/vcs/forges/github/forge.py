@@ -1,6 +1,6 @@
 """GitHub as a forge: what each call means there, and in which order, so that it may be repeated after any failure."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 from typing import Final, assert_never
 from urllib.parse import quote
@@ -12,7 +12,10 @@ from services.vcs.forges import (
     ChangeRef,
     ChangeState,
     ChangeStatus,
+    FailedCheck,
     ForgeRepository,
+    Issue,
+    MarkedComment,
     Opened,
     PostedComment,
     PublishedChange,
@@ -21,11 +24,13 @@ from services.vcs.forges import (
 from services.vcs.forges.github.access import Accesses
 from services.vcs.forges.github.answers import Permission, Pull
 from services.vcs.forges.github.calls import RepositoryCalls
-from services.vcs.forges.github.comments import comment, comment_once, reply
+from services.vcs.forges.github.checks import failed_checks_at
+from services.vcs.forges.github.comments import comment, comment_once, post_once, reply
 from services.vcs.forges.github.config import GitHubConfig
 from services.vcs.forges.github.credentials import GitHubCredentials
+from services.vcs.forges.github.issues import issue_of
 from services.vcs.forges.github.listing import Listing
-from services.vcs.forges.github.opening import opened
+from services.vcs.forges.github.opening import found_open, opened
 from services.vcs.forges.github.pace import Pace
 from services.vcs.forges.github.pulls import Pulls
 from services.vcs.forges.github.status import branch_status, status_of
@@ -61,6 +66,9 @@ class GitHubForge:
         return self._config.is_here(repository)
 
     async def open(self, change: PublishedChange) -> Opened:
+        if change.keeps_words:
+            found = await found_open(await self._pulls(change.repository), change)
+            return found or Opened(self._branch_page(change.repository, change.branch), notes=[_none_open(change)])
         match change.publish:
             case Publish.PULL_REQUEST | Publish.DRAFT:
                 return await opened(await self._pulls(change.repository), change)
@@ -131,6 +139,15 @@ class GitHubForge:
             return "none"
         return _PERMISSIONS.get(answer.permission, "none")
 
+    async def issue(self, repository: Repository, number: int) -> Issue:
+        return await issue_of((await self._pulls(repository)).calls, number, app_id=self._config.app_id)
+
+    async def failed_checks(self, repository: Repository, sha: str) -> Sequence[FailedCheck]:
+        return await failed_checks_at((await self._pulls(repository)).calls, sha)
+
+    async def post(self, comment: MarkedComment) -> PostedComment:
+        return await post_once((await self._pulls(comment.repository)).calls, comment)
+
     async def _pulls(self, repository: Repository) -> Pulls:
         slug = self._config.slug_of(repository)
         access = await self._accesses.of(slug)
@@ -145,6 +162,13 @@ class GitHubForge:
 
     def _branch_page(self, repository: Repository, branch: str) -> str:
         return f"{self._config.server_url}/{self._config.slug_of(repository)}/tree/{quote(branch)}"
+
+
+def _none_open(change: PublishedChange) -> str:
+    return (
+        f"no pull request from {change.branch} is open any more, and none was made: the commit is on the branch;"
+        " open it again where it is still wanted"
+    )
 
 
 async def _merged(pulls: Pulls, pull: Pull, sha: str, method: MergeMethod) -> Pull:

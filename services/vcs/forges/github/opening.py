@@ -7,14 +7,13 @@ from typing import Final
 
 from services.contracts.words import Publish
 from services.vcs.errors import ForgeError, ForgeUnavailableError
-from services.vcs.forges import Opened, PublishedChange
+from services.vcs.forges import MOST_BODY, Opened, PublishedChange
 from services.vcs.forges.github.answers import Pull
 from services.vcs.forges.github.errors import ForgeInvalidError
 from services.vcs.forges.github.pulls import Pulls
 from services.vcs.forges.github.wishes import Wishes
 
 MOST_TITLE: Final = 256
-MOST_BODY: Final = 65_536
 _CUT: Final = "\n\n*(cut: GitHub takes no more)*"
 _ALREADY: Final = "already exists"
 _MARKER: Final = re.compile(r"<!--\s*quarterdeck:changeset=.*?-->", re.DOTALL)
@@ -31,6 +30,12 @@ async def opened(pulls: Pulls, change: PublishedChange) -> Opened:
     pull = await _updated(pulls, pull, change, notes)
     notes += await Wishes(pulls.calls, pull).meet(change)
     return Opened(pull.html_url, pull.number, notes)
+
+
+async def found_open(pulls: Pulls, change: PublishedChange) -> Opened | None:
+    """The pull request that is open from the branch, left as it is."""
+    pull = await pulls.open_from(change.branch, change.base_branch)
+    return Opened(pull.html_url, pull.number) if pull is not None else None
 
 
 async def _created(pulls: Pulls, change: PublishedChange) -> Pull:

@@ -7,7 +7,7 @@ from typing import Final
 
 from services.vcs.errors import ForgeError, ForgeNotFoundError, ForgeRefusedError
 from services.vcs.forges import PublishedChange
-from services.vcs.forges.github.answers import Issue, Label, Pull
+from services.vcs.forges.github.answers import Assigned, Label, Pull
 from services.vcs.forges.github.calls import RepositoryCalls
 from services.vcs.forges.github.errors import ForgeInvalidError
 
@@ -84,7 +84,7 @@ class Wishes:
     async def _assign(self, names: Sequence[str]) -> None:
         """GitHub passes over in silence whom it does not assign."""
         path = ("issues", self._pull.number, "assignees")
-        issue = await self._calls.send(Issue, "POST", *path, body={"assignees": list(names)})
+        issue = await self._calls.send(Assigned, "POST", *path, body={"assignees": list(names)})
         assigned = {account.login.casefold() for account in issue.assignees}
         self._notes += [f"{name} could not be assigned: not in the repository" for name in _missing(names, assigned)]
 

@@ -1,0 +1,1 @@
+curl -v https://api.cody-batch.example.com/health
