@@ -95,6 +95,8 @@ class ServiceSpecs:
         }
         if self.options.grpc_port is not None:
             own["QUARTERDECK_GRPC_LISTEN"] = f"{self.options.host}:{self.options.grpc_port}"
+        if model_url is None:  # agents do not start without one
+            own["QUARTERDECK_AGENTS_HAVE_KEY"] = "true"
         own |= self._secrets(model_url) | passed_on(*GATEWAY)
         return self._connected("gateway", own, health=f"{reachable(self.options.host)}:{port}")
 

@@ -11,6 +11,8 @@ from uuid import UUID
 from uuid_utils.compat import uuid7
 
 from services.contracts import clients as contract
+from services.contracts.agents import Budget
+from services.contracts.spending import microusd
 from services.contracts.words import Queue
 from services.jobs.errors import JobsError, NotAllowedError, NotFoundError
 from services.jobs.models import Client
@@ -42,11 +44,21 @@ class OwnLimit:
 
 
 @dataclass(frozen=True)
+class OwnBudget:
+    """What one client may use in a UTC day, its runs under way included. ``is_told``: as for a limit."""
+
+    most: Budget
+    is_told: bool = False
+
+
+@dataclass(frozen=True)
 class OwnLimits:
     """``slots``: runs that may hold a slot at once; ``queued``: jobs that may be queued at once."""
 
     slots: OwnLimit
     queued: OwnLimit
+    daily: OwnBudget | None = None
+    """None: what holds for every client."""
 
 
 class Clients:
@@ -73,6 +85,8 @@ class Clients:
                 for scope, limit in (("client", limits.slots), ("queued", limits.queued)):
                     values = {"scope": scope, "name": name, "slots": limit.most, "is_told": limit.is_told}
                     await _STATEMENTS.execute(connection, "set_limit", **values)
+                if limits.daily is not None:
+                    await _set_daily_budget(connection, name, limits.daily)
             return row
 
         row = await self._database.in_transaction(work)
@@ -152,6 +166,12 @@ class Clients:
             return disabled
 
         return _shown(await self._database.in_transaction(work))
+
+
+async def _set_daily_budget(connection: Connection, name: str, daily: OwnBudget) -> None:
+    amount = None if daily.most.usd is None else microusd(daily.most.usd)
+    values = {"name": name, "tokens": daily.most.tokens, "microusd": amount, "is_told": daily.is_told}
+    await _STATEMENTS.execute(connection, "set_daily_budget", **values)
 
 
 async def _one(connection: Connection, client_id: UUID) -> Record:

@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from services.contracts.agents import Budget
-from services.contracts.spending import microusd
 from services.jobs.models import Client
 from services.jobs.scheduling import LEASE
 from services.jobs.unit import SQL
-from services.runtime.postgres import Connection, Database, Statements
+from services.runtime.postgres import Database, Statements
 
 _STATEMENTS = Statements(SQL / "measuring.sql")
 
@@ -63,18 +61,3 @@ class Measuring:
         async with self._database.connection() as connection:
             stored_at: datetime | None = await _STATEMENTS.value(connection, "key_stored_at", client_id=client.id)
         return stored_at
-
-
-async def set_daily_budget(database: Database, client: Client, budget: Budget, *, is_told: bool) -> None:
-    """Bound what ``client`` may use in a UTC day, its runs that are under way included.
-
-    A budget that is there, which an operator may have set, gives way only where this one ``is_told``.
-    """
-    amount = None if budget.usd is None else microusd(budget.usd)
-
-    async def work(connection: Connection) -> None:
-        await _STATEMENTS.execute(
-            connection, "set_daily_budget", name=client.name, tokens=budget.tokens, microusd=amount, is_told=is_told
-        )
-
-    await database.in_statement(work)

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from services.contracts import rest
 from services.contracts.delivery import Checkout
-from services.contracts.words import JobState, RunState
+from services.contracts.words import JobState, Queue, RunState
 from services.jobs.errors import NotFoundError, NotRetryableError
 from services.jobs.models import Client
 from services.jobs.submission import NewJob, NewRun, Submissions, Submitted, keyed, shares_branches
@@ -30,7 +30,8 @@ class Retrying:
         """Make a job like ``job_id`` of the same kind, options and secrets: whole, or only of what did not complete.
 
         A run's branch has a new name; the old one where the old run never stored a changeset, since then nothing of
-        it can be anywhere, and where jobs of its name share it. ``wanted``'s options take the place of the old ones.
+        it can be anywhere, where jobs of its name share it, and where it goes on with a pull request.
+        ``wanted``'s options take the place of the old ones.
         ``key``: as for a submit.
         Raises ``NotFoundError``, ``NotRetryableError``, and as a submit does.
         """
@@ -44,12 +45,15 @@ class Retrying:
         if not chosen:
             raise NotRetryableError("every run of the job has completed: there is nothing to do again")
         request = _request(job, chosen, wanted.options)
+        is_review = job["queue"] == Queue.REVIEW
+        keeps_branch = is_review or shares_branches(request)
         new = NewJob(
             client,
             request,
             keyed(key, b"retry %b\n%b" % (job_id.bytes, body)),
-            [_run(run, resume=wanted.resume, shares=shares_branches(request)) for run in chosen],
+            [_run(run, resume=wanted.resume, keeps_branch=keeps_branch, is_review=is_review) for run in chosen],
             retry_of=job_id,
+            is_review=is_review,
         )
         if job["sealed"] is not None:
             sealed = self._submissions.sealed_anew(job["sealed"], of=job_id, to=new.id)
@@ -83,11 +87,13 @@ def _request(job: Record, runs: Sequence[Record], changes: rest.RetryOptions) ->
     )
 
 
-def _run(old: Record, *, resume: bool, shares: bool) -> NewRun:
-    branch = None if old["has_changeset"] and not shares else old["branch"]
+def _run(old: Record, *, resume: bool, keeps_branch: bool, is_review: bool) -> NewRun:
+    branch = None if old["has_changeset"] and not keeps_branch else old["branch"]
     checkout = Checkout.model_validate(old["checkout"]) if old["checkout"] else None
     if not resume:
-        return NewRun(old["repository"], old["base_ref"], branch, checkout=checkout)
+        # A review's base is its own branch: what its pull request is against cannot be told from that again.
+        base_branch = old["base_branch"] if is_review else None
+        return NewRun(old["repository"], old["base_ref"], branch, base_branch=base_branch, checkout=checkout)
     return NewRun(
         old["repository"],
         old["base_ref"],

@@ -39,6 +39,12 @@ SELECT id, name, is_operator, created_at, disabled_at FROM clients WHERE name = 
 INSERT INTO limits AS l (scope, name, slots) VALUES (:scope, :name, :slots)
 ON CONFLICT (scope, name) DO UPDATE SET slots = excluded.slots WHERE :is_told::bool AND l.slots <> excluded.slots;
 
+-- name: set_daily_budget!
+-- One that is there gives way only where this one is told.
+INSERT INTO budgets AS b (scope, name, tokens, microusd) VALUES ('client_day', :name, :tokens, :microusd)
+ON CONFLICT (scope, name) DO UPDATE SET tokens = excluded.tokens, microusd = excluded.microusd
+WHERE :is_told::bool AND (b.tokens, b.microusd) IS DISTINCT FROM (excluded.tokens, excluded.microusd);
+
 -- name: queued
 -- How many of a client's jobs wait, by queue.
 SELECT coalesce(queue, kind) AS queue, count(*) AS jobs FROM jobs

@@ -27,9 +27,3 @@ WHERE client_id = :client_id AND state IN ('queued', 'running') AND cancel_reque
 -- name: key_stored_at$
 -- Null where the client has no key of its own.
 SELECT updated_at FROM client_settings WHERE client_id = :client_id AND settings ? 'anthropicApiKey';
-
--- name: set_daily_budget!
--- One that is there gives way only where this one is told.
-INSERT INTO budgets AS b (scope, name, tokens, microusd) VALUES ('client_day', :name, :tokens, :microusd)
-ON CONFLICT (scope, name) DO UPDATE SET tokens = excluded.tokens, microusd = excluded.microusd
-WHERE :is_told::bool AND (b.tokens, b.microusd) IS DISTINCT FROM (excluded.tokens, excluded.microusd);

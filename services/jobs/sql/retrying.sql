@@ -1,5 +1,5 @@
 -- name: job^
-SELECT id, state, kind, name, prompt, options, metadata, priority, sealed FROM jobs WHERE id = :id AND client_id = :client_id;
+SELECT id, state, kind, queue, name, prompt, options, metadata, priority, sealed FROM jobs WHERE id = :id AND client_id = :client_id;
 
 -- name: runs
 -- What a job did on each of its repositories, in their order.

@@ -12,7 +12,8 @@ import pytest
 from quarterdeck.stack.embedded import EmbeddedServers
 from services.contracts.agents import Budget
 from services.contracts.words import ExitReason
-from services.jobs.measuring import Agent, Measuring, Work, set_daily_budget
+from services.jobs.clients import Clients, OwnBudget, OwnLimit, OwnLimits
+from services.jobs.measuring import Agent, Measuring, Work
 from services.jobs.unit import SQL
 from services.runtime.postgres import Connection, Statements
 from tests.integration.conftest import drop_database, execute
@@ -70,7 +71,8 @@ async def test_a_daily_budget_gives_way_to_one_that_is_told(domain: Domain) -> N
         (Budget(tokens=6, usd=2), False, (5, 1_500_000)),
         (Budget(tokens=6, usd=2), True, (6, 2_000_000)),
     ):
-        await set_daily_budget(domain.database, domain.client, budget, is_told=is_told)
+        limits = OwnLimits(OwnLimit(1), OwnLimit(1), OwnBudget(budget, is_told=is_told))
+        await Clients(domain.database).ensure(name, limits)
         assert await stored() == [("client_day", name, *expected)]
 
 

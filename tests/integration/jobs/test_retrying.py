@@ -8,7 +8,8 @@ from services.contracts.rest import RetryRequest
 from services.contracts.words import ExitReason, Outcome
 from services.jobs.errors import IdempotencyMismatchError, NotFoundError, NotRetryableError
 from services.jobs.models import Checkpoint, SavedTree, StoredMessage
-from tests.integration.jobs.domain import Domain
+from services.jobs.submission import NewJob, NewRun
+from tests.integration.jobs.domain import Domain, job_request
 
 WHOLE = RetryRequest.model_validate({})
 
@@ -103,3 +104,21 @@ async def test_the_same_key_makes_one_job(domain: Domain) -> None:
     assert (second.job_id, second.replayed) == (first.job_id, True)
     with pytest.raises(IdempotencyMismatchError):
         await domain.retrying.retry(*ask, key="k", body=b'{"only": "failed"}')
+
+
+@pytest.mark.parametrize("resume", [False, True])
+async def test_a_review_goes_on_with_its_pull_request_again(domain: Domain, resume: bool) -> None:
+    run = NewRun("https://a/0", base_ref="theirs", branch="theirs", base_branch="main")
+    job = NewJob(domain.client, job_request("https://a/0"), runs=[run], is_review=True)
+    await domain.submissions.accept(job)
+    claimed = await domain.claimed((await domain.admit())[0])
+    await domain.running.prepared(claimed.hold, base_sha="b" * 40, base_branch="theirs", events=[])
+    await domain.running.checkpoint(claimed.hold, Checkpoint([StoredMessage(1, "user", b"exact")], None))
+    await domain.running.fail(claimed.hold, ExitReason.MAX_TURNS, error="too many")
+
+    new_id = await domain.retry(job.id, resume=resume)
+
+    assert (await domain.row("jobs", new_id))["queue"] == "review"
+    (row,) = await domain.rows("SELECT * FROM runs WHERE job_id = $1", new_id)
+    assert (row["queue"], row["branch"], row["base_branch"]) == ("review", "theirs", "main")
+    assert (row["base_sha"] is not None) == resume

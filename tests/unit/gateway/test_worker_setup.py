@@ -162,7 +162,7 @@ def test_settings_are_the_documents_unless_told_otherwise(monkeypatch: pytest.Mo
     usual = ServiceSettings()
     assert usual.rates == {60: 60, 3_600: 1_000, 86_400: 5_000}
     assert usual.origins == set(DEFAULT_ORIGINS.split(","))
-    assert (usual.daily.tokens, usual.daily.usd, usual.is_daily_told) == (1_000_000, 50, False)
+    assert (usual.daily.tokens, usual.daily.usd, usual.own_budget.is_told) == (1_000_000, 50, False)
     assert (usual.environment, usual.proxies) == ("production", ())
     told: dict[str, Any] = {
         "WORKER_MAX_DAILY_TOKENS": "7",
@@ -172,7 +172,7 @@ def test_settings_are_the_documents_unless_told_otherwise(monkeypatch: pytest.Mo
     for name, value in told.items():
         monkeypatch.setenv(name, value)
     changed = ServiceSettings()
-    assert (changed.daily.tokens, changed.daily.usd, changed.is_daily_told) == (7, 50, True)
+    assert (changed.daily.tokens, changed.daily.usd, changed.own_budget.is_told) == (7, 50, True)
     assert (changed.environment, len(changed.proxies)) == ("staging", 2)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from services.gateway.dialects.admission import admission
 from services.gateway.dialects.dialect import Dialect, OwnPort
 from services.gateway.dialects.worker import issues, routes, service, setup
@@ -13,7 +15,7 @@ from services.gateway.dialects.worker.service_settings import ServiceSettings
 from services.gateway.dialects.worker.settings import KEY_VARIABLE, OPEN_VARIABLE, PORT_VARIABLE, WorkerSettings
 from services.gateway.dialects.worker.setup import Setup
 from services.gateway.dialects.worker.surroundings import middlewares
-from services.runtime.settings import load
+from services.runtime.settings import load, refuse
 from services.runtime.telemetry import logger
 
 log = logger("gateway.dialects")
@@ -50,7 +52,7 @@ def worker(settings: WorkerSettings, service_settings: ServiceSettings, host: st
         error=Error,
         render=render,
         statuses=STATUSES,
-        limits=settings.limits,
+        limits=replace(settings.limits, daily=service_settings.own_budget),
         middlewares=middlewares(service_settings, measures, served.unhealthy),
         port=OwnPort(settings.port, PORT_VARIABLE) if settings.port is not None else None,
     )
@@ -60,9 +62,11 @@ def from_environment(host: str) -> Dialect | None:
     """The dialect as the environment has it, and a line in the log; a wrong setting ends the process with 2."""
     settings = load(WorkerSettings)
     dialect = worker(settings, load(ServiceSettings), host)
-    if dialect is None:
-        tell = log.info if settings.port is None else log.warning
-        tell("not served: it needs an API key", dialect=NAME, set=KEY_VARIABLE, or_set=OPEN_VARIABLE, host=host)
-    else:
+    if dialect is not None:
         log.info("served", dialect=NAME, needs_key=bool(dialect.security), variable=PORT_VARIABLE, port=settings.port)
-    return dialect
+        return dialect
+    if settings.port is not None:
+        reason = f"the API has no authentication of its own, and {host} is reached from elsewhere"
+        refuse(PORT_VARIABLE, f"{reason}: set {KEY_VARIABLE} to a key, or {OPEN_VARIABLE}=true where all may use it")
+    log.info("not served: it needs an API key here", dialect=NAME, set=KEY_VARIABLE, or_set=OPEN_VARIABLE, host=host)
+    return None

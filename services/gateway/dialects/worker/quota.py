@@ -17,7 +17,7 @@ from services.gateway.dialects.worker.models import iso_milliseconds, now
 from services.gateway.dialects.worker.service_settings import ServiceSettings
 from services.gateway.dialects.worker.sessions import SESSION_KEY
 from services.gateway.problems import RETRY_AFTER_SECONDS, ProblemError
-from services.jobs.measuring import Measuring, set_daily_budget
+from services.jobs.measuring import Measuring
 from services.jobs.models import Client
 
 
@@ -56,12 +56,11 @@ class Standing:
 
 
 class Quota:
-    """``most_sessions``: where the limits of the client say nothing else."""
+    """What is left of the limits that the client was made with. ``most_sessions``: where those say nothing else."""
 
     def __init__(self, settings: ServiceSettings, *, most_sessions: int) -> None:
         self._settings = settings
         self.most_sessions = most_sessions
-        self._is_set = False
 
     async def check(self, request: web.Request) -> None:
         """Raises ``ProblemError``: 429 where no session may be started now."""
@@ -81,7 +80,6 @@ class Quota:
 
     async def standing(self, gateway: Gateway, client: Client) -> Standing:
         """Raises ``StoreUnavailableError``."""
-        await self._set(gateway, client)
         today = now().date()
         report = await gateway.usage.report(client, of=None, first_day=today, last_day=today)
         sessions = await Measuring(gateway.database).under_way(client, marked=SESSION_KEY)
@@ -101,13 +99,6 @@ class Quota:
             tokens=wanted.tokens if set_ones.tokens is None else set_ones.tokens,
             usd=wanted.usd if set_ones.usd is None else set_ones.usd,
         )
-
-    async def _set(self, gateway: Gateway, client: Client) -> None:
-        """Once a process: have runs that are under way obey it, too."""
-        if not self._is_set:
-            told = self._settings.is_daily_told
-            await set_daily_budget(gateway.database, client, self._settings.daily, is_told=told)
-            self._is_set = True
 
 
 def _next_midnight() -> datetime:

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, AliasChoices, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from services.contracts.agents import Budget
+from services.jobs.clients import OwnBudget
 from services.runtime.sealing import VARIABLE as SECRET_KEY_VARIABLE
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -121,8 +122,8 @@ class ServiceSettings(BaseSettings):
         return Budget(tokens=tokens, usd=DEFAULT_USD if self.max_daily_usd is None else self.max_daily_usd)
 
     @property
-    def is_daily_told(self) -> bool:
-        return self.max_daily_tokens is not None or self.max_daily_usd is not None
+    def own_budget(self) -> OwnBudget:
+        return OwnBudget(self.daily, is_told=self.max_daily_tokens is not None or self.max_daily_usd is not None)
 
     def state_key(self) -> bytes:
         """The same in each process that has the same secret key."""
