@@ -134,17 +134,6 @@ class Tracking:
 
         return await self._units.database.in_transaction(work)
 
-    async def remember_delivery(self, source: str, delivery: str, event: str) -> bool:
-        """Whether this delivery of a webhook is a new one; it is none from now on."""
-
-        async def work(connection: Connection) -> bool:
-            rows = await _STATEMENTS.rows(
-                connection, "remember_delivery", source=source, delivery=delivery, event=event
-            )
-            return bool(rows)
-
-        return await self._units.database.in_transaction(work)
-
 
 def _tracked(row: Record) -> TrackedChange:
     return TrackedChange(

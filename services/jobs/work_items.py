@@ -66,6 +66,8 @@ class OpenChangeset:
     base_branch: str | None
     number: int
     is_draft: bool
+    name: str | None
+    """The job's."""
     prompt: str
     options: JobOptions
     checkout: Checkout | None
@@ -186,6 +188,7 @@ def _open(row: Record) -> OpenChangeset:
         base_branch=row["base_branch"],
         number=row["number"],
         is_draft=row["is_draft"],
+        name=row["name"],
         prompt=row["prompt"],
         options=JobOptions.model_validate(row["options"]),
         checkout=Checkout.model_validate(row["checkout"]) if row["checkout"] else None,

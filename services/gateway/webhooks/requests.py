@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Sequence
 from typing import Any, Final
@@ -20,10 +19,6 @@ from services.jobs.work_items import READ_AT, OpenChangeset
 KIND_KEY: Final = "webhook"
 """Of a job's metadata: which kind of work item it comes from."""
 _MOST_TITLE: Final = 240
-_MOST_BODY: Final = 49_000
-_HIDDEN: Final = re.compile(r"<!--\s*quarterdeck:.*?-->", re.DOTALL | re.IGNORECASE)
-_NOBODY: Final[dict[str, list[str]]] = {"labels": [], "reviewers": [], "teamReviewers": [], "assignees": []}
-"""Asking for a review anew is for people."""
 
 
 def issue_request(url: str, full_name: str, issue: vcs_pb2.Issue, *, read_at: str) -> JobRequest:
@@ -52,7 +47,7 @@ def review_request(
     """A run on the pull request's branch, with the options of the job that made it."""
     prompt = review_prompt(full_name, pull, remark, task=change.prompt)
     metadata = _metadata(WorkKind.REVIEW, full_name, pull.number, read_at) | {"remark": remark.subject}
-    return _following(change, pull, prompt, metadata, f"Follow a remark on #{pull.number}")
+    return _following(change, prompt, metadata, f"Follow a remark on #{pull.number}")
 
 
 def checks_request(
@@ -67,7 +62,7 @@ def checks_request(
     """The same for checks that failed."""
     prompt = checks_prompt(full_name, pull.number, sha, checks, task=change.prompt)
     metadata = _metadata(WorkKind.CHECK, full_name, pull.number, read_at) | {"commit": sha}
-    return _following(change, pull, prompt, metadata, f"Repair the checks of #{pull.number}")
+    return _following(change, prompt, metadata, f"Repair the checks of #{pull.number}")
 
 
 def following_run(change: OpenChangeset) -> NewRun:
@@ -82,25 +77,22 @@ def following_run(change: OpenChangeset) -> NewRun:
     )
 
 
-def _following(
-    change: OpenChangeset, pull: vcs_pb2.Issue, prompt: str, metadata: dict[str, str], message: str
-) -> JobRequest:
-    """The title and text of the pull request stay what they are: publishing would else make them anew."""
-    options = change.options.model_dump(mode="json", by_alias=True)
-    shown = {"title": _title(pull.title) or message, "body": _HIDDEN.sub("", pull.body)[:_MOST_BODY].strip() or " "}
+def _following(change: OpenChangeset, prompt: str, metadata: dict[str, str], message: str) -> JobRequest:
+    """Under the name of the job before it, whose later runs are to find the pull request. Its words stay as they are."""
     changed: dict[str, Any] = {
         "publish": Publish.DRAFT if change.is_draft else Publish.PULL_REQUEST,
         "onExisting": OnExisting.SEPARATE,
         "commitMessage": message,
-        "pullRequest": {**options["pullRequest"], **_NOBODY, **shown},
+        "pullRequest": {},
     }
     return JobRequest.model_validate(
         {
             "prompt": prompt,
             "kind": JobKind.CODE,
+            "name": change.name,
             "repositories": [{"url": change.repository, "baseRef": change.branch, "branch": change.branch}],
             "metadata": metadata,
-            "options": options | changed,
+            "options": change.options.model_dump(mode="json", by_alias=True) | changed,
         }
     )
 

@@ -54,8 +54,3 @@ WHERE state IN ('open', 'closed') AND superseded_by IS NULL
   AND (number = ANY(:numbers::int[]) OR branch = ANY(:branches::text[]) OR head_sha = ANY(:shas::text[]))
   AND lower(repository) LIKE ANY(:repositories::text[])
 RETURNING id;
-
--- name: remember_delivery
--- A delivery of a webhook, once.
-INSERT INTO webhook_deliveries (source, delivery, event) VALUES (:source, :delivery, :event)
-ON CONFLICT (source, delivery) DO NOTHING RETURNING delivery;

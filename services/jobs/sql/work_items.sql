@@ -24,7 +24,7 @@ RETURNING id;
 -- name: open_changeset^
 -- The newest that the forge shows as open, of this pull request or with this commit as its head.
 SELECT c.id, c.client_id, n.name AS client_name, c.job_id, c.repository, c.branch, c.base_branch, c.number,
-       c.is_draft, j.prompt, j.options, j.sealed, r.checkout
+       c.is_draft, j.name, j.prompt, j.options, j.sealed, r.checkout
 FROM changesets c JOIN jobs j ON j.id = c.job_id JOIN runs r ON r.id = c.run_id JOIN clients n ON n.id = c.client_id
 WHERE c.forge = :forge AND c.state = 'open' AND c.superseded_by IS NULL AND n.disabled_at IS NULL
   AND (c.number = :number::int OR c.head_sha = :head_sha::text)
@@ -40,11 +40,16 @@ WHERE client_id = :client_id AND kind = :kind AND repository_key(repository) = r
 
 -- name: ended
 -- Work items whose job has ended and was not told of, the oldest first, with what came of its run. Nobody else has them.
+-- Their jobs are looked up one by one (`OFFSET 0`): few are not told of, and most of what ever ended was.
 SELECT w.id, w.kind, w.repository, w.number, w.in_reply_to, j.state AS job_state, r.outcome, r.exit_reason, r.error,
-       r.summary, c.state AS changeset_state, c.url, c.commit_sha, c.error AS changeset_error,
-       CASE WHEN c.published_at IS NULL THEN c.patch END AS patch
-FROM work_items w JOIN jobs j ON j.id = w.job_id JOIN runs r ON r.job_id = j.id AND r.position = 0
-LEFT JOIN changesets c ON c.run_id = r.id
+       r.summary, c.url, c.commit_sha, c.error AS changeset_error,
+       CASE WHEN c.published_at IS NULL THEN substring(c.patch FOR 200000) END AS patch
+FROM work_items w
+CROSS JOIN LATERAL (SELECT state FROM jobs WHERE id = w.job_id OFFSET 0) j
+CROSS JOIN LATERAL (SELECT id, outcome, exit_reason, error, summary FROM runs WHERE job_id = w.job_id AND position = 0
+                    OFFSET 0) r
+LEFT JOIN LATERAL (SELECT url, commit_sha, error, published_at, patch FROM changesets WHERE run_id = r.id
+                   OFFSET 0) c ON true
 WHERE w.answered_at IS NULL AND j.state IN ('completed', 'failed', 'cancelled')
 ORDER BY w.created_at LIMIT :most FOR UPDATE OF w SKIP LOCKED;
 

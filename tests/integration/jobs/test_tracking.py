@@ -380,28 +380,3 @@ async def test_the_more_are_open_the_less_often_each_is_asked_about(domain: Doma
 
     row = await domain.row("changesets", ids[0])
     assert row["observe_at"] - row["observed_at"] == timedelta(seconds=6)
-
-
-# Deliveries
-
-
-async def test_a_delivery_is_new_once(domain: Domain) -> None:
-    remember = domain.tracking.remember_delivery
-
-    answers = await asyncio.gather(*(remember("github", "1", "push") for _ in range(50)))
-
-    assert sorted(answers) == [False] * 49 + [True]
-    assert await remember("github", "2", "push")
-    assert await remember("other", "1", "push")
-    assert not await remember("github", "1", "pull_request")
-
-
-async def test_old_deliveries_are_forgotten(domain: Domain) -> None:
-    for delivery in ("old", "new"):
-        await domain.tracking.remember_delivery("github", delivery, "push")
-    ago = "UPDATE webhook_deliveries SET received_at = now() - interval '8 days' WHERE delivery = 'old'"
-    await domain.execute(ago)
-
-    await domain.scheduling.forget_old()
-
-    assert [row["delivery"] for row in await domain.rows("SELECT delivery FROM webhook_deliveries")] == ["new"]

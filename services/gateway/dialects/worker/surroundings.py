@@ -23,8 +23,8 @@ from services.gateway.dialects.worker.rates import RateLimits, Standing
 from services.gateway.dialects.worker.service_settings import ServiceSettings
 from services.gateway.tracing import Handler
 
-UNLIMITED_PATHS = ("/health", "/healthz")
-"""Whoever watches over a server asks often."""
+UNLIMITED_PATHS = ("/health", "/healthz", "/webhooks/github")
+"""Whoever watches over a server asks often; GitHub sends much from few addresses, and what it is refused is lost."""
 
 
 Unhealthy: TypeAlias = Callable[[web.Request], web.Response]

@@ -9,6 +9,7 @@ from uuid import UUID
 import pytest
 from cryptography.fernet import Fernet
 
+from services.contracts.delivery import PullRequestOptions
 from services.contracts.v1 import vcs_pb2
 from services.contracts.words import Outcome, Publish, Queue
 from services.gateway.dialects.codebot.looking import Looking
@@ -62,22 +63,22 @@ async def comments(hooked: Hooked) -> list[tuple[int, str | None, str]]:
 
 
 async def test_a_review_comment_is_a_run_on_the_branch_and_is_answered_in_its_thread(hooked: Hooked) -> None:
-    changeset = await opened(hooked, publish="draft", maxAttempts=5)
+    changeset = await opened(hooked, publish="draft", maxAttempts=5, name="nightly")
     await hooked.domain.execute("UPDATE changesets SET is_draft = false")
     await hooked.deliver("pull_request_review_comment", review_comment())
     shown = await hooked.domain.row("changesets", changeset)
     job = await hooked.job()
     run = await hooked.run_of(job["id"])
     # Whose pull request it is, whichever address the delivery came to.
-    assert (job["client"], job["queue"], run["queue"]) == ("tester", "review", "review")
+    assert (job["client"], job["name"], job["queue"], run["queue"]) == ("tester", "nightly", "review", "review")
     assert (run["repository"], run["branch"], run["base_ref"]) == (REPOSITORY, shown["branch"], shown["branch"])
     assert run["base_branch"] == shown["base_branch"] == "main"
     for words in ("Change one thing", "Renamed it", "As asked.", "by ada on x.py, line 3", "@@ -1 +1 @@", "Rename it."):
         assert words in job["prompt"]
     options = job["options"]
     assert (options["publish"], options["maxAttempts"]) == ("pull_request", 5)
-    # What publishing it makes anew is what is there.
-    assert (options["pullRequest"]["title"], options["pullRequest"]["body"]) == ("Renamed it", "As asked.")
+    # The pull request's words stay as they are, and asking for a review anew is for people.
+    assert PullRequestOptions.model_validate(options["pullRequest"]) == PullRequestOptions()
     (item,) = await hooked.domain.rows("SELECT * FROM work_items")
     assert (item["kind"], item["subject"], item["changeset_id"]) == ("review", "review-comment:501", changeset)
     assert await comments(hooked) == []

@@ -109,8 +109,9 @@ async def test_every_event_of_githubs_schemas_is_taken_and_done(
         assert (answer.status_code, set(answer.json())) == (200, {"result"}), (event, here, answer.text)
         taken |= {event} if answer.json()["result"] == "taken" else set()
         assert (await post(api, there, broken, event, f"{number}-broken")).status_code == 200, reference
-        cut = text[: len(text) * (number % 9 + 1) // 10]
-        assert (await post(api, there, cut, event, f"{number}-cut")).status_code == 400, reference
+        if number % 3 == 0:
+            cut = text[: len(text) * (number % 9 + 1) // 10]
+            assert (await post(api, there, cut, event, f"{number}-cut")).status_code == 400, reference
     assert len(events) > 60
     assert {"issues", "pull_request_review_comment", "installation", "check_run"} <= taken
 
