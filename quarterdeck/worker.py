@@ -111,7 +111,8 @@ class Interactive:
     ) -> Session:
         """Start a session; return once the server has taken it.
 
-        ``repository``: `owner/repo`, a URL, or a mapping with `url`, `name` and `branch`; None: an empty folder.
+        ``repository``: `owner/repo`, a URL, a path on the server, or a mapping with `url`, `name` and `branch`; None:
+        an empty folder.
         ``session_id``: default: a random one. ``options``: `maxTurns`, `permissionMode`, `createPR`.
         The key, the address and the token are for this session alone.
         """
@@ -139,4 +140,4 @@ class Interactive:
 def _described(repository: str | Mapping[str, str] | None) -> Mapping[str, str] | None:
     if not isinstance(repository, str):
         return repository
-    return {"url": repository} if "://" in repository else {"name": repository}
+    return {"url": repository} if ":" in repository or repository.startswith("/") else {"name": repository}

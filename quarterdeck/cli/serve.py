@@ -11,6 +11,7 @@ import typer
 
 from quarterdeck import stack as local_stack
 from quarterdeck.cli.console import print_note
+from quarterdeck.cli.env_file import ENV_FILE, take_env_file
 from quarterdeck.cli.options import DataDir
 from quarterdeck.cli.published import APIS, WORKERS_VARIABLE, Dialect, PublishedApi, printed_endpoints
 from quarterdeck.stack.errors import StackStartError
@@ -114,6 +115,11 @@ def _print_endpoints(api: PublishedApi, info: StackInfo, host: str, port: int) -
     print_note(f"The gateway is at {info.address}. Ctrl-C stops all of it; the next start goes on where it was.")
 
 
+def _take_env_file() -> None:
+    if taken := take_env_file(Path.cwd()):
+        print_note(f"Taken from {ENV_FILE}: {', '.join(taken)}")
+
+
 def codebot_main() -> None:
     """The command `codebot`, with `serve` alone."""
     from quarterdeck.cli.app import ReportingGroup  # noqa: PLC0415 (which has this module's command, too)
@@ -121,6 +127,6 @@ def codebot_main() -> None:
     app = typer.Typer(
         cls=ReportingGroup, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None, help=__doc__
     )
-    app.callback()(lambda: None)
+    app.callback()(_take_env_file)  # before the options of the command are read: some are variables, too
     app.command("serve")(serve_codebot)
     app(prog_name="codebot")

@@ -45,7 +45,7 @@ from quarterdeck.cli.prompts import read_prompt, repository_url
 from quarterdeck.cli.watching import watch_to_end
 from services.contracts.delivery import Checkout
 from services.contracts.rest import Job, RepositoryRequest
-from services.contracts.words import JobKind
+from services.contracts.words import JobKind, Publish
 
 
 def submit(
@@ -91,16 +91,17 @@ def submit(
     as_json: AsJson = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Submit a job on one or more repositories.
+    """Submit a job on one or more repositories; without one, `--no-publish` begins with an empty folder.
 
     With --watch the exit code tells the outcome: 0 completed, 3 only some runs completed, 4 failed, 5 cancelled.
     """
-    if not repository and kind is JobKind.CODE:
-        raise typer.BadParameter("name at least one repository with -r: a `code` job needs one")
+    published = publish_of(publish, no_publish=no_publish)
+    if not repository and kind is JobKind.CODE and published is not Publish.NONE:
+        raise typer.BadParameter("name at least one repository with -r, or have the change only stored: --no-publish")
     text = read_prompt(prompt, prompt_file)
     repositories = [_repository(typed, base, path) for typed in repository or []]
     options = given(
-        publish=publish_of(publish, no_publish=no_publish),
+        publish=published,
         on_existing=on_existing,
         pull_request=pull_request(
             title=title, body_file=body_file, labels=label, reviewers=reviewer, assignees=assignee

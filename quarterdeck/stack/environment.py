@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 
 BASE = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ")
 NETWORK = (
@@ -121,9 +122,21 @@ SERVICE = ("QUARTERDECK_LOG_LEVEL",)
 """What every service is told, where somebody has set it."""
 
 
+PATHS = (
+    "GITHUB_APP_PRIVATE_KEY_PATH",
+    "QUARTERDECK_GIT_CREDENTIALS_FILE",
+    "QUARTERDECK_GIT_KNOWN_HOSTS",
+    "QUARTERDECK_VCS_ROOT",
+    "CODEBOT_WORK_DIR",
+    "WORKTREES_DIR",
+)
+"""Files and folders, which are meant from where the stack is started; its processes run elsewhere."""
+
+
 def passed_on(*names: str, source: Mapping[str, str] = os.environ) -> dict[str, str]:
     """Those of the variables that are set."""
-    return {name: source[name] for name in names if source.get(name)}
+    found = {name: source[name] for name in names if source.get(name)}
+    return found | {name: str(Path(found[name]).expanduser().absolute()) for name in PATHS if name in found}
 
 
 # gRPC's fork handlers complain at each subprocess; nothing here forks without an exec.

@@ -109,6 +109,8 @@ def loop_of(
     """A loop that begins where the run's transcript stands."""
     kind = kind_of(run, configuration)
     first = [] if run.messages else [_first_message(run)]
+    if kind == "code" and run.repository is None:
+        notes = [prompt("empty_folder"), *notes]
     head = run.head or encode_head(system_prompt(kind, configuration, notes), _specs(toolbox))
     allowance = Allowance(
         model=configuration.model,
@@ -126,7 +128,7 @@ def loop_of(
     endpoint = Endpoint(configuration.api_key, configuration.base_url)
     profile = Profile(configuration.model, configuration.max_tokens, configuration.temperature, configuration.effort)
     save = Saver(shared.running, run.hold, first=first, head=None if run.head else head, on_standing=on_standing)
-    worktrees = shared.vcs if run.repository is not None else None
+    worktrees = shared.vcs if run.has_worktree else None
     tree = TreeReader(worktrees, run.hold, workspace, is_fresh=run.tree is None)
     return Loop(
         model=RunModel(

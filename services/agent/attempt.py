@@ -89,7 +89,7 @@ class Attempt:
 
     async def release(self) -> None:
         """Remove the worktree; what cannot be removed now is left to the vcs's janitor."""
-        if self._run.repository is None:
+        if not self._run.has_worktree:
             return
         with suppress(VcsFailedError, LeaseLostError):
             await self._shared.vcs.release(self._hold)
@@ -158,9 +158,9 @@ class Attempt:
 
     @asynccontextmanager
     async def _workspace(self, configuration: Configuration) -> AsyncIterator[Workspace]:
-        """The worktree; for a task without a repository an empty folder that goes with the attempt."""
+        """The worktree; for a conversation without a repository an empty folder that goes with the attempt."""
         told = [events.log_line("warning", note) for note in _notes(configuration)]
-        if self._run.repository is None:
+        if not self._run.has_worktree:
             folder = Path(tempfile.mkdtemp(prefix="quarterdeck-task-"))
             try:
                 await self._begin(told, configuration)

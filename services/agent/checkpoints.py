@@ -58,7 +58,7 @@ class TreeReader:
     """What a checkpoint has to store of the worktree."""
 
     def __init__(self, worktrees: Worktrees | None, hold: Hold, workspace: Workspace, *, is_fresh: bool) -> None:
-        """``worktrees``: None where there is no repository: an empty folder has nothing to come back to.
+        """``worktrees``: None where the run has no worktree: a conversation's empty folder has nothing to come back to.
 
         ``is_fresh``: nothing differs from the base yet.
         """

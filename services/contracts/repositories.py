@@ -118,6 +118,8 @@ class NodeSync(Model):
     default_branch: str | None
     head_sha: str | None = Field(description="of the default branch")
     bytes: int | None = Field(description="what the mirror takes on the disk")
+    path: str | None = Field(None, exclude=True)
+    """The mirror's folder on the node; none of `/v1`'s business."""
     error: str | None
 
 

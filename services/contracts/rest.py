@@ -112,7 +112,9 @@ class JobRequest(Request):
     kind: Annotated[JobKind, Field(strict=False)] = JobKind.CODE
     name: Name | None = None
     repositories: Annotated[list[RepositoryRequest], Field(max_length=MAX_REPOSITORIES)] = Field(
-        default_factory=list, description="one run each; a `task` may have none, a `code` job needs one"
+        default_factory=list,
+        description="one run each; a `task` may have none, and a `code` job whose `options.publish` is `none`: it "
+        "begins with an empty folder, and what it writes is stored as a patch",
     )
     priority: Annotated[int, Field(ge=-100, le=100)] = Field(0, description="higher goes first")
     not_before: Annotated[datetime, Field(strict=False)] | None = Field(
@@ -123,9 +125,10 @@ class JobRequest(Request):
     credentials: Credentials | None = Field(None, description="secrets for this job alone; kept encrypted, never shown")
 
     @model_validator(mode="after")
-    def _code_needs_a_repository(self) -> JobRequest:
-        if self.kind is JobKind.CODE and not self.repositories:
-            raise FieldError("repositories", "a `code` job needs at least one repository")
+    def _fits_together(self) -> JobRequest:
+        if self.kind is JobKind.CODE and not self.repositories and self.options.publish is not Publish.NONE:
+            words = "must be `none` for a `code` job without `repositories`: there is nowhere to publish its change"
+            raise FieldError("options.publish", words)
         if self.not_before is not None and self.not_before.tzinfo is None:
             raise FieldError("notBefore", "needs a time zone: `2026-01-31T12:00:00Z`")
         if self.not_before is not None and not FIRST_YEAR <= self.not_before.year <= LAST_YEAR:
@@ -225,7 +228,7 @@ class Changeset(Model):
     job_id: UUID
     run_id: UUID
     state: ChangesetState
-    repository: str
+    repository: str = Field(description="empty: its run has none, and it cannot be published")
     branch: str
     base_sha: str
     base_branch: str | None

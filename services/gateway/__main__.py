@@ -32,6 +32,8 @@ log = logger("gateway")
 STOP_TASKS = timedelta(seconds=1)
 CONNECT_WAIT = timedelta(seconds=0.5)
 """Jobs are taken without NATS too: do not keep them waiting for it."""
+INBOX_LOOPS = 3
+"""So that a delivery that takes long holds no other one up."""
 BACKLOG = 1_024
 """Connections that may wait to be taken: a thousand watchers come back at once when a gateway is restarted."""
 EXIT_CANNOT_LISTEN = 1
@@ -88,7 +90,12 @@ def _background(gateway: Gateway, served: Sequence[Served]) -> list[asyncio.Task
     steps |= {f"client {each.dialect.name}": each.tenant.make for each in served}
     return [
         asyncio.create_task(gateway.hub.run(), name="event hub"),
-        asyncio.create_task(repeat("webhooks", inbox.run_once, wait=inbox.wait, transient=TRANSIENT), name="webhooks"),
+        *(
+            asyncio.create_task(
+                repeat("webhooks", inbox.run_once, wait=inbox.wait, transient=TRANSIENT), name=f"webhooks {number}"
+            )
+            for number in range(INBOX_LOOPS)
+        ),
         *(
             asyncio.create_task(repeat(name, step, wait=never.wait, transient=TRANSIENT), name=name)
             for name, step in steps.items()

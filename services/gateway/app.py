@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
-from functools import partial
+from functools import cache, partial
 
 from aiohttp import web
 from pydantic import SecretStr
@@ -128,7 +128,8 @@ def application(
     """``dialects``: each is served in the folder of its name."""
     app = web.Application(middlewares=[traced, problems], client_max_size=max_body_bytes)
     app[GATEWAY] = gateway
-    app[DOCUMENT] = document(OPERATIONS)
+    described: Callable[[], bytes] = cache(partial(document, OPERATIONS))
+    app[DOCUMENT] = described
     register(app, OPERATIONS, gateway.authenticator)
     app.router.add_get(PATH, by_basic(gateway.authenticator, changeset_page))
     app.router.add_post(webhooks.PATH, partial(gateway.webhook.receive, surface=NATIVE))

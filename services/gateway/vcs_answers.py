@@ -68,6 +68,7 @@ def after(seen: NodeSync, update: vcs_pb2.SyncUpdate) -> NodeSync:
                 "default_branch": done.default_branch or None,
                 "head_sha": done.head_sha or None,
                 "bytes": done.bytes,
+                "path": done.path or None,
             }
         )
     return seen.model_copy(update={"phase": update.progress.phase, "percent": update.progress.percent})

@@ -63,7 +63,7 @@ _CLASS: Final = re.compile(
 
 @dataclass(frozen=True)
 class Ended:
-    """A job at its end. ``patch``: of a change that no forge shows."""
+    """A job at its end. ``patch``: the beginning, at least, of a change that no forge shows."""
 
     kind: WorkKind
     state: JobState
@@ -159,5 +159,5 @@ def _fenced(ended: Ended) -> str:
     patch = (ended.patch or "").rstrip("\n")
     fence = "`" * max(3, 1 + max((len(run) for run in re.findall(r"`+", patch)), default=0))
     room = MOST_CHARACTERS - _ROOM - 2 * _MOST_SUMMARY - 2 * len(fence)
-    cut = "" if len(patch) <= room else f"\n\n*(the first {room:,} of {len(patch):,} characters)*"
+    cut = "" if len(patch) <= room else f"\n\n*(cut after {room:,} characters; the job has all of it)*"
     return f"This is the change as a patch:\n\n{fence}diff\n{patch[:room]}\n{fence}{cut}"

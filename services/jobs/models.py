@@ -90,6 +90,11 @@ class ClaimedRun:
     skipped_for: str | None = None
     """What an earlier job of its name has open on the repository, where the job leaves such a repository alone."""
 
+    @property
+    def has_worktree(self) -> bool:
+        """Whether a vcs keeps what it changes; not of a conversation without a repository, which changes nothing."""
+        return self.repository is not None or self.kind is JobKind.CODE
+
 
 @dataclass(frozen=True)
 class Usage:

@@ -264,6 +264,8 @@ def _refuse_unpublishable(row: Record) -> None:
         raise NotPublishableError("its run was cancelled, and nothing of that is published; retry the job instead")
     if row["state"] not in _UNDER_WAY and RunState(row["run_state"]) not in FINAL_RUN_STATES:
         raise NotPublishableError(f"its run has not ended: it is {row['run_state']}")
+    if not row["repository"]:
+        raise NotPublishableError("its run has no repository, so there is nowhere to publish it; take its diff")
 
 
 async def _take_place_of(unit: Unit, hold: PublicationHold, shown: Shown, earlier: Sequence[Record]) -> None:

@@ -21,6 +21,8 @@ from services.jobs.unit import SQL
 from services.runtime.postgres import Connection, Database, Record, Statements
 
 _STATEMENTS = Statements(SQL / "reading.sql")
+MOST_NUMBERED = 100_000
+"""Jobs in a list with numbered pages: to count and to skip takes longer the more there are."""
 
 
 @dataclass(frozen=True)
@@ -75,13 +77,18 @@ class Reading:
     async def jobs_at(
         self, client: Client, wanted: JobFilter, *, offset: int, limit: int
     ) -> tuple[list[rest.Job], int]:
-        """Newest first, for lists with numbered pages: those from ``offset`` on, and how many there are in all.
+        """Newest first, for lists with numbered pages: those from ``offset`` on, and how many there are in all; no more
+        than 100,000 are counted or shown.
 
-        What is submitted meanwhile moves the pages; ``jobs`` has cursors, which it does not move.
+        What is submitted meanwhile moves the pages; ``jobs`` has cursors, which it does not move, and no end.
         """
         filters = _columns_of(wanted)
         async with self._database.planned_anew() as connection:
-            total: int = await _STATEMENTS.value(connection, "jobs_count", client_id=client.id, **filters)
+            total: int = await _STATEMENTS.value(
+                connection, "jobs_count", client_id=client.id, most=MOST_NUMBERED, **filters
+            )
+            if not limit or offset >= total:  # to find nothing, every job there is would be read
+                return [], total
             rows = await _STATEMENTS.rows(
                 connection, "jobs_page", client_id=client.id, before=None, most=limit, skipped=offset, **filters
             )

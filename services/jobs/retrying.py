@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from uuid import UUID
 
 from services.contracts import rest
@@ -19,19 +19,39 @@ _STATEMENTS = Statements(SQL / "retrying.sql")
 _ENDED = (JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED)
 
 
+@dataclass(frozen=True)
+class Renaming:
+    """What a retry is to be called otherwise than the old job was.
+
+    ``branch``: makes the name of a run's branch from the old one. ``metadata``: takes the place of what the old job has
+    under these names.
+    """
+
+    branch: Callable[[str], str]
+    metadata: Mapping[str, str]
+
+
 class Retrying:
     def __init__(self, units: Units, submissions: Submissions) -> None:
         self._database = units.database
         self._submissions = submissions
 
     async def retry(
-        self, client: Client, job_id: UUID, wanted: rest.RetryRequest, *, key: str | None, body: bytes
+        self,
+        client: Client,
+        job_id: UUID,
+        wanted: rest.RetryRequest,
+        *,
+        key: str | None,
+        body: bytes,
+        renaming: Renaming | None = None,
     ) -> Submitted:
         """Make a job like ``job_id`` of the same kind, options and secrets: whole, or only of what did not complete.
 
         A run's branch has a new name; the old one where the old run never stored a changeset, since then nothing of
         it can be anywhere, where jobs of its name share it, and where it goes on with a pull request.
-        ``wanted``'s options take the place of the old ones.
+        ``renaming``: gives every branch its name instead, but to a pull request's. ``wanted``'s options take the place
+        of the old ones.
         ``key``: as for a submit.
         Raises ``NotFoundError``, ``NotRetryableError``, and as a submit does.
         """
@@ -44,14 +64,15 @@ class Retrying:
         chosen = [run for run in runs if wanted.only == "all" or run["state"] != RunState.COMPLETED]
         if not chosen:
             raise NotRetryableError("every run of the job has completed: there is nothing to do again")
-        request = _request(job, chosen, wanted.options)
+        request = _request(job, chosen, wanted.options, renaming.metadata if renaming else {})
         is_review = job["queue"] == Queue.REVIEW
-        keeps_branch = is_review or shares_branches(request)
+        keeps = is_review or (renaming is None and shares_branches(request))
+        rename = _kept if keeps else renaming.branch if renaming else None
         new = NewJob(
             client,
             request,
             keyed(key, b"retry %b\n%b" % (job_id.bytes, body)),
-            [_run(run, resume=wanted.resume, keeps_branch=keeps_branch, is_review=is_review) for run in chosen],
+            [_run(run, rename, resume=wanted.resume, is_review=is_review) for run in chosen],
             retry_of=job_id,
             is_review=is_review,
         )
@@ -66,8 +87,10 @@ def _refuse_unended(job: Record) -> None:
         raise NotRetryableError(f"the job has not ended: it is {job['state']}; cancel it first, or wait")
 
 
-def _request(job: Record, runs: Sequence[Record], changes: rest.RetryOptions) -> rest.JobRequest:
-    """The job as it was asked for, but for ``changes``; `notBefore` is over."""
+def _request(
+    job: Record, runs: Sequence[Record], changes: rest.RetryOptions, metadata: Mapping[str, str]
+) -> rest.JobRequest:
+    """The job as it was asked for, but for ``changes`` and ``metadata``; `notBefore` is over."""
     changed = {key: value for key, value in changes.model_dump(mode="json", by_alias=True).items() if value is not None}
     repositories = [
         {"url": run["repository"], "baseRef": run["base_ref"], "checkout": run["checkout"] or {}}
@@ -81,14 +104,25 @@ def _request(job: Record, runs: Sequence[Record], changes: rest.RetryOptions) ->
             "name": job["name"],
             "repositories": repositories,
             "priority": job["priority"],
-            "metadata": job["metadata"],
+            "metadata": job["metadata"] | metadata,
             "options": job["options"] | changed,
         }
     )
 
 
-def _run(old: Record, *, resume: bool, keeps_branch: bool, is_review: bool) -> NewRun:
-    branch = None if old["has_changeset"] and not keeps_branch else old["branch"]
+def _kept(branch: str) -> str:
+    return branch
+
+
+def _branch(old: Record, rename: Callable[[str], str] | None) -> str | None:
+    """None: it is made up."""
+    if rename is not None:
+        return rename(old["branch"]) if old["branch"] else None
+    return None if old["has_changeset"] else old["branch"]
+
+
+def _run(old: Record, rename: Callable[[str], str] | None, *, resume: bool, is_review: bool) -> NewRun:
+    branch = _branch(old, rename)
     checkout = Checkout.model_validate(old["checkout"]) if old["checkout"] else None
     if not resume:
         # A review's base is its own branch: what its pull request is against cannot be told from that again.

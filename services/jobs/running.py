@@ -101,7 +101,7 @@ class Running:
     async def prepared(
         self, hold: Hold, *, base_sha: str | None, base_branch: str | None, events: Sequence[Draft]
     ) -> None:
-        """Fix the base at the first prepare, and tell that the worktree is ready. None: there is no repository."""
+        """Fix the base at the first prepare, and tell that the worktree is ready. None: there is none."""
 
         async def work(unit: Unit) -> None:
             await _fenced(unit, hold)

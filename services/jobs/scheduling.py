@@ -30,13 +30,17 @@ class Scheduling:
 
     async def forget_old(self) -> None:
         """Delete what nobody asks for any more: dead nodes, spent Idempotency-Keys, old deliveries of webhooks,
-        what lost attempts had reserved, what was said to nobody.
+        comments that were posted, forges' limits for credentials that nobody uses, removed installations of Apps, what
+        lost attempts had reserved, what was said to nobody.
         """
 
         async def work(connection: Connection) -> None:
             await STATEMENTS.execute(connection, "forget_nodes")
             await STATEMENTS.execute(connection, "forget_keys")
             await STATEMENTS.execute(connection, "forget_deliveries")
+            await STATEMENTS.execute(connection, "forget_comments")
+            await STATEMENTS.execute(connection, "forget_paces")
+            await STATEMENTS.execute(connection, "forget_installations")
             await STATEMENTS.execute(connection, "forget_reservations")
             await STATEMENTS.execute(connection, "forget_unheard")
 

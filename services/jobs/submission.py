@@ -31,6 +31,8 @@ from services.runtime.sealing import Sealer, SealingError
 _STATEMENTS = Statements(SQL / "submission.sql")
 _SLUG_CHARACTERS = 40
 _MOST_AT_ONCE = 64
+OWN_KEYS = " "
+"""Keys that begin so are ours: no header's value does. They are kept for longer, see `claim_keys`."""
 _SHARING = (OnExisting.UPDATE, OnExisting.SKIP)
 
 
@@ -79,7 +81,7 @@ class NewJob:
 
     @classmethod
     def of(cls, client: Client, request: JobRequest, *, key: str | None, body: bytes) -> NewJob:
-        """A run for each repository; a task without one gets a run without one."""
+        """A run for each repository; a job without one gets a run without one."""
         runs = [
             NewRun(each.url, each.base_ref, each.branch, checkout=None if each.checkout.is_plain else each.checkout)
             for each in request.repositories

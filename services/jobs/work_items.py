@@ -1,6 +1,6 @@
 """What happened on a forge and became a job: one work item each, however often and by whichever way it is told.
 
-The job comes first, under an id that is made from what it is about: making it again makes nothing. Then the work item,
+The job comes first, under a key that is made from what it is about: making it again makes nothing. Then the work item,
 once, and with it what is said on the forge. Whoever is killed between the two has them done by the next.
 """
 
@@ -19,6 +19,7 @@ from services.contracts.words import ExitReason, JobState, Outcome
 from services.jobs import forge_comments
 from services.jobs.answers import Ended, WorkKind, answer
 from services.jobs.models import Client
+from services.jobs.submission import OWN_KEYS
 from services.jobs.unit import SQL
 from services.runtime.postgres import Connection, Database, Record, Statements
 
@@ -44,14 +45,14 @@ class Subject:
 
 @dataclass(frozen=True)
 class Reading:
-    """``job_id``: of the job that is or will be made for it. ``read_at``: before the forge was asked, in UTC."""
+    """``key``: under which its job is made once. ``read_at``: before the forge was asked, in UTC."""
 
-    job_id: UUID
+    key: str
     read_at: str
-    is_known: bool
-    """Its work item is there already,"""
+    job_id: UUID | None
+    """None: it has no work item yet."""
     has_begun: bool
-    """and its job does not wait any more."""
+    """Its job does not wait any more."""
 
 
 @dataclass(frozen=True)
@@ -88,8 +89,12 @@ class WorkItems:
             item = await _STATEMENTS.row(connection, "item", **names)
         assert key is not None
         name = "\0".join([about.kind, key["repository_key"], str(about.number), about.subject])
-        job_id = item["job_id"] if item else uuid5(_NAMESPACE, f"{about.client.id}\0{name}")
-        return Reading(job_id, key["read_at"], item is not None, item is not None and item["state"] != JobState.QUEUED)
+        return Reading(
+            key=f"{OWN_KEYS}{uuid5(_NAMESPACE, name)}",
+            read_at=key["read_at"],
+            job_id=item["job_id"] if item else None,
+            has_begun=item is not None and item["state"] != JobState.QUEUED,
+        )
 
     async def add(self, about: Subject, job_id: UUID, *, said: str | None) -> bool:
         """Whether it is new. ``said``: what is then to be said on the forge, in Markdown; None: nothing."""
@@ -111,15 +116,15 @@ class WorkItems:
 
         return await self._database.in_transaction(work)
 
-    async def amend(self, reading: Reading, request: JobRequest) -> bool:
+    async def amend(self, job_id: UUID, request: JobRequest, *, read_at: str) -> bool:
         """Have the job do what ``request`` says now; whether it was changed, which no job is that has begun."""
 
         async def work(connection: Connection) -> bool:
             changed = await _STATEMENTS.rows(
                 connection,
                 "amend",
-                job_id=reading.job_id,
-                read_at=reading.read_at,
+                job_id=job_id,
+                read_at=read_at,
                 prompt=request.prompt,
                 options=request.options.model_dump(mode="json", by_alias=True),
                 metadata=request.metadata,

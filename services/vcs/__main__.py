@@ -171,7 +171,8 @@ class Vcs:
             refuse(error.variable, error.reason)
 
     async def close(self) -> None:
-        """Once nothing is under way any more."""
+        """Once nothing is under way any more but what goes on without callers."""
+        await self._app_set_up.drain(timedelta(seconds=self.settings.drain_seconds))
         await self.mirrors.close()
         await self._job_github.aclose()
         await self.github.aclose()

@@ -18,7 +18,7 @@ from quarterdeck.stack.options import StackOptions
 from services.contracts.rest import Job, JobOptions, Run
 
 DEADLINE_SECONDS = 60
-POLL_SECONDS = 0.05
+POLL_SECONDS = 0.1
 PROMPT = "replace all occurrences of 'colour' with 'color'"
 FILES = {f"src/part_{number}.py": f"colour_{number} = 'the colour'\n" for number in range(3)}
 

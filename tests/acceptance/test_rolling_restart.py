@@ -17,8 +17,8 @@ from tests.acceptance.stacks import PROMPT, Stack, assert_delivered_once, bare_o
 
 pytestmark = pytest.mark.timeout(180)
 SERVICES = ("gateway", "scheduler", "agent-1", "agent-2", "vcs", "gateway")
-MOST_TRIES = 400
-PAUSE_SECONDS = 0.1
+MOST_TRIES = 160
+PAUSE_SECONDS = 0.25
 
 
 class Load:

@@ -43,12 +43,12 @@ class Api:
         """Of the API's own port, without a slash at its end."""
         return str(self.alone.base_url).rstrip("/")
 
-    async def shell(self, script: str, home: Path) -> tuple[str, str]:
+    async def shell(self, script: str, home: Path, *, shows_headers: bool = True) -> tuple[str, str]:
         """Run a printed script, whose base address was replaced by ``address``; what it wrote to stdout and stderr.
 
-        ``home``: an empty folder, where curl looks for its settings: answers come with their headers.
+        ``home``: an empty folder, where curl looks for its settings. ``shows_headers``: answers come with theirs.
         """
-        (home / ".curlrc").write_text("include\nsilent\n")
+        (home / ".curlrc").write_text("include\nsilent\n" if shows_headers else "silent\n")
         process = await asyncio.create_subprocess_exec(
             *("bash", "-c", script),
             env={"PATH": os.environ["PATH"], "HOME": str(home), "no_proxy": "*"},

@@ -1,15 +1,16 @@
 """Real servers for integration tests: one PostgreSQL a session, a fresh database a test, a fresh nats-server a test."""
 
 import asyncio
-import secrets
 import sys
 from collections.abc import AsyncIterator
 
 import asyncpg
+import nats
 import pytest
 
 from quarterdeck.stack.embedded import EmbeddedServers
 from quarterdeck.stack.environment import base_environment
+from tests.integration.lending import Lending
 
 TEMPLATE = "template_quarterdeck"
 MIGRATE_SECONDS = 60
@@ -62,13 +63,20 @@ async def template_database(servers: EmbeddedServers) -> str:
     return TEMPLATE
 
 
+@pytest.fixture(scope="session")
+async def lending(servers: EmbeddedServers, template_database: str) -> AsyncIterator[Lending]:
+    admin = await asyncpg.connect(servers.database_url, timeout=10)
+    yield Lending(servers.postgres, admin, template_database)
+    await admin.close(timeout=10)
+
+
 @pytest.fixture
-async def database_url(servers: EmbeddedServers, template_database: str) -> AsyncIterator[str]:
-    """A migrated database of the test's own; whoever is still connected at its end is thrown out."""
-    name = f"test_{secrets.token_hex(6)}"
-    await execute(servers.database_url, f"CREATE DATABASE {name} TEMPLATE {template_database}")
+async def database_url(servers: EmbeddedServers, lending: Lending) -> AsyncIterator[str]:
+    """A migrated database that is the test's alone; whoever is still connected at its end is thrown out."""
+    name = await lending.lend()
     yield servers.postgres.database_url(name)
-    await drop_database(servers, name)
+    if not await lending.take_back(name):
+        await drop_database(servers, name)
 
 
 @pytest.fixture
@@ -78,6 +86,30 @@ async def nats_server() -> AsyncIterator[EmbeddedServers]:
         yield running
 
 
+@pytest.fixture(scope="session")
+async def lent_nats() -> AsyncIterator[EmbeddedServers]:
+    """A nats-server that tests have one after another, and none of them stops."""
+    async with EmbeddedServers(servers=("nats",)) as running:
+        yield running
+
+
 @pytest.fixture
-def nats_url(nats_server: EmbeddedServers) -> str:
-    return nats_server.nats_url
+def nats_url(request: pytest.FixtureRequest) -> str:
+    """A nats-server that is the test's alone and has no streams: its `nats_server`, else one that others have had."""
+    if "nats_server" in request.fixturenames:
+        own: EmbeddedServers = request.getfixturevalue("nats_server")
+        return own.nats_url
+    url: str = request.getfixturevalue("emptied_nats_url")
+    return url
+
+
+@pytest.fixture
+async def emptied_nats_url(lent_nats: EmbeddedServers) -> str:
+    client = await nats.connect(lent_nats.nats_url, allow_reconnect=False)
+    try:
+        jetstream = client.jetstream()
+        for stream in await jetstream.streams_info():
+            await jetstream.delete_stream(str(stream.config.name))
+    finally:
+        await client.close()
+    return lent_nats.nats_url

@@ -139,10 +139,19 @@ def test_submit_sends_what_was_asked(gateway, tmp_path, monkeypatch):
     ]
 
 
+@pytest.mark.parametrize("option", [("--no-publish",), ("--publish", "none")])
+def test_submit_needs_no_repository_where_nothing_is_published(gateway, option):
+    job = gateway.add(make_job())
+    assert quarterdeck("submit", "do it", *option).stdout == f"{job.id}\n"
+    (body,) = gateway.bodies
+    assert (body["kind"], body["repositories"], body["options"]) == ("code", [], {"publish": "none"})
+
+
 @pytest.mark.parametrize(
     "words",
     [
         ("submit", "do it"),
+        ("submit", "do it", "--publish", "branch"),
         ("submit", "do it", "-r", "no/such/folder"),
         ("submit", "", "-r", "https://forge.example/x.git"),
         ("show", "not-an-id"),

@@ -234,7 +234,12 @@ async def test_every_field_of_a_start_is_sent_and_the_key_as_a_bearer_token() ->
 
 
 @pytest.mark.parametrize(
-    ("repository", "sent"), [("o/r", {"name": "o/r"}), ("https://h/o/r", {"url": "https://h/o/r"}), (None, None)]
+    ("repository", "sent"),
+    [
+        ("o/r", {"name": "o/r"}),
+        *((url, {"url": url}) for url in ("https://h/o/r", "git@h:o/r", "/srv/o/r")),
+        (None, None),
+    ],
 )
 async def test_a_repository_is_a_name_a_url_or_nothing(repository: str | None, sent: dict[str, str] | None) -> None:
     bodies: list[dict[str, Any]] = []

@@ -19,7 +19,7 @@ export interface SessionOptions {
 }
 export interface StartOptions {
     readonly prompt: string;
-    /** `owner/repo`, a URL, or both with a branch. Without one the work is done in an empty folder. */
+    /** `owner/repo`, a URL, a path on the server, or an object with a branch, too; without one, an empty folder. */
     readonly repository?: string | Repository | undefined;
     /** A random one is made where it is not given. */
     readonly sessionId?: string | undefined;

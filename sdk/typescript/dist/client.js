@@ -42,7 +42,7 @@ export class Interactive {
 function repositoryOf(repository) {
     if (typeof repository !== 'string')
         return repository;
-    return repository.includes('://') ? { url: repository } : { name: repository };
+    return /^\/|:/.test(repository) ? { url: repository } : { name: repository };
 }
 /** The client chooses it, so that it can look for a session whose start was not answered. */
 async function randomId() {

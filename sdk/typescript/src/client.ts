@@ -72,7 +72,7 @@ export class Interactive {
 
 function repositoryOf(repository: string | Repository | undefined): Repository | undefined {
   if (typeof repository !== 'string') return repository;
-  return repository.includes('://') ? { url: repository } : { name: repository };
+  return /^\/|:/.test(repository) ? { url: repository } : { name: repository };
 }
 
 /** The client chooses it, so that it can look for a session whose start was not answered. */

@@ -11,14 +11,13 @@ from datetime import timedelta
 from functools import lru_cache
 from typing import Any, Protocol
 
-import anthropic
 import httpx2
 import orjson
-from anthropic import AsyncStream
 from pydantic import SecretStr
 
 from services.agent.model.reply import Assembly, Fragment, Reply
 from services.agent.model.retry import Patience, retrying
+from services.agent.model.sdk import anthropic
 
 # No byte for so long: the stream is dead, whatever the connection says.
 _SILENCE_SECONDS = 120.0
@@ -140,9 +139,9 @@ async def _events(client: anthropic.AsyncAnthropic, body: bytes) -> AsyncGenerat
         content=body,
         options={"headers": _JSON},
         stream=True,
-        stream_cls=AsyncStream[object],
+        stream_cls=anthropic.AsyncStream[object],
     ) as stream:
-        async for event in AsyncStream.raw_events(stream.response):
+        async for event in anthropic.AsyncStream.raw_events(stream.response):
             if event.data:
                 yield event.data
 

@@ -12,10 +12,10 @@ from http import HTTPStatus
 from json import JSONDecodeError
 from typing import Any, TypeVar
 
-import anthropic
 import httpx2
 
 from services.agent.model.reply import StreamBrokenError, StreamFailedError
+from services.agent.model.sdk import anthropic
 from services.agent.side_by_side import side_by_side
 
 Result = TypeVar("Result")

@@ -66,7 +66,7 @@ class SubmitJobRequest(_message.Message):
     """1 to 255 printable ASCII characters, kept 24 h: the same key and request again answer with the first one's job."""
     @_builtins.property
     def repositories(self) -> _containers.RepeatedCompositeFieldContainer[Global___RepositoryRequest]:
-        """One run each; a task may have none, a code job needs one."""
+        """One run each; a task may have none, and a code job that is published as `none`."""
 
     @_builtins.property
     def not_before(self) -> _timestamp_pb2.Timestamp:

@@ -58,7 +58,9 @@ class PrepareRequest(_message.Message):
     LFS_FIELD_NUMBER: _builtins.int
     SUBMODULES_FIELD_NUMBER: _builtins.int
     repository: _builtins.str
-    """A Git URL, or an absolute path where local repositories are allowed."""
+    """A Git URL, or an absolute path where local repositories are allowed; empty: the run has none, and begins with an
+    empty folder, whose base is one commit without files, the same on every node.
+    """
     base_ref: _builtins.str
     """Branch, tag or SHA to start from; empty: the remote's default branch."""
     base_sha: _builtins.str
@@ -591,12 +593,15 @@ class SyncDone(_message.Message):
     DEFAULT_BRANCH_FIELD_NUMBER: _builtins.int
     HEAD_SHA_FIELD_NUMBER: _builtins.int
     BYTES_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
     node: _builtins.str
     default_branch: _builtins.str
     """Of the remote's default branch, empty where it has none."""
     head_sha: _builtins.str
     bytes: _builtins.int
     """What the mirror takes on the disk."""
+    path: _builtins.str
+    """Its folder on the node."""
     def __init__(
         self,
         *,
@@ -604,10 +609,11 @@ class SyncDone(_message.Message):
         default_branch: _builtins.str = ...,
         head_sha: _builtins.str = ...,
         bytes: _builtins.int = ...,
+        path: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "default_branch", b"default_branch", "head_sha", b"head_sha", "node", b"node"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "default_branch", b"default_branch", "head_sha", b"head_sha", "node", b"node", "path", b"path"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -685,7 +691,7 @@ class MirrorUsage(_message.Message):
     WORKTREE_BYTES_FIELD_NUMBER: _builtins.int
     RESCUED_FIELD_NUMBER: _builtins.int
     repository: _builtins.str
-    """host/owner/name."""
+    """host/owner/name; empty: what runs without a repository begin from."""
     bytes: _builtins.int
     used_at: _builtins.int
     """Seconds since the epoch; 0: not known."""

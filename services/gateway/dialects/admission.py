@@ -10,7 +10,7 @@ from aiohttp import web
 from pydantic import SecretStr
 
 from services.gateway.dialects.dialect import Admit
-from services.gateway.dialects.keys import KEY_HEADER, ApiKeys
+from services.gateway.dialects.keys import SECURITY, ApiKeys
 from services.gateway.problems import ProblemError
 
 _LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
@@ -18,9 +18,13 @@ _LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 
 @dataclass(frozen=True)
 class Admission:
-    """Who is let in, and how OpenAPI describes that; nothing is needed where there is no ``security``."""
+    """Who is let in, and how OpenAPI describes that; nothing is needed where there is no ``security``.
+
+    ``admit_browser``: the same for what people look at, who give a key as the password.
+    """
 
     admit: Admit
+    admit_browser: Admit
     security: Mapping[str, Mapping[str, str]]
 
 
@@ -30,14 +34,15 @@ def admission(host: str, *, realm: str, key: SecretStr | None, is_open: bool) ->
     On this machine's own addresses neither is needed. ``host``: where the API listens.
     """
     if key is not None and key.get_secret_value():
-        security = {
-            "bearer": {"type": "http", "scheme": "bearer"},
-            "apiKey": {"type": "apiKey", "in": "header", "name": KEY_HEADER},
-        }
-        return Admission(ApiKeys([key.get_secret_value()], realm=realm).admit, security)
+        keys = ApiKeys([key.get_secret_value()], realm=realm)
+        return Admission(keys.admit, keys.admit_browser, SECURITY)
     if is_open:
-        return Admission(lambda _: None, {})
-    return Admission(admit_local_names, {}) if is_loopback(host) else None
+        return Admission(_admit_all, _admit_all, {})
+    return Admission(admit_local_names, admit_local_names, {}) if is_loopback(host) else None
+
+
+def _admit_all(_: web.Request) -> None:
+    """Whoever reaches it may use it."""
 
 
 def is_loopback(host: str) -> bool:

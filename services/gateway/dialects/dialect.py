@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from aiohttp import web
 from aiohttp.typedefs import Middleware
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
 
 from services.contracts.rest import Problem
 from services.gateway.operations import Operation
@@ -25,6 +25,24 @@ class LooseQuery(Query):
     """Parameters of which a published API ignores those that it does not know."""
 
     model_config = ConfigDict(extra="ignore")
+
+
+class FormQuery(LooseQuery):
+    """Parameters as forms send them, too: one that is blank was not given."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_blanks(cls, given: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in given.items() if not _is_blank(value)}
+
+
+def capped(most: int) -> AfterValidator:
+    """For a number of which more than ``most`` may be asked for, but is not given."""
+    return AfterValidator(lambda value: min(value, most))
+
+
+def _is_blank(value: str | list[str]) -> bool:
+    return not any(word.strip() for word in ([value] if isinstance(value, str) else value))
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Final
 
 from aiohttp import web
 
@@ -12,6 +13,11 @@ from services.gateway.credentials import basic_key, bearer_key, is_plausible_key
 from services.gateway.problems import ProblemError
 
 KEY_HEADER = "X-API-Key"
+SECURITY: Final[Mapping[str, Mapping[str, str]]] = {
+    "bearer": {"type": "http", "scheme": "bearer"},
+    "apiKey": {"type": "apiKey", "in": "header", "name": KEY_HEADER},
+}
+"""How a key is sent, as OpenAPI describes it."""
 
 
 class ApiKeys:

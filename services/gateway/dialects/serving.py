@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache, partial
 
 from aiohttp import web
 from aiohttp.typedefs import Middleware
@@ -46,16 +47,16 @@ class Served:
     def _filled(self, app: web.Application, root: str) -> web.Application:
         app[GATEWAY] = self._gateway
         app[ROOT] = root
-        for method, path, handler in self._routes(document(self.dialect, root)):
+        for method, path, handler in self._routes(cache(partial(document, self.dialect, root))):
             if method == "GET":
                 app.router.add_get(path, handler, allow_head=True)
             else:
                 app.router.add_route(method, path, handler)
         return app
 
-    def _routes(self, described: bytes) -> Iterator[tuple[str, str, Handler]]:
+    def _routes(self, described: Callable[[], bytes]) -> Iterator[tuple[str, str, Handler]]:
         async def openapi(_: web.Request) -> web.StreamResponse:
-            return web.Response(body=described, content_type="application/json")
+            return web.Response(body=described(), content_type="application/json")
 
         yield "GET", DOCUMENT_PATH, openapi
         for operation in self.dialect.operations:

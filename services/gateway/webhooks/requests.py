@@ -78,7 +78,7 @@ def following_run(change: OpenChangeset) -> NewRun:
 
 
 def _following(change: OpenChangeset, prompt: str, metadata: dict[str, str], message: str) -> JobRequest:
-    """Under the name of the job before it, whose later runs are to find the pull request. Its words stay as they are."""
+    """Under the name of the job before it, whose later runs are to find the pull request. Its words stay."""
     changed: dict[str, Any] = {
         "publish": Publish.DRAFT if change.is_draft else Publish.PULL_REQUEST,
         "onExisting": OnExisting.SEPARATE,

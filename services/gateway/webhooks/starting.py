@@ -13,7 +13,7 @@ from services.gateway.webhooks.happenings import FailedSuite, Remark
 from services.gateway.webhooks.requests import checks_request, following_run, issue_request, review_request
 from services.jobs.answers import WorkKind, acknowledgement
 from services.jobs.models import Client
-from services.jobs.submission import NewJob, Submissions
+from services.jobs.submission import NewJob, Submissions, keyed
 from services.jobs.work_items import OpenChangeset, Reading, Subject, WorkItems
 from services.runtime.telemetry import logger
 
@@ -47,22 +47,21 @@ class Starting:
         """
         about = Subject(client, WorkKind.ISSUE, url, number)
         reading = await self.items.begin(about)
-        if reading.has_begun:
-            return Started(reading.job_id, is_new=False)
-        if not (reading.is_known or may_start):
+        job_id, is_new = reading.job_id, False
+        if job_id is not None and reading.has_begun:
+            return Started(job_id, is_new)
+        if job_id is None and not may_start:
             raise ProblemError(404, f"no job was started for issue {number} of {full_name}")
         issue = await self._vcs.issue(url, number)
         if issue.is_pull_request or issue.state != _OPEN:
             raise ProblemError(404, f"{full_name} has no open issue {number}")
         request = issue_request(url, full_name, issue, read_at=reading.read_at)
-        is_new = False
-        if not reading.is_known:
-            job = replace(NewJob.of(client, request, key=None, body=b""), id=reading.job_id)
-            is_new = await self._start(about, job, said=acknowledgement(job.id))
+        if job_id is None:
+            job_id, is_new = await self._start(about, NewJob.of(client, request, key=None, body=b""), reading)
         # Another one may have read the issue before this did, and made the job after.
-        is_changed = await self.items.amend(reading, request)
-        log.info("issue", repository=full_name, number=number, job=str(reading.job_id), new=is_new, changed=is_changed)
-        return Started(reading.job_id, is_new=is_new)
+        is_changed = await self.items.amend(job_id, request, read_at=reading.read_at)
+        log.info("issue", repository=full_name, number=number, job=str(job_id), new=is_new, changed=is_changed)
+        return Started(job_id, is_new)
 
     async def review(self, remark: Remark, change: OpenChangeset) -> Started | None:
         """Have somebody's remark on a pull request of ours followed or answered. None: it is closed by now."""
@@ -76,7 +75,7 @@ class Starting:
             changeset_id=change.id,
         )
         reading = await self.items.begin(about)
-        if reading.is_known:
+        if reading.job_id is not None:
             return Started(reading.job_id, is_new=False)
         pull = await self._vcs.issue(change.repository, remark.number)
         if pull.state != _OPEN:
@@ -90,7 +89,7 @@ class Starting:
             change.client, WorkKind.CHECK, change.repository, change.number, suite.sha, changeset_id=change.id
         )
         reading = await self.items.begin(about)
-        if reading.is_known:
+        if reading.job_id is not None:
             return Started(reading.job_id, is_new=False)
         if await self.items.count(about) >= most:
             log.info("no more runs for failed checks", repository=suite.repository.full_name, number=change.number)
@@ -104,15 +103,16 @@ class Starting:
         return await self._follow(about, change, request, reading)
 
     async def _follow(self, about: Subject, change: OpenChangeset, request: JobRequest, reading: Reading) -> Started:
-        job_id = reading.job_id
-        sealed = self._submissions.sealed_anew(change.sealed, of=change.job_id, to=job_id) if change.sealed else None
-        job = NewJob(about.client, request, runs=[following_run(change)], id=job_id, sealed=sealed, is_review=True)
-        is_new = await self._start(about, job, said=None)
+        job = NewJob(about.client, request, runs=[following_run(change)], is_review=True)
+        if change.sealed:
+            job = replace(job, sealed=self._submissions.sealed_anew(change.sealed, of=change.job_id, to=job.id))
+        job_id, is_new = await self._start(about, job, reading)
         log.info(about.kind.value, repository=about.repository, number=about.number, job=str(job_id), new=is_new)
-        return Started(job_id, is_new=is_new)
+        return Started(job_id, is_new)
 
-    async def _start(self, about: Subject, job: NewJob, *, said: str | None) -> bool:
+    async def _start(self, about: Subject, job: NewJob, reading: Reading) -> tuple[UUID, bool]:
         """The job before the work item, which refers to it; both are made once, however often this is done."""
-        await self._submissions.accept(job)
-        self._commands.submitted(job.id)
-        return await self.items.add(about, job.id, said=said)
+        submitted = await self._submissions.accept(replace(job, key=keyed(reading.key, b"")))
+        self._commands.submitted(submitted.job_id)
+        said = acknowledgement(submitted.job_id) if about.kind is WorkKind.ISSUE else None
+        return submitted.job_id, await self.items.add(about, submitted.job_id, said=said)

@@ -85,7 +85,7 @@ WHERE id = :id;
 
 -- name: wanted^
 -- A changeset of the client's and what its run has come to, locked.
-SELECT c.id, c.job_id, c.run_id, c.state, c.url, c.publish, r.state AS run_state, r.attempt,
+SELECT c.id, c.job_id, c.run_id, c.repository, c.state, c.url, c.publish, r.state AS run_state, r.attempt,
        r.cancel_requested_at IS NOT NULL AS is_cancelled, j.options ->> 'publish' AS asked
 FROM changesets c JOIN runs r ON r.id = c.run_id JOIN jobs j ON j.id = c.job_id
 WHERE c.id = :id AND c.client_id = :client_id FOR UPDATE OF c;

@@ -16,17 +16,20 @@ WHERE j.client_id = :client_id AND (:before::uuid IS NULL OR j.id < :before)
 ORDER BY j.id DESC LIMIT :most OFFSET :skipped;
 
 -- name: jobs_count$
--- How many there are of those.
-SELECT count(*) FROM jobs j
-WHERE j.client_id = :client_id
-  AND (:states::text[] IS NULL OR j.state = ANY(:states::text[]))
-  AND (:kind::text IS NULL OR j.kind = :kind)
-  AND (:name::text IS NULL OR j.name = :name)
-  AND (:created_after::timestamptz IS NULL OR j.created_at >= :created_after)
-  AND (:created_before::timestamptz IS NULL OR j.created_at < :created_before)
-  AND (:metadata::jsonb IS NULL OR (j.metadata @> :metadata AND j.metadata <> '{}'))
-  AND (:repository::text IS NULL OR EXISTS (SELECT FROM runs r WHERE r.job_id = j.id
-                                            AND md5(r.repository) = md5(:repository) AND r.repository = :repository));
+-- How many there are of those, counted no further than to `most`.
+SELECT count(*) FROM (
+    SELECT FROM jobs j
+    WHERE j.client_id = :client_id
+      AND (:states::text[] IS NULL OR j.state = ANY(:states::text[]))
+      AND (:kind::text IS NULL OR j.kind = :kind)
+      AND (:name::text IS NULL OR j.name = :name)
+      AND (:created_after::timestamptz IS NULL OR j.created_at >= :created_after)
+      AND (:created_before::timestamptz IS NULL OR j.created_at < :created_before)
+      AND (:metadata::jsonb IS NULL OR (j.metadata @> :metadata AND j.metadata <> '{}'))
+      AND (:repository::text IS NULL OR EXISTS (SELECT FROM runs r WHERE r.job_id = j.id
+                                                AND md5(r.repository) = md5(:repository) AND r.repository = :repository))
+    LIMIT :most
+) AS counted;
 
 -- name: queue_position$
 -- The place of a queued job among its client's: by priority, then by age; null where it is not queued.

@@ -135,7 +135,7 @@ UPDATE runs SET state = 'publishing', summary = :summary, error = NULL, lease_to
 INSERT INTO changesets (id, run_id, job_id, client_id, repository, branch, base_sha, base_branch, commit_sha,
     commit_author_name, commit_author_email, commit_time, commit_message, patch, files, insertions, deletions, publish,
     is_draft, verified, state, dispatch, dispatched_at)
-SELECT :id, r.id, r.job_id, r.client_id, r.repository, r.branch, r.base_sha, r.base_branch, :commit_sha,
+SELECT :id, r.id, r.job_id, r.client_id, coalesce(r.repository, ''), r.branch, r.base_sha, r.base_branch, :commit_sha,
     :author_name, :author_email, :commit_time, :commit_message, :patch, :files, :insertions, :deletions, :publish,
     :publish = 'draft', :verified, :state, :dispatch, CASE WHEN :dispatch > 0 THEN now() END
 FROM runs r WHERE r.id = :run_id;

@@ -99,15 +99,41 @@ DELETE FROM nodes
 WHERE name IN (SELECT name FROM nodes WHERE seen_at < now() - interval '1 hour' LIMIT 1000);
 
 -- name: forget_keys!
+-- Our own keys, which begin with a space, are kept for as long as whatever they are made for may still be tried again.
 DELETE FROM idempotency_keys
 WHERE (client_id, key) IN (SELECT client_id, key FROM idempotency_keys
-                           WHERE created_at < now() - interval '24 hours' ORDER BY created_at LIMIT 5000);
+                           WHERE created_at < now() - interval '24 hours'
+                             AND (key NOT LIKE ' %' OR created_at < now() - interval '30 days')
+                           ORDER BY created_at LIMIT 5000);
 
 -- name: forget_deliveries!
 -- Those that are too old to be sent again: forges do so for some days.
 DELETE FROM webhook_deliveries
 WHERE (source, delivery) IN (SELECT source, delivery FROM webhook_deliveries
                              WHERE received_at < now() - interval '7 days' ORDER BY received_at LIMIT 5000);
+
+-- name: forget_comments!
+-- Those that nobody will say (again), a month after they were queued. Ids begin with the time.
+DELETE FROM forge_comments
+WHERE id IN (SELECT id FROM forge_comments
+             WHERE due_at IS NULL
+               AND id < (SELECT (lpad(to_hex((extract(epoch FROM now() - interval '30 days') * 1000)::bigint), 12, '0')
+                                 || repeat('0', 20))::uuid)
+             ORDER BY id LIMIT 5000);
+
+-- name: forget_paces!
+-- Of credentials that nobody has used for so long that their pauses are over and their buckets full: tokens of jobs
+-- come and go. One that is in use just now is left: its turn is not waited for.
+DELETE FROM forge_pace
+WHERE scope IN (SELECT scope FROM forge_pace
+                WHERE refilled_at < now() - interval '1 day' AND paused_until < now() - interval '1 day'
+                LIMIT 5000 FOR UPDATE SKIP LOCKED);
+
+-- name: forget_installations!
+-- Of Apps, a month after they were removed: until then what is told late is not to bring them back.
+DELETE FROM forge_installations
+WHERE installation_id IN (SELECT installation_id FROM forge_installations
+                          WHERE removed_at < now() - interval '30 days' LIMIT 1000);
 
 -- name: forget_unheard!
 -- What was said to runs that ended before they heard it: nobody will, and the sweep is not to look at it again.

@@ -17,7 +17,7 @@ INSERT INTO idempotency_keys (client_id, key, body_hash, job_id)
 SELECT * FROM unnest(:client_ids::uuid[], :keys::text[], :body_hashes::bytea[], :job_ids::uuid[])
 ON CONFLICT (client_id, key) DO UPDATE
     SET body_hash = excluded.body_hash, job_id = excluded.job_id, created_at = now()
-    WHERE idempotency_keys.created_at < now() - interval '24 hours';
+    WHERE idempotency_keys.created_at < now() - interval '24 hours' AND idempotency_keys.key NOT LIKE ' %';
 
 -- name: key_holders
 -- Which jobs these Idempotency-Keys stand for.

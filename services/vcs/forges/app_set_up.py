@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import asyncio
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Final
 
 from services.jobs.errors import SecretsError
 from services.jobs.forge_apps import ForgeApps, NewApp
@@ -15,24 +18,40 @@ from services.vcs.forges.server_github import ServerGitHub
 
 log = logger("vcs.github")
 
+_KEEP_TRYING_SECONDS: Final = 60.0
+"""To store what is handed out once, where Postgres goes away just then."""
+_PAUSE_SECONDS: Final = 0.5
+
 
 @dataclass(frozen=True)
 class AppSetUp:
     address: GitHubAddress
     apps: ForgeApps
     github: ServerGitHub
+    _under_way: set[asyncio.Task[MadeApp]] = field(default_factory=set, init=False)
 
     async def set_up(self, code: str) -> MadeApp:
-        """Exchange the ``code`` of the manifest's redirect, once.
+        """Exchange the ``code`` of the manifest's redirect, once; it goes on where the caller goes away.
 
         Raises ``CredentialsError`` where no secret can be stored here, ``StoreUnavailableError`` (the code is good
         still), ``AppLostError``, and as ``converted`` does.
         """
         await self._require_room()
+        task = asyncio.create_task(self._take_over(code), name="App set-up")
+        self._under_way.add(task)
+        task.add_done_callback(self._ended)
+        return await asyncio.shield(task)
+
+    async def drain(self, timeout: timedelta) -> None:
+        """Let what is under way be stored until ``timeout``; for the end of the service."""
+        if self._under_way:
+            await asyncio.wait(self._under_way, timeout=timeout.total_seconds())
+
+    async def _take_over(self, code: str) -> MadeApp:
         made = await converted(self.address, code)
         try:
             self.address.with_app(made.id, made.pem)
-            await self.apps.store(_new(made))
+            await self._store(_new(made))
         except GitHubConfigError:
             raise AppSetUpUnclearError(f"GitHub's answer holds no private key (pem): {UNCLEAR}") from None
         except (SecretsError, StoreUnavailableError) as error:
@@ -42,6 +61,25 @@ class AppSetUp:
         # Where PostgreSQL goes away just now, the next look finds it.
         await self.github.begin()
         return made
+
+    async def _store(self, app: NewApp) -> None:
+        loop = asyncio.get_running_loop()
+        end = loop.time() + _KEEP_TRYING_SECONDS
+        while True:
+            try:
+                await self.apps.store(app)
+            except StoreUnavailableError:
+                if loop.time() >= end:
+                    raise
+            else:
+                return
+            await asyncio.sleep(_PAUSE_SECONDS)
+
+    def _ended(self, task: asyncio.Task[MadeApp]) -> None:
+        """What went wrong is told to the caller; where that has gone, here."""
+        self._under_way.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.warning("a GitHub App was not set up", error=str(error))
 
     async def _require_room(self) -> None:
         """The code is good once: what is wanting here must be known before."""

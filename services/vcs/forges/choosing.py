@@ -14,10 +14,15 @@ from services.vcs.git.repositories import Repository
 class GitHubNow(Protocol):
     @property
     def current(self) -> GitHubForge | None:
-        """GitHub as it is to be asked now; None: no credentials are set, and changes are shown on the local forge."""
+        """GitHub as it is to be asked now; None: no credentials are set, and changes are shown on the local forge.
+
+        Raises ``ForgeUnavailableError`` where that is not known yet.
+        """
 
 
 class Forges:
+    """Every method raises ``ForgeUnavailableError`` where it is not known yet as whom GitHub is asked."""
+
     def __init__(self, local: LocalForge, github: GitHubNow) -> None:
         self._local = local
         self._github = github

@@ -133,8 +133,12 @@ class LocalForge:
             " or name the repositories by their addresses"
         )
 
-    async def permission(self, repository: Repository, login: str) -> str:  # noqa: ARG002  the protocol's
-        """Whoever reaches this service may do as it can: there are no accounts."""
+    async def permission(self, repository: Repository, login: str) -> str:
+        """On this machine there are no accounts: whoever reaches the service may do as it can. Of another host's
+        nothing is known here, and nobody is taken for more than they are there.
+        """
+        if repository.endpoint is not None:
+            raise _unknown_here(repository, f"it cannot be told what {login} may do there")
         return "admin"
 
     async def issue(self, repository: Repository, number: int) -> Issue:
@@ -148,6 +152,8 @@ class LocalForge:
         return ()
 
     async def post(self, comment: MarkedComment) -> PostedComment:
+        if comment.repository.endpoint is not None:
+            raise _unknown_here(comment.repository, "there is nowhere to comment")
         raise _nowhere(comment.repository)
 
     async def _merged(self, change: ChangeRef, method: MergeMethod) -> ChangeStatus:
@@ -237,6 +243,12 @@ class LocalForge:
 def _nowhere(repository: Repository) -> ForgeRefusedError:
     words = f"{repository.url} has no forge, so there is nowhere to comment; send the job a message instead"
     return ForgeRefusedError(words)
+
+
+def _unknown_here(repository: Repository, consequence: str) -> ForgeUnavailableError:
+    """Another vcs may know the forge, or this one soon: an App that was just set up, a key that is put right."""
+    words = f"this vcs service has no credentials for the forge of {repository.url}, so {consequence}"
+    return ForgeUnavailableError(f"{words}; give them to every vcs service")
 
 
 async def _made(change: ChangeRef, method: MergeMethod, base_sha: str, merges: Merges) -> str:

@@ -12,6 +12,7 @@ from services.jobs.errors import SecretsError
 from services.jobs.forge_apps import App, ForgeApps
 from services.runtime import jetstream, lifecycle, postgres
 from services.runtime.telemetry import logger
+from services.vcs.errors import ForgeUnavailableError
 from services.vcs.forges.github import GitHubAddress, GitHubConfig, GitHubConfigError, GitHubForge
 from services.vcs.git.credentials import Credential
 from services.vcs.git.repositories import Repository
@@ -26,14 +27,15 @@ MakeGitHub = Callable[[GitHubConfig], GitHubForge]
 
 
 class ServerGitHub:
-    """``current``: None: there are no credentials (yet). For Git it shows what that knows of."""
+    """For Git it shows what the credentials of ``current`` know of."""
 
     def __init__(
         self, configured: GitHubConfig | None, apps: ForgeApps, address: GitHubAddress, make: MakeGitHub
     ) -> None:
         """``configured``: by the settings; None: the App that is stored is looked for."""
         self.is_configured = configured is not None
-        self.current = make(configured) if configured is not None else None
+        self._is_known = self.is_configured
+        self._current = make(configured) if configured is not None else None
         self._apps = apps
         self._address = address
         self._make = make
@@ -41,9 +43,19 @@ class ServerGitHub:
         self._retired: list[tuple[float, GitHubForge]] = []
         self._looking = asyncio.Lock()
 
+    @property
+    def current(self) -> GitHubForge | None:
+        """None: there are no credentials (yet). Raises ``ForgeUnavailableError`` before the first look has succeeded:
+        whoever took it for "none" would give work up for good that GitHub would have taken a moment later.
+        """
+        if not self._is_known:
+            raise ForgeUnavailableError("whether a GitHub App is set up is not known yet: Postgres is away; try again")
+        return self._current
+
     async def of(self, repository: Repository) -> Credential | None:
         """Raises ``ForgeError``."""
-        return await self.current.credentials.of(repository) if self.current is not None else None
+        current = self.current
+        return await current.credentials.of(repository) if current is not None else None
 
     async def refresh(self) -> None:
         """Look for the App now. Raises ``StoreUnavailableError``; what was in use is used on then."""
@@ -56,6 +68,7 @@ class ServerGitHub:
             if found != self._known:
                 self._replace(await self._forge(app) if app is not None else None)
                 self._known = found
+            self._is_known = True
 
     async def begin(self) -> None:
         """``refresh`` before the first call is answered, where PostgreSQL is there already."""
@@ -93,9 +106,9 @@ class ServerGitHub:
         return forge
 
     def _replace(self, forge: GitHubForge | None) -> None:
-        if self.current is not None:
-            self._retired.append((time.monotonic(), self.current))
-        self.current = forge
+        if self._current is not None:
+            self._retired.append((time.monotonic(), self._current))
+        self._current = forge
 
     async def _close_retired(self, older_than: timedelta) -> None:
         latest = time.monotonic() - older_than.total_seconds()

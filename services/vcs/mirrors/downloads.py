@@ -19,6 +19,7 @@ from services.vcs.errors import (
 from services.vcs.git.remotes import Listing, clone_failed, is_corruption, list_remote
 from services.vcs.git.repositories import Repository
 from services.vcs.git.runner import Git, Place, Progress
+from services.vcs.mirrors.empty import EMPTY, make_empty
 from services.vcs.mirrors.files import (
     clear_leftovers,
     default_branch,
@@ -83,7 +84,7 @@ class Downloads:
         for folder in await asyncio.to_thread(half_made, git_dir):
             await remove_tree(folder)
         await asyncio.to_thread(clear_leftovers, git_dir)
-        if not self.is_usable(git_dir):
+        if repository == EMPTY or not self.is_usable(git_dir):
             await self.remake(repository, git_dir, sha, listing, tell)
             return
         listing = listing or await list_remote(self._git, repository, "")
@@ -99,6 +100,9 @@ class Downloads:
         self, repository: Repository, git_dir: Path, sha: str, listing: Listing | None, tell: Progress
     ) -> None:
         """Fetch into a folder beside the mirror's and put it in place as a whole, with all that runs had pinned."""
+        if repository == EMPTY:
+            await make_empty(self._git, git_dir)
+            return
         listing = listing or await list_remote(self._git, repository, "")
         aside = fresh = temporary_mirror(git_dir)
         try:

@@ -14,6 +14,7 @@ from services.vcs.git.remotes import Listing, list_remote, pick
 from services.vcs.git.repositories import Repository, checked_ref, checked_sha, is_sha, is_short_sha
 from services.vcs.git.runner import Git, Place, Progress
 from services.vcs.mirrors.downloads import Downloads
+from services.vcs.mirrors.empty import EMPTY
 from services.vcs.mirrors.files import clear_leftovers, default_branch, is_whole
 from services.vcs.mirrors.folders import MirrorFolders
 from services.vcs.mirrors.objects import paths_of_patch
@@ -44,6 +45,8 @@ class Synced:
     default_branch: str
     head_sha: str
     bytes: int
+    path: Path
+    """The mirror's folder."""
 
 
 class Mirrors:
@@ -103,7 +106,7 @@ class Mirrors:
         if sha:
             checked_sha(sha)
         async with self.using(repository):
-            if sha and (asks or self._always_asks):
+            if sha and (asks or self._always_asks) and repository != EMPTY:
                 await self._list(repository, "")
             base = await self._resolve(repository, ref, sha, pin, progress)
             mark_used(self._git_dir(repository))
@@ -123,7 +126,7 @@ class Mirrors:
         A path needs what is beneath it and the files beside it, on the way down from the root. Nothing is to be done
         where the mirrors are not partial. Raises ``CloneFailedError``, ``BusyError``, ``GitError`` (no such patch).
         """
-        if not self._options.filter:
+        if not self._options.filter or repository == EMPTY:
             return
         changed = await paths_of_patch(self._git, patch) if patch else ()
         wanted = tuple(sorted({*paths, *changed}))
@@ -182,9 +185,9 @@ class Mirrors:
         """Remove a mirror that nobody needs; whether it is gone. Nothing is waited for.
 
         It stays where it holds a pin or rescued work, is being fetched or used, or was used after ``unused_since``
-        (seconds since the epoch) or in the last ``PIN_GRACE``.
+        (seconds since the epoch) or in the last ``PIN_GRACE``. The empty one always does.
         """
-        return await self._folders.remove(folder, unused_since)
+        return folder != EMPTY.folder and await self._folders.remove(folder, unused_since)
 
     async def sweep(self) -> None:
         """Remove what a killed process was making or removing; for the start of the service."""
@@ -319,8 +322,9 @@ class Mirrors:
             # One that is under way began before we asked: it may miss what is new.
             for _ in range(2 if self._fetches.is_under_way(repository.key) else 1):
                 await self._fetches.run(repository.key, lambda each: self._update(repository, "", listing, each), tell)
-            taken = await asyncio.to_thread(disk_bytes, self._git_dir(repository))
-        return Synced(listing.default_branch, listing.shas.get("HEAD", ""), taken)
+            path = self._git_dir(repository)
+            taken = await asyncio.to_thread(disk_bytes, path)
+        return Synced(listing.default_branch, listing.shas.get("HEAD", ""), taken, path)
 
 
 def _pinned(run_id: str) -> str:

@@ -59,6 +59,7 @@ class MirrorCalls(vcs_pb2_grpc.VcsServicer):
             default_branch=synced.default_branch,
             head_sha=synced.head_sha,
             bytes=synced.bytes,
+            path=str(synced.path),
         )
 
 

@@ -11,6 +11,7 @@ from services.vcs.git.diffstat import FileChange
 from services.vcs.git.repositories import parse_repository
 from services.vcs.git.runner import Progress
 from services.vcs.git.trees import CommitMetadata
+from services.vcs.mirrors.empty import EMPTY
 from services.vcs.rpc.fields import FieldRefusedError, sha_of, uuid_of, worktree_of
 from services.vcs.rpc.parts import Difference, Parts
 from services.vcs.rpc.progress import followed
@@ -82,9 +83,10 @@ class WorktreeCalls(vcs_pb2_grpc.VcsServicer):
                 raise FieldRefusedError("of", "name a worktree or two commits")
 
     async def _prepare(self, request: vcs_pb2.PrepareRequest, progress: Progress) -> Ready:
+        named = request.repository
         return await self._parts.worktrees.prepare(
             *worktree_of(request.worktree),
-            parse_repository(request.repository, allow_local=self._parts.allow_local),
+            parse_repository(named, allow_local=self._parts.allow_local) if named else EMPTY,
             base_ref=request.base_ref,
             base_sha=request.base_sha,
             patch=request.patch,

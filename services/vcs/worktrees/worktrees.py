@@ -15,6 +15,7 @@ from services.vcs.git.remotes import is_corruption
 from services.vcs.git.repositories import Repository, parse_repository
 from services.vcs.git.runner import Git, Place, Progress
 from services.vcs.git.trees import BASE_INDEX, tree_of_commit, tree_of_patch
+from services.vcs.mirrors.empty import EMPTY, ROOT_SHA
 from services.vcs.mirrors.mirrors import Mirrors, ResolvedBase
 from services.vcs.mirrors.reach import Reach, ReachOfRun
 from services.vcs.worktrees import lfs, sparse, submodules
@@ -93,6 +94,7 @@ class Worktrees:
     ) -> Ready:
         """Make the attempt's worktree: the base checked out, ``patch`` (`git diff --binary` against it) restored.
 
+        ``repository``: ``EMPTY`` for an empty folder, whose base is ``ROOT_SHA`` everywhere.
         Whatever lower attempts of the run left is removed, one that is still preparing is stopped. The same attempt
         again begins anew. Raises ``LeaseLostError`` where a higher attempt is here or comes meanwhile,
         ``CloneFailedError``, ``PatchRefusedError``, ``RefRefusedError``, ``PathRefusedError``,
@@ -178,7 +180,7 @@ class Worktrees:
         for older in self._attempts.numbers(run_id):
             await self._attempts.discard(run_id, older)
         try:
-            base = await self._fetched(run_id, asked, asked.base_sha)
+            base = await self._fetched(run_id, asked, ROOT_SHA if asked.repository == EMPTY else asked.base_sha)
             try:
                 await self._make(run_id, attempt, base, asked)
             except CloneFailedError as error:

@@ -26,7 +26,7 @@ def refused(answer: httpx.Response, *statuses: int) -> str:
 
 @pytest.fixture(params=["alone", "mounted"])
 def client(request: pytest.FixtureRequest, shared_codebot: Codebot) -> httpx.AsyncClient:
-    return shared_codebot.api if request.param == "alone" else shared_codebot.mounted
+    return shared_codebot.served.alone if request.param == "alone" else shared_codebot.served.mounted
 
 
 FIELDS: list[tuple[str, Any]] = [
@@ -48,7 +48,7 @@ FIELDS: list[tuple[str, Any]] = [
 
 @pytest.mark.parametrize(("name", "value"), FIELDS)
 async def test_a_bad_field_is_named(shared_codebot: Codebot, name: str, value: Any) -> None:
-    answer = await shared_codebot.api.post(SUBMIT, json=SUBMISSION | {name: value})
+    answer = await shared_codebot.served.alone.post(SUBMIT, json=SUBMISSION | {name: value})
     assert name in refused(answer, 400)
 
 
@@ -134,7 +134,7 @@ async def test_a_method_that_is_not_there(client: httpx.AsyncClient, method: str
 @pytest.mark.parametrize(("header", "before"), [("Authorization", "Bearer "), ("X-API-Key", "")])
 async def test_odd_keys(shared_codebot: Codebot, key: str, header: str, before: str) -> None:
     headers = [(b"Authorization", b""), (header.encode(), (before + key).encode())]
-    refused(await shared_codebot.api.get("/api/tasks", headers=headers), 401)
+    refused(await shared_codebot.served.alone.get("/api/tasks", headers=headers), 401)
 
 
 async def test_a_head_is_answered(client: httpx.AsyncClient) -> None:

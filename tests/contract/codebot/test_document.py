@@ -11,7 +11,8 @@ import pytest
 
 from services.contracts.words import ExitReason
 from tests.contract.codebot import document
-from tests.contract.codebot.conftest import Codebot, Fleet
+from tests.contract.codebot.conftest import Codebot
+from tests.contract.serving import Fleet
 from tests.integration.jobs.changes import publish
 
 pytestmark = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
@@ -27,7 +28,7 @@ class Answer:
 
 
 async def curl(codebot: Codebot, line: str) -> Answer:
-    printed, _ = await codebot.shell(line)
+    printed = await codebot.shell(line)
     head, _, body = printed.replace("\r\n", "\n").partition("\n\n")
     first, *lines = head.split("\n")
     headers = {name.lower(): value for name, _, value in (each.partition(": ") for each in lines)}
@@ -120,29 +121,29 @@ async def test_health_is_open_and_counts_what_waits(codebot: Codebot) -> None:
 
 @pytest.mark.parametrize("line", [document.SUBMIT, document.STATUS, document.LIST])
 @pytest.mark.parametrize("key", ["Bearer wrong", "Bearer", "Basic eW91ci1hcGkta2V5", ""])
-async def test_a_wrong_key_is_unauthorized(codebot: Codebot, line: str, key: str) -> None:
-    answer = await curl(codebot, line.replace(f"Bearer {document.KEY}", key))
+async def test_a_wrong_key_is_unauthorized(shared_codebot: Codebot, line: str, key: str) -> None:
+    answer = await curl(shared_codebot, line.replace(f"Bearer {document.KEY}", key))
     assert answer.status == 401
     assert list(answer.body) == ["error", "message"]
     assert answer.body["error"] == "Unauthorized"
     assert answer.headers["www-authenticate"].startswith("Bearer")
 
 
-async def test_an_unknown_task_is_not_found(codebot: Codebot) -> None:
-    answer = await curl(codebot, document.STATUS)
+async def test_an_unknown_task_is_not_found(shared_codebot: Codebot) -> None:
+    answer = await curl(shared_codebot, document.STATUS)
     assert answer.status == 404
     assert answer.body == {"error": "Not Found", "message": f"Task {document.STATUS_ID} not found"}
 
 
 @pytest.mark.parametrize("field", ["repository_url", "description"])
-async def test_a_missing_field_is_a_bad_request(codebot: Codebot, field: str) -> None:
-    answer = await curl(codebot, document.SUBMIT.replace(f'"{field}"', '"something_else"'))
+async def test_a_missing_field_is_a_bad_request(shared_codebot: Codebot, field: str) -> None:
+    answer = await curl(shared_codebot, document.SUBMIT.replace(f'"{field}"', '"something_else"'))
     assert answer.status == 400
     assert answer.body == {"error": "Bad Request", "message": f"{field}: is required"}
 
 
 @pytest.mark.parametrize(("given", "names"), [("limit=0", "limit"), ("limit=1001", "limit"), ("status=done", "status")])
-async def test_bad_parameters_of_the_list_are_a_bad_request(codebot: Codebot, given: str, names: str) -> None:
-    answer = await curl(codebot, document.LIST.replace("status=completed&limit=10", given))
+async def test_bad_parameters_of_the_list_are_a_bad_request(shared_codebot: Codebot, given: str, names: str) -> None:
+    answer = await curl(shared_codebot, document.LIST.replace("status=completed&limit=10", given))
     assert (answer.status, answer.body["error"]) == (400, "Bad Request")
     assert names in answer.body["message"]

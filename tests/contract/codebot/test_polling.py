@@ -6,7 +6,8 @@ import shutil
 import pytest
 
 from tests.contract.codebot import document
-from tests.contract.codebot.conftest import Codebot, Fleet
+from tests.contract.codebot.conftest import Codebot
+from tests.contract.serving import Fleet
 from tests.integration.jobs.changes import publish
 from tests.integration.waiting import until_async
 
@@ -15,13 +16,12 @@ pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"the script needs {', '.j
 
 
 async def test_the_script_ends_with_the_task(codebot: Codebot, fleet: Fleet) -> None:
-    (codebot.home / ".curlrc").unlink()
-    script = asyncio.create_task(codebot.shell(document.POLL))
+    script = asyncio.create_task(codebot.shell(document.POLL, shows_headers=False))
     try:
         await until_async(lambda: _is_there(codebot))
         (task,) = await codebot.tasks()
         await publish(fleet.domain, await fleet.claim(task["task_id"]), 7)
-        printed, _ = await script
+        printed = await script
     finally:
         script.cancel()
     *before, last = printed.splitlines()

@@ -25,10 +25,10 @@ CODEBOT = ("-c", "from quarterdeck.cli.serve import codebot_main; codebot_main()
 QUARTERDECK = ("-m", "quarterdeck", "serve", "--dialect", "codebot")
 
 
-async def start(*words: str, **variables: str) -> Process:
-    """A command of ours, with the offline model and servers of its own."""
+async def start(*words: str, folder: Path | None = None, **variables: str) -> Process:
+    """A command of ours, with the offline model and servers of its own. ``folder``: where it is typed."""
     return await asyncio.create_subprocess_exec(
-        *(sys.executable, *words), env=base_environment() | variables, stdout=PIPE, stderr=PIPE
+        *(sys.executable, "-P", *words), env=base_environment() | variables, cwd=folder, stdout=PIPE, stderr=PIPE
     )
 
 
@@ -40,10 +40,11 @@ async def printed(process: Process, lines: int) -> list[str]:
 
 @pytest.fixture
 async def port(tmp_path: Path) -> AsyncIterator[int]:
-    """Of a server with two keys and two workers, once it has said that it is up."""
+    """Of a server with two keys, told by a file, and two workers, once it has said that it is up."""
     (number,) = free_ports(1)
-    words = ("--port", str(number), "--workers", "2", "--work-dir", str(tmp_path / "data"), "--debug")
-    process = await start(*CODEBOT, *words, CODEBOT_API_KEYS=f"{KEY},secret-key-2")
+    (tmp_path / ".env").write_text(f"CODEBOT_API_KEYS={KEY},secret-key-2\nCODEBOT_MAX_WORKERS=7\n")
+    words = ("--port", str(number), "--work-dir", "data", "--debug")
+    process = await start(*CODEBOT, *words, folder=tmp_path, CODEBOT_MAX_WORKERS="2")
     try:
         assert await printed(process, 5) == [
             "HTTP API enabled with 2 API key(s)",

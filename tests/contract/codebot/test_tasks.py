@@ -8,13 +8,16 @@ from uuid import UUID
 import httpx
 import pytest
 
-from services.contracts.words import ExitReason, Outcome, Publish
+from services.contracts.words import ChangesetState, ExitReason, Outcome, Publish
 from services.jobs.publishing import Shown
-from tests.contract.codebot.conftest import OTHER_KEY, Codebot, Fleet, running_codebot
+from services.jobs.rescuing import Rescuing
+from services.jobs.tracking import Observed
+from tests.contract.codebot.conftest import OTHER_KEY, Codebot, running_codebot
 from tests.contract.codebot.document import SUBMISSION
+from tests.contract.serving import Fleet
 from tests.integration.gateway.conftest import KEY as NATIVE_KEY
 from tests.integration.gateway.conftest import client_of
-from tests.integration.jobs.changes import claimed, publish, show
+from tests.integration.jobs.changes import HOUR, claimed, publish, show, tracked
 from tests.integration.jobs.domain import COMMIT
 
 DAY = timedelta(days=1)
@@ -22,9 +25,9 @@ DAY = timedelta(days=1)
 
 async def key_of_codebot(codebot: Codebot) -> httpx.AsyncClient:
     """`/v1` with the key that an operator makes for the client `codebot`."""
-    (client,) = (await codebot.native.get("/v1/clients", params={"name": "codebot"})).json()["items"]
-    made = await codebot.native.post(f"/v1/clients/{client['id']}/key")
-    return client_of(codebot.native.base_url.port or 0, made.json()["apiKey"])
+    (client,) = (await codebot.served.native.get("/v1/clients", params={"name": "codebot"})).json()["items"]
+    made = await codebot.served.native.post(f"/v1/clients/{client['id']}/key")
+    return client_of(codebot.served.native.base_url.port or 0, made.json()["apiKey"])
 
 
 async def run_of(codebot: Codebot, task_id: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -49,7 +52,7 @@ async def test_a_task_is_a_job_of_the_client_codebot(codebot: Codebot) -> None:
 
 async def test_what_is_not_given_is_found_out(codebot: Codebot) -> None:
     description = "  Make it " + "very " * 40 + "dark\nand more"
-    answer = await codebot.api.post(
+    answer = await codebot.served.alone.post(
         "/api/tasks/submit",
         json={"repository_url": "x", "description": description, "ticket_id": "", "test_command": None, "more": [1]},
     )
@@ -70,30 +73,30 @@ async def test_a_job_of_the_client_that_came_by_v1_is_a_task(codebot: Codebot) -
 
 
 async def test_other_clients_jobs_are_not_found(codebot: Codebot) -> None:
-    made = await codebot.native.post("/v1/jobs", json={"prompt": "p", "kind": "task"})
-    answer = await codebot.api.get(f"/api/tasks/{made.json()['id']}/status")
+    made = await codebot.served.native.post("/v1/jobs", json={"prompt": "p", "kind": "task"})
+    answer = await codebot.served.alone.get(f"/api/tasks/{made.json()['id']}/status")
     assert (answer.status_code, answer.json()["error"]) == (404, "Not Found")
     assert await codebot.tasks() == []
     task_id = await codebot.submit()
-    assert (await codebot.native.get(f"/v1/jobs/{task_id}")).status_code == 404
+    assert (await codebot.served.native.get(f"/v1/jobs/{task_id}")).status_code == 404
 
 
 async def test_both_places_and_both_keys_see_the_same_tasks(codebot: Codebot) -> None:
     task_id = await codebot.submit()
     for client, headers in (
-        (codebot.mounted, {}),
-        (codebot.api, {"Authorization": "", "X-API-Key": OTHER_KEY}),
-        (codebot.api, {"Authorization": "Bearer wrong", "X-API-Key": OTHER_KEY}),
+        (codebot.served.mounted, {}),
+        (codebot.served.alone, {"Authorization": "", "X-API-Key": OTHER_KEY}),
+        (codebot.served.alone, {"Authorization": "Bearer wrong", "X-API-Key": OTHER_KEY}),
     ):
         answer = await client.get("/api/tasks", headers=headers)
         assert [task["task_id"] for task in answer.json()["tasks"]] == [task_id], answer.text
 
 
 async def test_a_native_key_opens_nothing_here_and_ours_nothing_there(codebot: Codebot) -> None:
-    refused = await codebot.api.get("/api/tasks", headers={"Authorization": f"Bearer {NATIVE_KEY}"})
+    refused = await codebot.served.alone.get("/api/tasks", headers={"Authorization": f"Bearer {NATIVE_KEY}"})
     assert refused.status_code == 401
-    ours = codebot.api.headers["Authorization"]
-    assert (await codebot.native.get("/v1/jobs", headers={"Authorization": ours})).status_code == 401
+    ours = codebot.served.alone.headers["Authorization"]
+    assert (await codebot.served.native.get("/v1/jobs", headers={"Authorization": ours})).status_code == 401
 
 
 async def test_a_task_that_was_started_is_never_pending_again(codebot: Codebot, fleet: Fleet) -> None:
@@ -140,7 +143,7 @@ async def test_a_pull_request_of_the_local_forge_can_be_looked_at_with_a_key(cod
     changeset_id = await fleet.domain.running.deliver(run.hold, COMMIT, publish=Publish.PULL_REQUEST, summary="done")
     shown = Shown("local", f"/changesets/{changeset_id}", None, DAY)
     await show(fleet.domain, await claimed(fleet.domain, changeset_id), shown)
-    for client in (codebot.api, codebot.mounted):
+    for client in (codebot.served.alone, codebot.served.mounted):
         url = (await client.get(f"/api/tasks/{task_id}/status")).json()["result"]["pr_url"]
         assert url.startswith(str(client.base_url).rstrip("/"))
         page = await client.get(url, auth=("", OTHER_KEY))
@@ -168,25 +171,42 @@ async def test_tasks_that_ended_before_the_retention_are_not_shown(codebot: Code
     long_ago = "UPDATE jobs SET finished_at = now() - interval '25 hours' WHERE id = $1"
     await fleet.domain.execute(long_ago, UUID(old))
     await fleet.domain.execute("UPDATE jobs SET created_at = now() - interval '9 days' WHERE id = $1", UUID(waiting))
-    assert (await codebot.api.get(f"/api/tasks/{old}/status")).status_code == 404
+    assert (await codebot.served.alone.get(f"/api/tasks/{old}/status")).status_code == 404
     assert [task["task_id"] for task in await codebot.tasks()] == [waiting, new]
     assert [task["task_id"] for task in await codebot.tasks(status="completed")] == [new]
 
 
-async def test_where_a_task_worked_is_told_where_it_is_known(database_url: str, nats_url: str, fleet: Fleet) -> None:
-    async with running_codebot(database_url, nats_url, work_dir="/data/worktrees") as codebot:
-        task_id = await codebot.submit()
-        run = await fleet.claim(task_id)
-        await fleet.domain.finish(run)
-        result = (await codebot.status(task_id))["result"]
-    assert result["work_dir"] == f"/data/worktrees/{run.hold.run_id}/1"
+async def test_where_a_task_worked_is_told_for_as_long_as_it_is_kept(
+    database_url: str, nats_url: str, fleet: Fleet
+) -> None:
+    async with running_codebot(
+        database_url, nats_url, work_dir="/data/worktrees", task_retention_seconds=60
+    ) as codebot:
+        task_ids = [await codebot.submit() for _ in range(3)]
+        runs = [await fleet.claim(task_id) for task_id in task_ids]
+        changes = [await publish(fleet.domain, run, number) for number, run in enumerate(runs[:2], 1)]
+        await fleet.domain.finish(runs[2])
+        for task_id, run in zip(task_ids, runs, strict=True):
+            assert await _work_dir(codebot, task_id) == f"/data/worktrees/{run.hold.run_id}/1"
+            assert (await Rescuing(fleet.domain.database).attempts_kept([run.hold.run_id])) == {run.hold.run_id: 1}
+        merged = Observed(ChangesetState.MERGED, merge_sha="d" * 40)
+        await fleet.domain.tracking.record(await tracked(fleet.domain, changes[0]), merged, again=HOUR)
+        assert await _work_dir(codebot, task_ids[0]) is None
+        await fleet.domain.execute("UPDATE runs SET finished_at = now() - interval '61 seconds'")
+        assert [await _work_dir(codebot, task_id) for task_id in task_ids] == [None] * 3
+        assert await Rescuing(fleet.domain.database).attempts_kept([run.hold.run_id for run in runs]) == {}
+
+
+async def _work_dir(codebot: Codebot, task_id: str) -> str | None:
+    found: str | None = (await codebot.status(task_id))["result"]["work_dir"]
+    return found
 
 
 async def test_a_full_queue_says_so_at_once(database_url: str, nats_url: str) -> None:
     async with running_codebot(database_url, nats_url, max_queue_size=2) as codebot:
         for _ in range(2):
             await codebot.submit()
-        answer = await codebot.api.post("/api/tasks/submit", json=SUBMISSION)
+        answer = await codebot.served.alone.post("/api/tasks/submit", json=SUBMISSION)
         assert answer.status_code == 503
         assert int(answer.headers["Retry-After"]) > 0
         assert answer.json()["error"] == "Service Unavailable"

@@ -26,7 +26,10 @@ from tests.contract.serving import Api, fleet_of, running_api
 from tests.integration.conftest import (
     database_url,
     drop_database,
+    emptied_nats_url,
     execute,
+    lending,
+    lent_nats,
     nats_server,
     nats_url,
     servers,
@@ -35,7 +38,16 @@ from tests.integration.conftest import (
 from tests.integration.gateway.vcs_nodes import TOKEN, Plan, vcs_node
 from tests.integration.jobs.domain import COMMIT, Domain
 
-__all__ = ["database_url", "nats_server", "nats_url", "servers", "template_database"]
+__all__ = [
+    "database_url",
+    "emptied_nats_url",
+    "lending",
+    "lent_nats",
+    "nats_server",
+    "nats_url",
+    "servers",
+    "template_database",
+]
 
 ALLOWED = "github.com/liamzdenek/*, demo/*"
 LISTED = [

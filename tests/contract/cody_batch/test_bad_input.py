@@ -148,8 +148,8 @@ async def _any_job(cody: Cody) -> str:
             (path, query)
             for path in ("/jobs", "/repositories")
             for query in (
-                *("page=0", "page=-1", "page=one", "page=1.5", "page=", "page=%00", f"page={10**40}", "page=1&page=2"),
-                *("perPage=0", "perPage=-1", "perPage=ten", "perPage=", "perPage=%FF", "perPage=1&perPage=2"),
+                *("page=0", "page=-1", "page=one", "page=1.5", "page=%00", f"page={10**40}", "page=1&page=2"),
+                *("perPage=0", "perPage=-1", "perPage=ten", "perPage=%FF", "perPage=1&perPage=2"),
             )
         ],
         *[("/jobs", query) for query in ("status=done", "status=PENDING", "status=%00", "status=pending,failed")],
@@ -171,7 +171,7 @@ async def test_bad_parameters_of_a_thread(cody: Cody, query: str) -> None:
 
 
 async def test_what_is_not_known_is_ignored(client: httpx.AsyncClient) -> None:
-    for path in ("/jobs?limit=5&status=", "/repositories?sort=name&filter=", "/health?verbose=1"):
+    for path in ("/jobs?limit=5&status=&page=&perPage=", "/repositories?sort=name&filter=", "/health?verbose=1"):
         assert (await client.get(path)).status_code == 200
     answer = await client.post("/jobs?dry=1", json=CREATE | {"priority": "high"})
     assert answer.status_code == 201

@@ -175,12 +175,16 @@ async def test_pages_and_their_numbers(cody: Cody) -> None:
 async def test_a_job_made_by_the_native_api_is_shown(cody: Cody) -> None:
     domain = cody.runs.domain
     repositories = [{"url": "https://git.example/group/tools.git"}, {"url": "git@git.example:group/more"}]
-    request = JobRequest.model_validate({"prompt": "Tidy up\nand more", "repositories": repositories})
+    options = {"publish": "branch"}
+    wanted = {"prompt": "Tidy up\nand more", "repositories": repositories, "options": options}
+    request = JobRequest.model_validate(wanted)
     submissions: Submissions = domain.submissions
     submitted = await submissions.submit(domain.client, request, key=None, body=b"")
     job_id = f"job-{submitted.job_id}"
     job = await job_of(cody, job_id)
     assert (job["name"], job["description"], job["type"], job["status"]) == ("Tidy up", "", "code", "pending")
+    assert job["createPullRequests"] is False
+    assert await cody.get(f"/jobs/job-{str(submitted.job_id).upper()}") == job
     assert [each["name"] for each in job["repositories"]] == ["group/tools", "group/more"]
     found = await cody.get(f"/jobs/{job_id}/repositories/group%2Fmore")
     assert found["repositoryName"] == "group/more"

@@ -55,6 +55,17 @@ async def test_a_registered_repository_is_offered_and_taken_by_its_name(cody: Co
     assert (await cody.get(f"/jobs/{job_id}/repositories/demo%2Fone"))["repositoryName"] == "demo/one"
 
 
+async def test_case_tells_no_two_registered_repositories_apart(cody: Cody) -> None:
+    await register(cody, "LiamZDenek/Repo2", "/srv/git/two.git")
+    found = await cody.get("/repositories", filter="repo2")
+    assert [(each["name"], each["url"]) for each in found["repositories"]] == [("LiamZDenek/Repo2", "/srv/git/two.git")]
+    job_id = await cody.create(repositories=["liamzdenek/REPO2"])
+    (run,) = await cody.runs.claim(job_id)
+    assert run.repository == "/srv/git/two.git"
+    shown = await cody.get(f"/jobs/{job_id}/repositories/liamzdenek%2Frepo2")
+    assert shown["repositoryName"] == "liamzdenek/REPO2"
+
+
 async def test_a_registered_repository_that_is_not_allowed_is_neither(cody: Cody) -> None:
     await register(cody, "private/one", "/srv/git/private.git")
     assert (await cody.get("/repositories", filter="private"))["repositories"] == []

@@ -3,7 +3,6 @@
 import secrets
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -20,7 +19,10 @@ from tests.contract.serving import Api, Fleet, fleet_of, running_api
 from tests.integration.conftest import (
     database_url,
     drop_database,
+    emptied_nats_url,
     execute,
+    lending,
+    lent_nats,
     nats_server,
     nats_url,
     servers,
@@ -28,14 +30,22 @@ from tests.integration.conftest import (
 )
 from tests.integration.gateway.vcs_nodes import TOKEN
 
-__all__ = ["database_url", "nats_server", "nats_url", "servers", "template_database"]
+__all__ = [
+    "database_url",
+    "emptied_nats_url",
+    "lending",
+    "lent_nats",
+    "nats_server",
+    "nats_url",
+    "servers",
+    "template_database",
+]
 
 SECRET = "the-agent-api-secret"
-REPOS_DIR = Path("/srv/repos")
 
 
 def dialect_of(port: int, **settings: Any) -> Dialect:
-    told: dict[str, Any] = {"secret": SECRET, "port": port, "repos_dir": REPOS_DIR} | settings
+    told: dict[str, Any] = {"secret": SECRET, "port": port} | settings
     dialect = orchestrator_dialect(OrchestratorSettings(**told))
     assert dialect is not None
     return dialect

@@ -6,6 +6,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from services.contracts.rest import JobRequest
 from services.contracts.words import ExitReason
 from tests.contract.orchestrator.conftest import Kept, Orchestrator, answered
 from tests.contract.serving import Fleet
@@ -24,7 +25,7 @@ async def test_a_code_job(orchestrator: Orchestrator, kept: Kept) -> None:
     assert (job["kind"], job["name"], run["branch"]) == ("code", None, "feature-y")
     assert (run["repository"], run["base_ref"]) == (f"https://github.com/{kept.full_name}.git", "main")
     options = job["options"]
-    assert (options["commitMessage"], options["onExisting"]) == ("feat: feature-y", "separate")
+    assert (options["commitMessage"], options["onExisting"]) == ("feat: {branch}", "separate")
     assert (options["publish"], options["pullRequest"]["title"]) == ("pull_request", None)
     assert options["pullRequest"]["body"] == f"{{summary}}\n\n---\n\nSign out: `{FEATURE}`  \nJob: `{{job}}`"
     shown = await orchestrator.shown(created["id"])
@@ -109,6 +110,7 @@ async def test_filters_and_pages(orchestrator: Orchestrator, kept: Kept, fleet: 
     assert await listed(limit=1) == ([third], 3)
     assert await listed(limit=1, offset=2) == ([first], 3)
     assert await listed(offset=3) == ([], 3)
+    assert await listed(limit=5_000, offset="", status=" ", featureId="") == ([third, second, first], 3)
     assert await listed(clientId=str(uuid4())) == ([], 0)
 
 
@@ -123,8 +125,27 @@ async def test_a_retry_keeps_the_kind(orchestrator: Orchestrator, kept: Kept, fl
     assert (job["kind"], job["retry_of"], new_run["branch"]) == (kind, old_job["id"], retried["branchName"])
     assert (new_run["repository"], new_run["base_ref"]) == (old_run["repository"], old_run["base_ref"])
     assert job["metadata"] == old_job["metadata"] | {"branch": retried["branchName"]}
-    message = f"feat: {retried['branchName']}" if kind == "code" else None
-    assert job["options"] == old_job["options"] | {"commitMessage": message}
+    assert job["options"] == old_job["options"]
+
+
+async def test_a_retry_keeps_what_only_v1_knows(orchestrator: Orchestrator, fleet: Fleet) -> None:
+    """Every repository with its checkout, of a job that another way made."""
+    places = [{"url": "https://a/one", "branch": "x", "checkout": {"path": "docs"}}, {"url": "https://a/two"}]
+    options = {"maxParallel": 1}
+    wanted = JobRequest.model_validate({"prompt": "Change it", "repositories": places, "options": options})
+    submitted = await fleet.domain.submissions.submit(fleet.domain.client, wanted, key=None, body=b"")
+    for _ in places:
+        run = await fleet.claim(submitted.job_id)
+        await fleet.domain.running.fail(run.hold, ExitReason.INTERNAL, error="broken")
+    retried = await answered(orchestrator.api.post(f"/jobs/{submitted.job_id}/retry"), 201)
+    query = "SELECT * FROM runs WHERE job_id = $1 ORDER BY position"
+    old, new = [await fleet.domain.rows(query, UUID(str(each))) for each in (submitted.job_id, retried["id"])]
+    assert [run["repository"] for run in new] == ["https://a/one", "https://a/two"]
+    assert new[0]["checkout"] == old[0]["checkout"]
+    assert retried["branchName"] == new[0]["branch"]
+    milliseconds = retried["branchName"].removeprefix("x-retry-")
+    assert new[1]["branch"] == f"{old[1]['branch']}-retry-{milliseconds}"
+    assert (await orchestrator.shown(retried["id"]))["branch_name"] == retried["branchName"]
 
 
 async def test_only_a_failed_job_is_retried(orchestrator: Orchestrator, kept: Kept, fleet: Fleet) -> None:

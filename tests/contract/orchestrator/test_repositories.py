@@ -9,11 +9,12 @@ import pytest
 
 from services.contracts.v1 import vcs_pb2
 from tests.contract.orchestrator import document
-from tests.contract.orchestrator.conftest import REPOS_DIR, Kept, Orchestrator, answered
+from tests.contract.orchestrator.conftest import Kept, Orchestrator, answered
 from tests.integration.gateway.conftest import client_of
 from tests.integration.gateway.vcs_nodes import Refusal, vcs_node
 
-DONE = vcs_pb2.SyncUpdate(done=vcs_pb2.SyncDone(node="vcs-1", default_branch="main"))
+MIRROR = "/srv/repos/mirrors/one-0123.git"
+DONE = vcs_pb2.SyncUpdate(done=vcs_pb2.SyncDone(node="vcs-1", default_branch="main", path=MIRROR))
 
 
 async def test_a_client_keeps_the_id_that_it_comes_with(orchestrator: Orchestrator) -> None:
@@ -85,8 +86,7 @@ async def test_cloning_one(orchestrator: Orchestrator, kept: Kept) -> None:
     assert isinstance(asked, vcs_pb2.CloneRequest)
     assert asked.repository == f"https://github.com/{kept.full_name}.git"
     assert (cloned["success"], cloned["repo"]) == (True, kept.full_name)
-    slug = kept.full_name.replace("/", "-")
-    assert cloned["path"].startswith(f"{REPOS_DIR}/mirrors/{slug}-")
+    assert cloned["path"] == MIRROR
     assert set(cloned) == {"success", "repo", "path"}
 
 

@@ -77,7 +77,7 @@ async def test_a_code_job_and_a_conversation(served: httpx.AsyncClient, tmp_path
 
     wanted = {"clientId": client["id"], "prompt": PROMPT, "branchName": "feature/us", "title": TITLE}
     code = await answered(served.post("/jobs", json=wanted), 201)
-    job = await until(served, code["id"], lambda job: job["status"] not in ("queued", "running"))
+    job = await until(served, code["id"], has_ended)
     assert (job["status"], job["error"]) == ("completed", None), job
     page = await served.get(job["pr_url"], auth=("", SECRET))
     assert page.status_code == 200
@@ -86,6 +86,8 @@ async def test_a_code_job_and_a_conversation(served: httpx.AsyncClient, tmp_path
     lines = [json.loads(each["content"]) for each in job["messages"] if each["type"] == "stdout"]
     assert (lines[0]["subtype"], lines[-1]["subtype"]) == ("init", "success")
     assert {line["type"] for line in lines} == {"system", "assistant", "user", "result"}
+
+    await a_branch_of_somebody_elses(served, wanted, origin)
 
     task = await answered(served.post("/jobs", json=wanted | {"jobType": "task", "prompt": "Say hello"}), 201)
     job = await until(served, task["id"], lambda job: waits(job, 1))
@@ -97,6 +99,26 @@ async def test_a_code_job_and_a_conversation(served: httpx.AsyncClient, tmp_path
     assert [each["content"] for each in job["messages"] if each["type"] == "user_input"] == ["And goodbye"]
     health = await answered(served.get("/health"), 200)
     assert (health["claude"]["authenticated"], health["git"]["authenticated"]) == (True, False)
+
+
+async def a_branch_of_somebody_elses(api: httpx.AsyncClient, wanted: dict[str, Any], origin: Path) -> None:
+    """Nothing of it is lost: the job fails, and says why; a retry goes beside it."""
+    git("branch", "feature/theirs", "feature/us", folder=origin)
+    theirs = git("rev-parse", "feature/theirs", folder=origin).decode().strip()
+    created = await answered(api.post("/jobs", json=wanted | {"branchName": "feature/theirs"}), 201)
+    job = await until(api, created["id"], has_ended)
+    assert (job["status"], job["pr_url"]) == ("failed", None)
+    assert f"feature/theirs: it is at {theirs}, which is not ours; nothing was overwritten" in job["error"]
+    assert [each["type"] for each in job["messages"] if each["content"] == job["error"]] == ["stderr"]
+    retried = await answered(api.post(f"/jobs/{job['id']}/retry"), 201)
+    job = await until(api, retried["id"], has_ended)
+    assert (job["status"], job["error"], job["branch_name"]) == ("completed", None, retried["branchName"])
+    assert git("rev-parse", "feature/theirs", folder=origin).decode().strip() == theirs
+    assert b"the color" in git("show", f"{retried['branchName']}:src/part_0.py", folder=origin)
+
+
+def has_ended(job: dict[str, Any]) -> bool:
+    return job["status"] not in ("queued", "running")
 
 
 def waits(job: dict[str, Any], times: int) -> bool:

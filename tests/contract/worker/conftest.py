@@ -20,14 +20,26 @@ from tests.contract.worker.stage import Stage
 from tests.integration.conftest import (
     database_url,
     drop_database,
+    emptied_nats_url,
     execute,
+    lending,
+    lent_nats,
     nats_server,
     nats_url,
     servers,
     template_database,
 )
 
-__all__ = ["database_url", "nats_server", "nats_url", "servers", "template_database"]
+__all__ = [
+    "database_url",
+    "emptied_nats_url",
+    "lending",
+    "lent_nats",
+    "nats_server",
+    "nats_url",
+    "servers",
+    "template_database",
+]
 
 SECRET_KEY = Fernet.generate_key().decode()
 VCS_ROOT = "/var/lib/quarterdeck/vcs"

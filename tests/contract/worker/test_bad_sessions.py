@@ -36,7 +36,7 @@ FIELDS: dict[str, list[Any]] = {
     "prompt": [None, "", " \n", 5, ["x"], "a\0b", "x" * 200_000],
     "sessionId": [*BAD_IDS, 5, {}],
     "repository": [5, {}, {"branch": "main"}, [], "owner", "", "a b/c", {"name": "a"}],
-    "repository.name": ["a/b/c", "../x y", "", 5],
+    "repository.name": ["a/b/c", "../x y", "", 5, "../..", "owner/..", "./repo", "x/y" * 100],
     "repository.url": [5, "-x", "ftp://a/b/c", "a\0b", "https://github.com"],
     "repository.branch": ["-x", "a b", 5, ""],
     "anthropicApiKey": [5, "", "a b", "ä", "x" * 5_000],

@@ -1,6 +1,7 @@
 """A session's stream can be broken off anywhere and taken up again, and what becomes of the work meanwhile."""
 
 import asyncio
+from contextlib import AsyncExitStack
 from uuid import uuid4
 
 import httpx
@@ -8,7 +9,9 @@ import pytest
 from httpx_sse import ServerSentEvent
 
 from services.contracts.words import EventKind
-from tests.contract.worker.conftest import Worker
+from services.gateway.dialects.worker import NAME
+from tests.contract.serving import fleet_of
+from tests.contract.worker.conftest import Worker, running_worker
 from tests.contract.worker.stage import LAST, START, TURN, Stage, attached, data_of, names, started
 from tests.integration.waiting import until_async
 
@@ -159,3 +162,15 @@ async def test_many_may_follow_one_session(api: httpx.AsyncClient, stage: Stage,
         await stage.play(session_id)
         whole = pairs(await live.rest())
     assert all(each.result() == whole for each in following)
+
+
+async def test_the_end_of_a_gateway_cancels_nothing(database_url: str, nats_url: str, session_id: str) -> None:
+    async with httpx.AsyncClient(trust_env=False) as client, AsyncExitStack() as leaving:
+        async with running_worker(database_url, nats_url) as running:
+            client.base_url = running.api.alone.base_url
+            options = {"onDisconnect": "cancel"}
+            await leaving.enter_async_context(started(client, sessionId=session_id, options=options))
+            run = await running.stage.begin(session_id)
+        async with fleet_of(database_url, NAME) as fleet:
+            row = await fleet.domain.row("jobs", run.hold.job_id)
+    assert (row["state"], row["cancel_requested_at"]) == ("running", None)

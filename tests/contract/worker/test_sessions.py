@@ -11,12 +11,13 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from services.contracts.words import EventKind
+from services.contracts.words import EventKind, Publish
 from services.jobs.sealed import job_owner
 from services.runtime.sealing import Sealer
 from tests.contract.worker.conftest import BASE_URL, SECRET_KEY, VCS_ROOT, Worker, running_worker
 from tests.contract.worker.stage import ODD_TEXT, START, TURN, Stage, attached, data_of, names, started
-from tests.integration.jobs.changes import publish
+from tests.integration.jobs.changes import claimed, publish, show, store
+from tests.integration.jobs.domain import COMMIT, shown
 from tests.integration.waiting import until_async
 
 CURL = """curl -N -X POST https://your-worker.workers.dev/interactive/start \\
@@ -107,6 +108,8 @@ async def test_what_becomes_of_a_change_is_told(api: httpx.AsyncClient, stage: S
         await publish(stage.fleet.domain, run, 7)
         await stage.publish()
         complete = await frames.until("complete")
+    status = (await api.get("/interactive/status", params={"sessionId": session_id})).json()
+    assert status["repository"] == {"name": "owner/repo", "branch": "main"}
     url = "https://forge.example/a/one/pull/7"
     assert (complete["outcome"], complete["pullRequestUrl"]) == ("delivered", url)
     told = [data_of(each)["message"] for each in frames.seen if each.event == "status"]
@@ -115,6 +118,25 @@ async def test_what_becomes_of_a_change_is_told(api: httpx.AsyncClient, stage: S
         "Publishing the change",
         f"Published: {url}",
     ]
+
+
+@pytest.mark.parametrize("way", ["alone", "mounted"])
+async def test_a_page_of_the_local_forge_is_a_link_that_opens(
+    shared_worker: Worker, stage: Stage, session_id: str, way: str
+) -> None:
+    api = getattr(shared_worker.api, way)
+    async with started(api, sessionId=session_id, options={"createPR": True}) as frames:
+        run = await stage.begin(session_id)
+        changeset_id = await store(stage.fleet.domain, run)
+        publication = await claimed(stage.fleet.domain, changeset_id)
+        await show(stage.fleet.domain, publication, shown(f"/changesets/{changeset_id}"))
+        await stage.publish()
+        url = (await frames.until("complete"))["pullRequestUrl"]
+    assert url == f"{str(api.base_url).rstrip('/')}/changesets/{changeset_id}"
+    assert f"Published: {url}" in [data_of(each)["message"] for each in frames.seen if each.event == "status"]
+    page = await api.get(url)
+    assert (page.status_code, page.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
+    assert publication.branch in page.text
 
 
 async def test_a_failed_session_ends_with_an_error(api: httpx.AsyncClient, stage: Stage, session_id: str) -> None:
@@ -127,19 +149,23 @@ async def test_a_failed_session_ends_with_an_error(api: httpx.AsyncClient, stage
     assert (status["status"], status["errorMessage"]) == ("error", "the model refused: ünd\r\nwie")
 
 
-async def test_a_session_without_a_repository_waits_for_nobody(
+async def test_a_session_without_a_repository_writes_into_an_empty_folder(
     api: httpx.AsyncClient, stage: Stage, session_id: str
 ) -> None:
     async with started(api, sessionId=session_id, repository=None) as frames:
         run = await stage.begin(session_id)
-        assert (run.kind, run.repository, run.options.idle_limit_seconds) == ("task", None, 1)
-        assert await stage.fleet.domain.messaging.park(run.hold, summary="the answer")
-        await stage.fleet.domain.execute(
-            "UPDATE runs SET idle_deadline = now() - interval '1 second' WHERE id = $1", run.hold.run_id
-        )
-        assert await stage.fleet.domain.messaging.end_idle() == 1
+        assert (run.kind, run.repository, run.options.publish) == ("code", None, "none")
+        await stage.turn(run, 1, "one ", "two")
+        assert (await frames.until("file_change"))["message"] == "added 1.py"
+        await stage.fleet.domain.running.deliver(run.hold, COMMIT, publish=Publish.NONE, summary="a program")
         await stage.publish()
-        assert (await frames.until("complete"))["summary"] == "the answer"
+        complete = await frames.until("complete")
+        assert (complete["outcome"], complete["summary"], "pullRequestUrl" in complete) == (
+            "stored",
+            "a program",
+            False,
+        )
+        assert await frames.rest() == frames.seen
     status = (await api.get("/interactive/status", params={"sessionId": session_id})).json()
     assert (status["status"], "repository" in status) == ("completed", False)
 

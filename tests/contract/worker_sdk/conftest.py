@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.contract.worker_sdk.standin import StandIn, running_stand_in
-from tests.contract.worker_sdk.toolchain import install_package, installed_compiler
+from tests.contract.worker_sdk.toolchain import SDK, install_package
+from tests.integration.npm import installed
 
 NODE_TESTS = Path(__file__).parent / "node"
 
@@ -22,7 +23,7 @@ async def stand_in() -> AsyncIterator[StandIn]:
 
 @pytest.fixture(scope="session")
 def compiler() -> Path:
-    return installed_compiler()
+    return installed(SDK)
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from pathlib import Path
@@ -22,6 +22,8 @@ from tests.integration.agent.fleet import DEADLINE_SECONDS, VCS_TOKEN, Fleet, ma
 from tests.integration.agent.messages_server import MessagesServer
 from tests.integration.jobs.domain import Domain
 
+StartVcs = Callable[[Path], Awaitable[str]]
+"""Gives the address."""
 SECRET_KEY = base64.urlsafe_b64encode(b"k" * 32).decode()
 """Of every service that a test gives one to."""
 
@@ -56,19 +58,29 @@ def repository(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-async def vcs_address(database_url: str, nats_url: str, bus: Bus, domain: Domain, tmp_path: Path) -> AsyncIterator[str]:
-    """A vcs that serves worktrees and publishes nothing by itself."""
-    (port,) = free_ports(1)
-    address = f"127.0.0.1:{port}"
-    names = {"DATABASE_URL": database_url, "NATS_URL": nats_url, "vcs_token": VCS_TOKEN, "vcs_listen": address}
-    told = {"vcs_root": tmp_path / "vcs", "allow_local_repositories": True, "secret_key": SECRET_KEY}
-    settings = VcsSettings.model_validate({**names, **told})
-    settings.vcs_root.mkdir()
-    vcs = Vcs(settings, domain.database, bus)
-    await vcs.listen()
-    yield address
-    await vcs.server.stop()
-    await vcs.close()
+async def start_vcs(database_url: str, nats_url: str, bus: Bus, domain: Domain) -> AsyncIterator[StartVcs]:
+    """Start nodes that serve worktrees beneath a folder and publish nothing by themselves; they stop with the test."""
+    async with AsyncExitStack() as stack:
+
+        async def start(root: Path) -> str:
+            (port,) = free_ports(1)
+            address = f"127.0.0.1:{port}"
+            names = {"DATABASE_URL": database_url, "NATS_URL": nats_url, "vcs_token": VCS_TOKEN, "vcs_listen": address}
+            told = {"vcs_root": root, "allow_local_repositories": True, "secret_key": SECRET_KEY}
+            settings = VcsSettings.model_validate({**names, **told})
+            settings.vcs_root.mkdir()
+            vcs = Vcs(settings, domain.database, bus)
+            await vcs.listen()
+            stack.push_async_callback(vcs.close)
+            stack.push_async_callback(vcs.server.stop)
+            return address
+
+        yield start
+
+
+@pytest.fixture
+async def vcs_address(start_vcs: StartVcs, tmp_path: Path) -> str:
+    return await start_vcs(tmp_path / "vcs")
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import sys
 import time
 from typing import Any
 
-import uvicorn
 from mcp import types
 from mcp.server.lowlevel import Server
 from mcp.server.stdio import stdio_server
@@ -166,6 +165,8 @@ async def _stdio() -> None:
 
 
 def _http(port: int) -> None:
+    import uvicorn  # noqa: PLC0415  the many that speak over stdio need not wait for it
+
     uvicorn.run(SERVER.streamable_http_app(), host="127.0.0.1", port=port, log_level="error")
 
 

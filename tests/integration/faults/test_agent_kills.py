@@ -211,6 +211,7 @@ async def test_another_node_goes_on_with_all_that_was_in_the_worktree(
     assert not stage.worktrees()
 
 
+@pytest.mark.slow  # two in a row at one step are killed below, where the command was broken off
 async def test_agents_that_are_killed_one_after_another(stage: Stage, tmp_path: Path) -> None:
     runs = await stage.submit(1 + len(IN_A_ROW))
     for life in range(2):

@@ -11,7 +11,7 @@ from quarterdeck.stack.ports import free_ports
 from services.contracts.v1 import vcs_pb2
 from services.gateway import vcs_client
 from services.runtime.postgres import Database
-from tests.integration.gateway.conftest import StartGateway, client_of, is_healthy
+from tests.integration.gateway.conftest import KEY, StartGateway, client_of, is_healthy
 from tests.integration.gateway.vcs_nodes import TOKEN, Refusal, gone_node, silent_node, vcs_node
 from tests.integration.waiting import until_async
 
@@ -27,10 +27,12 @@ async def asking(database_url: str, nats_url: str, start_gateway: StartGateway) 
     return client
 
 
-async def delivered(client: httpx.AsyncClient, database: Database, state: str = "open") -> str:
+async def delivered(
+    client: httpx.AsyncClient, database: Database, state: str = "open", *, body: dict[str, Any] | None = None
+) -> str:
     """The id of a changeset of a job that has ended."""
-    repository = {"url": "https://forge.example/team/widget.git"}
-    job = (await client.post("/v1/jobs", json={"prompt": "x", "repositories": [repository]})).json()
+    wanted = body or {"repositories": [{"url": "https://forge.example/team/widget.git"}]}
+    job = (await client.post("/v1/jobs", json={"prompt": "x"} | wanted)).json()
     run = (await client.get(f"/v1/jobs/{job['id']}/runs")).json()["items"][0]
     changeset = uuid4()
     is_shown = state in ("open", "merged", "closed")
@@ -47,8 +49,8 @@ async def delivered(client: httpx.AsyncClient, database: Database, state: str = 
             """INSERT INTO changesets (id, run_id, job_id, client_id, repository, branch, base_sha, commit_sha,
                                        commit_author_name, commit_author_email, commit_time, commit_message, patch,
                                        files, insertions, deletions, state, published_at)
-               SELECT $1, id, job_id, client_id, repository, branch, 'a', 'b', 'n', 'e', now(), 'm', 'p', '[]', 1, 1,
-                      $3, CASE WHEN $4 THEN now() END
+               SELECT $1, id, job_id, client_id, coalesce(repository, ''), branch, 'a', 'b', 'n', 'e', now(), 'm',
+                      'p', '[]', 1, 1, $3, CASE WHEN $4 THEN now() END
                FROM runs WHERE id = $2""",
             changeset,
             run["id"],
@@ -72,6 +74,21 @@ async def test_what_was_stored_is_queued_to_be_published(gateway: httpx.AsyncCli
     shown = await delivered(gateway, database, "open")
     refused = await gateway.post(f"/v1/changesets/{shown}/publish", json={})
     assert (refused.status_code, "open" in refused.json()["detail"]) == (409, True)
+
+
+async def test_what_has_no_repository_is_shown_and_never_published(
+    gateway: httpx.AsyncClient, database: Database
+) -> None:
+    changeset = await delivered(gateway, database, "stored", body={"options": {"publish": "none"}})
+    for body in ({}, {"publish": "branch"}):
+        refused = await gateway.post(f"/v1/changesets/{changeset}/publish", json=body)
+        assert (refused.status_code, "no repository" in refused.json()["detail"]) == (409, True)
+    shown = (await gateway.get(f"/v1/changesets/{changeset}")).json()
+    assert (shown["state"], shown["repository"]) == ("stored", "")
+    run = (await gateway.get(f"/v1/runs/{shown['runId']}")).json()
+    assert (run["repository"], run["changeset"]) == (None, shown)
+    page = await gateway.get(f"/changesets/{changeset}", auth=("anyone", KEY))
+    assert (page.status_code, shown["branch"] in page.text, "Repository" in page.text) == (200, True, False)
 
 
 async def test_each_action_asks_vcs_and_answers_the_changeset_as_it_is_now(

@@ -32,7 +32,12 @@ WRONG_FIELDS: dict[str, tuple[dict[str, Any], str, str]] = {
     "unknown field": ({**TASK, "promt": "x"}, "promt", "not a known field"),
     "unknown field within": ({**TASK, "options": {"maxturns": 1}}, "options.maxturns", "not a known field"),
     "snake case": ({**TASK, "not_before": None}, "not_before", "not a known field"),
-    "no repository": ({"prompt": "x"}, "repositories", "at least one repository"),
+    "no repository": ({"prompt": "x"}, "options.publish", "must be `none`"),
+    "no repository to push to": (
+        {"prompt": "x", "options": {"publish": "branch"}},
+        "options.publish",
+        "`repositories`",
+    ),
     "repositories no array": ({"prompt": "x", "repositories": "x"}, "repositories", "must be an array"),
     "repository no object": ({"prompt": "x", "repositories": [5]}, "repositories[0]", "must be an object"),
     "too many repositories": ({"prompt": "x", "repositories": [REPOSITORY] * 1_001}, "repositories", "at most 1000"),

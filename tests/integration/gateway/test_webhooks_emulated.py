@@ -13,7 +13,7 @@ from services.runtime.postgres import Database
 from tests.integration.gateway.conftest import StartGateway, is_healthy
 from tests.integration.jobs.changes import HOUR, open_change
 from tests.integration.jobs.domain import Domain
-from tests.integration.vcs.github.emulated import Emulate, installed, running_emulate
+from tests.integration.vcs.github.emulated import Emulate, running_emulate
 from tests.integration.waiting import until_async
 
 SECRET = "it's a secret to everybody"
@@ -24,7 +24,7 @@ BRANCH = "quarterdeck/fix-1"
 async def emulate(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Emulate]:
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption()).decode()
-    async with running_emulate(installed(), pem, tmp_path_factory.mktemp("emulate")) as running:
+    async with running_emulate(pem, tmp_path_factory.mktemp("emulate")) as running:
         yield running
 
 

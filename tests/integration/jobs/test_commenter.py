@@ -191,7 +191,7 @@ async def test_what_its_vcs_stops_over_again_and_again_is_given_up(domain: Domai
     assert f"stopped {MOST_CLAIMS} times" in kept["error"]
 
 
-async def test_without_a_forge_there_is_nowhere_to_say_it(domain: Domain, comments: ForgeComments) -> None:
+async def test_where_this_vcs_knows_no_forge_another_may(domain: Domain, comments: ForgeComments) -> None:
     nothing: Any = None
     wall = Wall()
     wall.of = lambda _: LocalForge(nothing, nothing, "")  # type: ignore[assignment, method-assign, return-value]
@@ -201,8 +201,8 @@ async def test_without_a_forge_there_is_nowhere_to_say_it(domain: Domain, commen
     ]
     await commenter(comments, wall).run_once()
     first, second = [await row(domain, identifier) for identifier in identifiers]
-    assert (first["due_at"], second["due_at"]) == (None, None)
-    assert "nowhere to comment" in first["error"]
+    assert (first["due_at"] is not None, second["due_at"]) == (True, None)
+    assert "nowhere to comment; give them to every vcs service" in first["error"]
     assert second["error"]
     assert "a:b" not in second["error"]
 

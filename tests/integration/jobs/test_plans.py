@@ -16,7 +16,7 @@ from services.runtime.postgres import Connection, Statements
 from tests.integration.conftest import drop_database, execute
 
 CLIENT = UUID(int=1)
-GROWING = {"runs", "jobs", "events", "changesets", "messages"}
+GROWING = {"runs", "jobs", "events", "changesets", "messages", "work_items", "webhook_deliveries"}
 NO_FILTER: dict[str, Any] = dict.fromkeys(
     ("before", "states", "kind", "name", "created_after", "created_before", "repository", "metadata")
 ) | {"skipped": 0}
@@ -77,6 +77,11 @@ INSERT INTO events (job_id, number, id, attempt, kind, data, created_at, publish
 SELECT m.id, number, gen_random_uuid(), 0, 'log', '{}', now(), CASE WHEN m.n < 5080 THEN now() END
 FROM made m, generate_series(1, 20) number;
 
+INSERT INTO work_items (id, client_id, kind, repository, number, job_id, answered_at)
+SELECT gen_random_uuid(), client_id, 'issue', 'https://a/1', n, id, CASE WHEN n <= 10000 THEN now() END FROM made;
+INSERT INTO webhook_deliveries (source, delivery, event, due_at)
+SELECT 'github', n::text, 'push', CASE WHEN n > 10050 THEN now() END FROM made;
+
 ANALYZE;
 """
 SOME_JOBS = "SELECT array_agg(id) FROM (SELECT id FROM jobs WHERE state = 'queued' LIMIT 20) j"
@@ -121,11 +126,16 @@ WANTED: dict[str, tuple[str, dict[str, Any]]] = {
         {**NO_FILTER, "client_id": CLIENT, "most": 51, "metadata": '{"session": "abc"}'},
     ),
     "queue_position": ("reading", {"id": CLIENT, "client_id": CLIENT}),
+    "take": ("deliveries", {"most": 8, "again": SOON}),
+    "ended": ("work_items", {"most": 20}),
+    "item": ("work_items", {"client_id": CLIENT, "kind": "issue", "repository": "r", "number": 7, "subject": ""}),
+    "count": ("work_items", {"client_id": CLIENT, "kind": "check", "repository": "r", "number": 7}),
+    "open_changeset": ("work_items", {"forge": "github", "full_name": "a/b", "number": 7, "head_sha": None}),
     "runs_page": ("reading", {"job_id": CLIENT, "client_id": CLIENT, "after": -1, "most": 51}),
 }
 
-SINGLE_VALUES = {"first_kept", "queue_position"}
-SINGLE_ROWS = {"look"}
+SINGLE_VALUES = {"first_kept", "queue_position", "count"}
+SINGLE_ROWS = {"look", "item", "open_changeset"}
 COMMANDS = {"hide"}
 
 

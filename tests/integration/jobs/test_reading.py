@@ -43,6 +43,15 @@ async def test_pages_of_jobs_are_newest_first_and_whole(domain: Domain, limit: i
     assert await job_ids(domain, limit=limit) == jobs[::-1]
 
 
+async def test_numbered_pages_of_jobs_tell_how_many_there_are_also_beyond_the_last(domain: Domain) -> None:
+    newest_first = [await domain.submit(metadata={"of": "mine"}) for _ in range(5)][::-1]
+    await domain.submit()
+    mine = JobFilter(metadata={"of": "mine"})
+    for offset, limit in ((0, 2), (2, 2), (4, 2), (5, 2), (10**9, 2), (0, 0)):
+        jobs, total = await domain.reading.jobs_at(domain.client, mine, offset=offset, limit=limit)
+        assert ([job.id for job in jobs], total) == (newest_first[offset : offset + limit], 5)
+
+
 @pytest.mark.parametrize("limit", [1, 2, 3, 5, 6])
 async def test_pages_of_runs_are_by_place_and_whole(domain: Domain, limit: int) -> None:
     job_id = await domain.submit(*(f"https://a/{n}" for n in range(5)))

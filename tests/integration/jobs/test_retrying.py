@@ -8,6 +8,7 @@ from services.contracts.rest import RetryRequest
 from services.contracts.words import ExitReason, Outcome
 from services.jobs.errors import IdempotencyMismatchError, NotFoundError, NotRetryableError
 from services.jobs.models import Checkpoint, SavedTree, StoredMessage
+from services.jobs.retrying import Renaming
 from services.jobs.submission import NewJob, NewRun
 from tests.integration.jobs.domain import Domain, job_request
 
@@ -106,10 +107,28 @@ async def test_the_same_key_makes_one_job(domain: Domain) -> None:
         await domain.retrying.retry(*ask, key="k", body=b'{"only": "failed"}')
 
 
+def a_review(domain: Domain) -> NewJob:
+    run = NewRun("https://a/0", base_ref="theirs", branch="theirs", base_branch="main")
+    return NewJob(domain.client, job_request("https://a/0"), runs=[run], is_review=True)
+
+
+async def test_a_review_keeps_its_branch_whoever_names_branches_anew(domain: Domain) -> None:
+    """Its commit goes on top of what the pull request's branch is at: on any other, nothing could be pushed."""
+    job = a_review(domain)
+    await domain.submissions.accept(job)
+    claimed = await domain.claimed((await domain.admit())[0])
+    await domain.running.fail(claimed.hold, ExitReason.MAX_TURNS, error="too many")
+
+    renaming = Renaming(lambda branch: f"{branch}-retry", {"branch": "theirs-retry"})
+    retried = await domain.retrying.retry(domain.client, job.id, WHOLE, key=None, body=b"{}", renaming=renaming)
+
+    (row,) = await domain.rows("SELECT branch FROM runs WHERE job_id = $1", retried.job_id)
+    assert row["branch"] == "theirs"
+
+
 @pytest.mark.parametrize("resume", [False, True])
 async def test_a_review_goes_on_with_its_pull_request_again(domain: Domain, resume: bool) -> None:
-    run = NewRun("https://a/0", base_ref="theirs", branch="theirs", base_branch="main")
-    job = NewJob(domain.client, job_request("https://a/0"), runs=[run], is_review=True)
+    job = a_review(domain)
     await domain.submissions.accept(job)
     claimed = await domain.claimed((await domain.admit())[0])
     await domain.running.prepared(claimed.hold, base_sha="b" * 40, base_branch="theirs", events=[])

@@ -8,7 +8,7 @@ from cryptography.fernet import Fernet
 from services.contracts.rest import RetryRequest
 from services.contracts.words import ExitReason, Publish
 from services.jobs.errors import SecretsError
-from services.jobs.retrying import Retrying
+from services.jobs.retrying import Renaming, Retrying
 from services.jobs.run_credentials import RunCredentials
 from services.jobs.submission import Submissions
 from services.runtime.sealing import Sealer
@@ -64,6 +64,11 @@ async def test_a_retry_keeps_it_sealed_for_the_new_job(sealing: Domain) -> None:
     order = await sealing.dispatch_one(credentials={"githubToken": TOKEN})
     run = await sealing.claimed(order)
     await sealing.running.fail(run.hold, ExitReason.CLONE_FAILED, error="gone")
-    retried = await sealing.retrying.retry(sealing.client, order.job_id, RetryRequest(), key=None, body=b"")
-    (row,) = await sealing.rows("SELECT id FROM runs WHERE job_id = $1", retried.job_id)
-    assert await credentials(sealing).github_token_of_run(row["id"]) == TOKEN
+    again = (sealing.client, order.job_id, RetryRequest())
+    renaming = Renaming(lambda branch: f"{branch}-2", {"branch": "any-2"})
+    for renamed, branch in ((None, run.branch), (renaming, f"{run.branch}-2")):
+        retried = await sealing.retrying.retry(*again, key=None, body=b"", renaming=renamed)
+        (row,) = await sealing.rows("SELECT id, branch FROM runs WHERE job_id = $1", retried.job_id)
+        assert row["branch"] == branch
+        assert await credentials(sealing).github_token_of_run(row["id"]) == TOKEN
+    assert (await sealing.row("jobs", retried.job_id))["metadata"] == {"branch": "any-2"}

@@ -1,13 +1,15 @@
 """A job comes in whole, once for an Idempotency-Key, however many send it at once."""
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import uuid5
 
 import pytest
+from uuid_utils.compat import uuid7
 
 from services.jobs.errors import IdempotencyMismatchError
-from services.jobs.submission import Submitted, branch_name
+from services.jobs.submission import OWN_KEYS, NewJob, Submitted, branch_name
 from tests.integration.jobs.domain import REPOSITORY, Domain, job_request
 
 
@@ -77,6 +79,16 @@ async def test_a_key_is_free_again_after_a_day(domain: Domain) -> None:
 
     assert not second.replayed
     assert second.job_id != first.job_id
+
+
+async def test_a_key_of_our_own_stands_for_its_job_for_a_month(domain: Domain) -> None:
+    asked = NewJob.of(domain.client, job_request(REPOSITORY), key=f"{OWN_KEYS}k", body=b"")
+    first = await domain.submissions.accept(asked)
+    for days, is_kept in ((29, True), (31, False)):
+        await domain.execute("UPDATE idempotency_keys SET created_at = now() - $1::int * interval '1 day'", days)
+        await domain.scheduling.forget_old()
+        again = await domain.submissions.accept(replace(asked, id=uuid7()))
+        assert (again.replayed, again.job_id == first.job_id) == (is_kept, is_kept)
 
 
 async def test_spent_keys_are_forgotten(domain: Domain) -> None:

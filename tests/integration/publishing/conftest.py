@@ -18,7 +18,7 @@ from tests.integration.publishing.forge_git import ForgeGit, forge_git
 from tests.integration.publishing.made import Workshop
 from tests.integration.publishing.secrecy import assert_no_token
 from tests.integration.publishing.site import HASTY_VCS, Site, open_site
-from tests.integration.vcs.github.emulated import Emulate, installed, running_emulate
+from tests.integration.vcs.github.emulated import Emulate, running_emulate
 from tests.integration.vcs.github.faults import FaultProxy, running_proxy
 
 
@@ -26,7 +26,7 @@ from tests.integration.vcs.github.faults import FaultProxy, running_proxy
 async def emulate(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Emulate]:
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption()).decode()
-    async with running_emulate(installed(), pem, tmp_path_factory.mktemp("emulate")) as running:
+    async with running_emulate(pem, tmp_path_factory.mktemp("emulate")) as running:
         yield running
 
 

@@ -1,6 +1,7 @@
 """Real bare repositories as remotes, and a vcs node over them whose Git commands are recorded."""
 
 import os
+import shutil
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -95,22 +96,37 @@ class Node:
         return [name for name in names if not name.endswith((".git", ".lock")) or name.startswith(".")]
 
 
+def remote_in(folder: Path, name: str) -> Remote:
+    """Where they are to be; nothing is there yet."""
+    return Remote(folder / f"{name}.git", folder / f"{name}-work")
+
+
 @pytest.fixture
 def make_remote(tmp_path: Path) -> Callable[[str], Remote]:
-    def make(name: str) -> Remote:
-        bare, work = tmp_path / f"{name}.git", tmp_path / f"{name}-work"
-        git(tmp_path, "init", "--quiet", "--bare", "--initial-branch=main", str(bare))
-        git(tmp_path, "init", "--quiet", "--initial-branch=main", str(work))
-        return Remote(bare, work)
+    return lambda name: _empty_remote(tmp_path, name)
 
-    return make
+
+def _empty_remote(folder: Path, name: str) -> Remote:
+    remote = remote_in(folder, name)
+    git(folder, "init", "--quiet", "--bare", "--initial-branch=main", str(remote.bare))
+    git(folder, "init", "--quiet", "--initial-branch=main", str(remote.work))
+    return remote
+
+
+@pytest.fixture(scope="session")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Remote:
+    """Made once, to be copied: it takes Git a dozen processes."""
+    remote = _empty_remote(tmp_path_factory.mktemp("original"), "remote")
+    remote.commit({"README.md": "# Demo\n", "src/main.py": "print('hello')\n"})
+    return remote
 
 
 @pytest.fixture
-def remote(make_remote: Callable[[str], Remote]) -> Remote:
+def remote(original: Remote, tmp_path: Path) -> Remote:
     """One commit: README.md and src/main.py."""
-    remote = make_remote("remote")
-    remote.commit({"README.md": "# Demo\n", "src/main.py": "print('hello')\n"})
+    remote = remote_in(tmp_path, "remote")
+    shutil.copytree(original.bare, remote.bare)
+    shutil.copytree(original.work, remote.work)
     return remote
 
 

@@ -189,7 +189,7 @@ async def test_the_token_is_shown_to_no_other_host(site: Site, tmp_path: Path) -
         assert elsewhere.logins == []
 
 
-@pytest.mark.parametrize("key", [None, Fernet.generate_key().decode()])
+@pytest.mark.parametrize("key", [None, Fernet.generate_key().decode()], ids=["none", "another"])
 async def test_a_token_that_cannot_be_opened_is_told_and_nothing_is_fetched(
     site: Site, key: str | None, tmp_path: Path
 ) -> None:

@@ -333,3 +333,13 @@ async def test_what_takes_an_account_says_so(forge: Forge, remote: Remote) -> No
     with pytest.raises(ForgeNotFoundError, match="no forge that could have an issue 7"):
         await forge.issue(remote.repository, 7)
     assert list(await forge.failed_checks(remote.repository, "a" * 40)) == []
+
+
+async def test_what_may_be_done_on_another_host_is_not_made_up_here(forge: Forge) -> None:
+    """A vcs without credentials beside others that have them: its "admin" would let anybody start work."""
+    elsewhere = parse_repository("https://github.com/acme/private", allow_local=False)
+    with pytest.raises(ForgeUnavailableError, match=r"no credentials for the forge of .*what mallory may do") as caught:
+        await forge.permission(elsewhere, "mallory")
+    assert caught.value.retryable
+    with pytest.raises(ForgeUnavailableError, match="nowhere to comment"):
+        await forge.post(MarkedComment("c-1", elsewhere, 7, "Hello."))

@@ -36,6 +36,8 @@ async def test_a_mirror_is_cloned_and_then_synced(stub: Stub, node: Node, remote
     head = remote.commit({"new": "x"})
     *_, last = await read_all(stub.Sync(pb.SyncRequest(repository=str(remote.bare))))
     assert last.done.head_sha == head
+    assert Path(last.done.path).name.endswith(".git")
+    assert (Path(last.done.path) / "HEAD").is_file()
 
 
 async def test_a_remote_that_is_not_there_fails_a_clone_with_gits_words(stub: Stub, tmp_path: Path) -> None:

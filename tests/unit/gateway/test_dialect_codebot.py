@@ -1,6 +1,7 @@
 """Codebot's words: names of branches and pull requests, states, settings, its errors and its document."""
 
 import re
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ def test_everything_that_is_taken_makes_a_job(url: str, description: str, ticket
         wanted = SubmitRequest.model_validate(fields)
     except ValidationError:
         return
-    request = job_request(wanted, MARK)
+    request = job_request(wanted, MARK, retention=timedelta(days=3_650))
     assert request.prompt == description
     assert MARK in str(request.repositories[0].branch)
 

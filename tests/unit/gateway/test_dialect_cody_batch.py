@@ -209,20 +209,6 @@ def test_what_may_be_worked_on(host: str, patterns: str | None, admits: bool | N
 
 
 @pytest.mark.parametrize(
-    ("settings", "url"),
-    [
-        ({}, "https://github.com"),
-        ({"github_api_url": "https://api.github.com"}, "https://github.com"),
-        ({"github_api_url": "https://git.example/api/v3/"}, "https://git.example"),
-        ({"github_api_url": "https://api.acme.ghe.com"}, "https://acme.ghe.com"),
-        ({"github_api_url": "https://git.example/api/v3", "github_server_url": "http://h:80/"}, "http://h:80"),
-    ],
-)
-def test_where_names_are_cloned_from(settings: dict[str, str], url: str) -> None:
-    assert CodySettings(**settings).server_url == url  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
     ("variable", "value"),
     [
         ("QUARTERDECK_CODY_API_KEY", "not good"),

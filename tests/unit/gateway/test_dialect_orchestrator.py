@@ -1,4 +1,4 @@
-"""The Orchestrator's words: branches, jobs, messages, mirrors, settings, its errors and its document."""
+"""The Orchestrator's words: branches, jobs, messages, settings, its errors and its document."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -22,7 +22,6 @@ from services.gateway.dialects.openapi import document
 from services.gateway.dialects.orchestrator import from_environment, orchestrator, render
 from services.gateway.dialects.orchestrator.fetching import error_of
 from services.gateway.dialects.orchestrator.messages import messages
-from services.gateway.dialects.orchestrator.mirrors import mirror_path
 from services.gateway.dialects.orchestrator.models import CreateJob, JobStatus
 from services.gateway.dialects.orchestrator.settings import OrchestratorSettings
 from services.gateway.dialects.orchestrator.translation import (
@@ -37,7 +36,6 @@ from services.gateway.vcs_answers import node_sync
 from services.jobs.customers import Customer, KeptRepository
 from services.jobs.eventlog import LoggedEvent
 from services.runtime.settings import EXIT_WRONG_CONFIGURATION, load
-from services.vcs.git.repositories import parse_repository
 
 PAGE = (Path(__file__).parents[3] / "docs" / "orchestrator.md").read_text()
 START = datetime(2026, 1, 7, 12, tzinfo=UTC)
@@ -214,26 +212,6 @@ def test_everything_that_is_taken_makes_a_job(prompt: str, title: str, feature: 
         return
     request = job_request(wanted, PLACE, "x")
     assert (request.prompt, request.repositories[0].branch) == (prompt, "x")
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        *("https://github.com/acme/web", "https://github.com/acme/web.git", "https://GitHub.com/acme/web/"),
-        *("https://forge.example:8443/a/b.git", "https://forge.example:443/a/b", "http://[::1]:80/a/b"),
-        *("git@github.com:acme/web.git", "forge.example:deep/er/still.git", "ssh://git@forge.example:2222/a/b"),
-        *("/srv/git/one.git", "/srv//git/./one", "file:///srv/git/one%20two", "https://forge.example/a%2Bb/c_d"),
-        "https://forge.example/" + "x" * 90 + "/" + "y" * 90,
-    ],
-)
-def test_a_mirror_is_where_vcs_has_it(url: str) -> None:
-    folder = parse_repository(url, allow_local=True).folder
-    assert mirror_path(Path("/srv/repos"), url) == Path("/srv/repos/mirrors") / f"{folder}.git"
-
-
-def test_two_owners_repositories_of_one_name_never_collide() -> None:
-    paths = {mirror_path(Path("/r"), f"https://github.com/{owner}/web") for owner in ("acme", "other", "acme-")}
-    assert len(paths) == 3
 
 
 @pytest.mark.parametrize(

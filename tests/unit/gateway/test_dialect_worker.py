@@ -7,7 +7,7 @@ import orjson
 import pytest
 
 from services.contracts.words import EventKind
-from services.gateway.dialects.worker.frames import told_of
+from services.gateway.dialects.worker.frames import Addresses, told_of
 from services.gateway.dialects.worker.places import Place
 from services.gateway.dialects.worker.sessions import Session
 from services.gateway.events.live import Frame
@@ -40,7 +40,7 @@ def test_each_kind_of_event_is_told_or_left_out_though_it_says_nothing_of_itself
         time=datetime(2026, 1, 2, tzinfo=UTC),
         data={},
     )
-    told = told_of(Frame(Position(3), kind, data), SESSION, "")
+    told = told_of(Frame(Position(3), kind, data), SESSION, Addresses(worktrees="", root="http://here"))
     if kind in UNTOLD:
         assert told is None
         return

@@ -115,7 +115,7 @@ def test_what_github_would_not_take_is_cut_with_words(outcome: Outcome) -> None:
     assert len(text) < MOST_CHARACTERS
     assert "*(cut: GitHub takes no more)*" in text
     if outcome is not Outcome.DELIVERED:
-        assert text.endswith("of 200,000 characters)*")
+        assert text.endswith("characters; the job has all of it)*")
 
 
 def test_a_model_cannot_mark_a_comment_as_another_of_ours() -> None:

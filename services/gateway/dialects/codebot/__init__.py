@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from http import HTTPStatus
 
-from aiohttp import web
-
 from services.contracts.rest import Problem
 from services.gateway.dialects.codebot.models import Error
 from services.gateway.dialects.codebot.routes import TaskRoutes, operations
 from services.gateway.dialects.codebot.settings import PORT_VARIABLE, CodebotSettings
 from services.gateway.dialects.dialect import Dialect, OwnPort
-from services.gateway.dialects.keys import KEY_HEADER, ApiKeys
-from services.gateway.tracing import Handler
-from services.gateway.web.changeset import PATH, changeset_page
+from services.gateway.dialects.keys import SECURITY, ApiKeys
+from services.gateway.dialects.pages import changeset_pages
 from services.runtime.settings import load
 from services.runtime.telemetry import logger
 
@@ -23,10 +20,6 @@ NAME = "codebot"
 _DESCRIPTION = """Tasks for a coding agent: submit one, poll it, take its pull request.
 
 Every error has the status code's name and a message; every answer an `X-Request-Id`. A 503 has a `Retry-After`."""
-_SECURITY = {
-    "bearer": {"type": "http", "scheme": "bearer"},
-    "apiKey": {"type": "apiKey", "in": "header", "name": KEY_HEADER},
-}
 
 
 def codebot(settings: CodebotSettings) -> Dialect | None:
@@ -40,12 +33,12 @@ def codebot(settings: CodebotSettings) -> Dialect | None:
         description=_DESCRIPTION,
         operations=operations(TaskRoutes(settings)),
         admit=keys.admit,
-        security=_SECURITY,
+        security=SECURITY,
         error=Error,
         render=render,
         limits=settings.limits,
         port=OwnPort(settings.port, PORT_VARIABLE) if settings.port is not None else None,
-        pages={PATH: _page_for(keys)},
+        pages=changeset_pages(keys.admit_browser),
     )
 
 
@@ -63,11 +56,3 @@ def from_environment(_: str) -> Dialect | None:
 
 def render(problem: Problem) -> Error:
     return Error(error=HTTPStatus(problem.status).phrase, message=problem.detail)
-
-
-def _page_for(keys: ApiKeys) -> Handler:
-    async def page(request: web.Request) -> web.StreamResponse:
-        keys.admit_browser(request)
-        return await changeset_page(request)
-
-    return page

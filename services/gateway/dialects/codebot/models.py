@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from services.contracts.model import Ref, Text, refuse_blank
 from services.contracts.rest import MAX_PROMPT_CHARACTERS
 from services.contracts.words import Outcome
 from services.gateway.dialects.dialect import LooseQuery
+from services.gateway.dialects.fields import Moment, OrBlank
 
 MAX_LISTED = 1_000
 
@@ -22,19 +22,6 @@ class TaskStatus(StrEnum):
     RUNNING = "running"
     COMPLETED = "completed"
     FAILED = "failed"
-
-
-def _blank_is_none(value: Any) -> Any:
-    return None if isinstance(value, str) and not value.strip() else value
-
-
-def _to_the_second(time: datetime) -> str:
-    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-Moment = Annotated[datetime, PlainSerializer(_to_the_second, return_type=str)]
-OrBlank = BeforeValidator(_blank_is_none)
-"""An optional text that is empty, as forms send it, was not given."""
 
 
 class SubmitRequest(BaseModel):
@@ -71,7 +58,10 @@ class SubmittedTask(BaseModel):
 class TaskResult(BaseModel):
     pr_url: str | None = Field(description="null: no pull request was opened, see `outcome`")
     branch_name: str | None
-    work_dir: str | None = Field(description="where the task worked; removed with its end. null: not known")
+    work_dir: str | None = Field(
+        description="where the task worked, and what it left there; kept until the pull request is merged, closed or "
+        "reviewed, or the task's retention ends. null: not kept any more, or not known"
+    )
     outcome: Outcome | None = Field(description="what came of it")
     tests_passed: bool | None = Field(description="null: none were found or run")
     summary: str | None = Field(description="what the agent says of its work")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from aiohttp import web
 
@@ -42,7 +42,7 @@ class TaskRoutes:
         gateway = gateway_of(request)
         wanted, body = await read_body(request, SubmitRequest)
         try:
-            job = job_request(wanted, new_mark())
+            job = job_request(wanted, new_mark(), retention=self._retention)
             submitted = await gateway.submissions.submit(request[CLIENT], job, key=None, body=body)
         except TooManyQueuedError as error:
             detail = "The task queue is full; submit again when a task has started"
@@ -79,7 +79,7 @@ class TaskRoutes:
         url = run.changeset.url if run and run.changeset else None
         if url is not None and url.startswith("/"):
             url = f"{request.url.origin()}{request.app[ROOT]}{url}"
-        return task_state(job, run, url=url, work_dir=self._work_dir)
+        return task_state(job, run, url=url, work_dir=self._work_dir, now=datetime.now(UTC))
 
 
 def operations(routes: TaskRoutes) -> tuple[Operation, ...]:

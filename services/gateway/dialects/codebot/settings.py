@@ -6,15 +6,14 @@ from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from services.gateway.credentials import is_plausible_key
-from services.jobs.clients import OwnLimit, OwnLimits
+from services.gateway.dialects.settings import Count, DialectSettings, Port, limit_of
+from services.jobs.clients import OwnLimits
 
 PORT_VARIABLE = "QUARTERDECK_CODEBOT_PORT"
 DEFAULT_WORKERS = 1
 DEFAULT_QUEUE_SIZE = 100
-Count = Annotated[int, Field(ge=1, le=100_000)]
 
 
 def _refuse_odd_keys(keys: SecretStr) -> SecretStr:
@@ -28,9 +27,7 @@ def _split(keys: SecretStr) -> list[str]:
     return [word for word in words if word]
 
 
-class CodebotSettings(BaseSettings):
-    model_config = SettingsConfigDict(extra="ignore", populate_by_name=True, env_ignore_empty=True)
-
+class CodebotSettings(DialectSettings):
     api_keys: Annotated[SecretStr, AfterValidator(_refuse_odd_keys), Field(validation_alias="CODEBOT_API_KEYS")] = (
         SecretStr("")
     )
@@ -45,7 +42,7 @@ class CodebotSettings(BaseSettings):
     """How long a task is shown after its end."""
     work_dir: Annotated[Path | None, Field(validation_alias="CODEBOT_WORK_DIR")] = None
     """The folder that the vcs has its worktrees in; none: where a task worked is not told."""
-    port: Annotated[int | None, Field(validation_alias=PORT_VARIABLE, ge=1, le=65_535)] = None
+    port: Annotated[Port | None, Field(validation_alias=PORT_VARIABLE)] = None
     """Where the API is served at the root; none: in `/codebot` of the gateway alone."""
 
     @property
@@ -55,9 +52,5 @@ class CodebotSettings(BaseSettings):
     @property
     def limits(self) -> OwnLimits:
         return OwnLimits(
-            slots=_limit(self.max_workers, DEFAULT_WORKERS), queued=_limit(self.max_queue_size, DEFAULT_QUEUE_SIZE)
+            slots=limit_of(self.max_workers, DEFAULT_WORKERS), queued=limit_of(self.max_queue_size, DEFAULT_QUEUE_SIZE)
         )
-
-
-def _limit(told: int | None, default: int) -> OwnLimit:
-    return OwnLimit(default if told is None else told, is_told=told is not None)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import assert_never
 
 from services.contracts.rest import Job, JobRequest, Run
-from services.contracts.words import ExitReason, JobState, OnExisting
+from services.contracts.words import ChangesetState, ExitReason, JobState, OnExisting
 from services.gateway.dialects.codebot.models import (
     ListedTask,
     SubmitRequest,
@@ -22,6 +22,8 @@ from services.gateway.dialects.codebot.naming import branch_name, pull_request_t
 LISTED_CHARACTERS = 100
 DETECTED_TESTS = "auto"
 REPOSITORY_KEY = "repository_url"
+MOST_KEPT_SECONDS = 31_536_000
+"""A year: no job keeps its folder for longer."""
 CANCELLED_STATES = (JobState.CANCELLING, JobState.CANCELLED)
 STATES: Mapping[TaskStatus, tuple[JobState, ...]] = {
     TaskStatus.PENDING: (JobState.QUEUED,),
@@ -31,8 +33,10 @@ STATES: Mapping[TaskStatus, tuple[JobState, ...]] = {
 }
 
 
-def job_request(wanted: SubmitRequest, mark: str) -> JobRequest:
-    """The job that ``wanted`` asks for. ``mark``: seven hex digits for its branch."""
+def job_request(wanted: SubmitRequest, mark: str, *, retention: timedelta) -> JobRequest:
+    """The job that ``wanted`` asks for. ``mark``: seven hex digits for its branch. ``retention``: how long it is shown
+    after its end, and its folder kept, for reviews too: they have its options.
+    """
     tickets = {"ticket_id": wanted.ticket_id, "ticket_summary": wanted.ticket_summary}
     return JobRequest.model_validate(
         {
@@ -51,6 +55,7 @@ def job_request(wanted: SubmitRequest, mark: str) -> JobRequest:
                 "onExisting": OnExisting.SEPARATE,
                 "pullRequest": {"title": pull_request_title(wanted.ticket_summary, wanted.description)},
                 "testCommand": wanted.test_command or DETECTED_TESTS,
+                "keepWorktreeSeconds": min(int(retention.total_seconds()), MOST_KEPT_SECONDS),
             },
         }
     )
@@ -86,24 +91,33 @@ def times_of(job: Job) -> TaskTimes:
     )
 
 
-def task_state(job: Job, run: Run | None, *, url: str | None, work_dir: Path | None) -> TaskState:
+def task_state(job: Job, run: Run | None, *, url: str | None, work_dir: Path | None, now: datetime) -> TaskState:
     """``run``: the job's first. ``url``: of its pull request. ``work_dir``: the folder of all worktrees."""
     times = times_of(job)
-    result = _result(run, url, work_dir) if run and times.status is TaskStatus.COMPLETED else None
+    kept_in = work_dir if run and _is_kept(job, run, now) else None
+    result = _result(run, url, kept_in) if run and times.status is TaskStatus.COMPLETED else None
     error = _error(job, run) if times.status is TaskStatus.FAILED else None
     return TaskState(**dict(times), result=result, error=error)
 
 
 def _result(run: Run, url: str | None, work_dir: Path | None) -> TaskResult:
-    is_known = work_dir is not None and run.repository is not None and run.attempt > 0
     return TaskResult(
         pr_url=url,
         branch_name=run.branch,
-        work_dir=str(work_dir / str(run.id) / str(run.attempt)) if work_dir is not None and is_known else None,
+        work_dir=str(work_dir / str(run.id) / str(run.attempt)) if work_dir else None,
         outcome=run.outcome,
         tests_passed=run.changeset.verified if run.changeset else None,
         summary=run.summary,
     )
+
+
+def _is_kept(job: Job, run: Run, now: datetime) -> bool:
+    """Whether the folder of a completed run is there still, as far as that depends on time and pull request."""
+    if run.repository is None or run.attempt == 0 or run.finished_at is None:
+        return False
+    is_settled = run.changeset is not None and run.changeset.state in (ChangesetState.MERGED, ChangesetState.CLOSED)
+    until = run.finished_at + timedelta(seconds=job.options.keep_worktree_seconds or 0)
+    return not is_settled and now < until
 
 
 def _error(job: Job, run: Run | None) -> str:

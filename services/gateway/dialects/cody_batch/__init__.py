@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from aiohttp import web
-
 from services.contracts.rest import Problem
-from services.gateway.dialects.admission import Admission, admission, is_loopback
+from services.gateway.dialects.admission import admission, is_loopback
 from services.gateway.dialects.cody_batch.discovery import Repositories
 from services.gateway.dialects.cody_batch.models import Error, ErrorField, ErrorWords
 from services.gateway.dialects.cody_batch.operations import operations
@@ -18,10 +16,8 @@ from services.gateway.dialects.cody_batch.settings import (
     CodySettings,
 )
 from services.gateway.dialects.dialect import Dialect, OwnPort
-from services.gateway.dialects.keys import ApiKeys
+from services.gateway.dialects.pages import changeset_pages
 from services.gateway.dialects.unused import tell_unused
-from services.gateway.tracing import Handler
-from services.gateway.web.changeset import PATH, changeset_page
 from services.runtime.settings import load, refuse
 from services.runtime.telemetry import logger
 
@@ -55,7 +51,7 @@ def cody_batch(settings: CodySettings, host: str) -> Dialect | None:
         statuses=_STATUSES,
         limits=settings.limits,
         port=OwnPort(settings.port, PORT_VARIABLE) if settings.port is not None else None,
-        pages={PATH: _page_for(settings, admitted)},
+        pages=changeset_pages(admitted.admit_browser),
     )
 
 
@@ -77,15 +73,3 @@ def from_environment(host: str) -> Dialect | None:
 def render(problem: Problem) -> Error:
     details = [ErrorField(field=each.field, message=each.message) for each in problem.errors]
     return Error(error=ErrorWords(message=problem.detail, details=details or None))
-
-
-def _page_for(settings: CodySettings, admitted: Admission) -> Handler:
-    """A browser gives the key as the password."""
-    key = settings.api_key
-    admit = ApiKeys([key.get_secret_value()], realm=NAME).admit_browser if key is not None else admitted.admit
-
-    async def page(request: web.Request) -> web.StreamResponse:
-        admit(request)
-        return await changeset_page(request)
-
-    return page

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from http import HTTPStatus
 from typing import Final, TypeAlias
 
@@ -83,6 +84,38 @@ async def _ask(discover: Discover, owner: str, patterns: Sequence[str], limit: i
         return error
 
 
+class OwnRepositories:
+    """What a client registered itself, for as long as one request takes."""
+
+    def __init__(self, gateway: Gateway, client: Client) -> None:
+        self._page = partial(gateway.repositories.page, client)
+        self._all: list[Repository] | None = None
+
+    async def all(self) -> list[Repository]:
+        """By name; of very many the first."""
+        if self._all is None:
+            self._all = await self._read()
+        return self._all
+
+    async def called(self, name: str) -> Repository | None:
+        """As on forges, case does not tell two names apart; the exact one goes before."""
+        if "*" in name:  # which would stand for anything
+            return None
+        found = (await self._page(name=name, limit=1, cursor=None)).items
+        return next((each for each in found or await self.all() if each.name.casefold() == name.casefold()), None)
+
+    async def _read(self) -> list[Repository]:
+        found: list[Repository] = []
+        cursor: str | None = None
+        while len(found) < MOST_REGISTERED:
+            page = await self._page(name=None, limit=MAX_PAGE, cursor=cursor)
+            found += page.items
+            cursor = page.next_cursor
+            if cursor is None:
+                break
+        return found
+
+
 class Repositories:
     """``allowed``: what may be worked on; None: what the client registered itself, and nothing else."""
 
@@ -95,8 +128,8 @@ class Repositories:
 
     async def all(self, gateway: Gateway, client: Client) -> list[ListedRepository]:
         """By name. Raises ``ProblemError`` where the forge cannot be asked at this moment."""
-        found = {each.full_name: _of_forge(each) for each in await self._of_forge(gateway)}
-        found |= {each.name: _registered(each) for each in await self._registered(gateway, client)}
+        found = {each.full_name.casefold(): _of_forge(each) for each in await self._of_forge(gateway)}
+        found |= {each.name.casefold(): _registered(each) for each in await self._registered(gateway, client)}
         return sorted(found.values(), key=lambda each: (each.name.casefold(), each.name))
 
     async def sources(self, gateway: Gateway, client: Client, names: Sequence[str]) -> list[Source]:
@@ -105,7 +138,8 @@ class Repositories:
             raise FieldProblemError("repositories", f"must have at most {self._most} items")
         if len({name.casefold() for name in names}) < len(names):
             raise FieldProblemError("repositories", "must not name a repository twice")
-        return [await self._source(gateway, client, name, at) for at, name in enumerate(names)]
+        own = OwnRepositories(gateway, client)
+        return [await self._source(own, name, at) for at, name in enumerate(names)]
 
     async def health(self, gateway: Gateway) -> str:
         """`healthy`, `unhealthy`, or `not configured` where the vcs nodes know no forge that lists repositories."""
@@ -134,21 +168,12 @@ class Repositories:
         return [each for each in found if self._admits(each.full_name)]
 
     async def _registered(self, gateway: Gateway, client: Client) -> list[Repository]:
-        found: list[Repository] = []
-        cursor: str | None = None
-        while len(found) < MOST_REGISTERED:
-            page = await gateway.repositories.page(client, name=None, limit=MAX_PAGE, cursor=cursor)
-            found += page.items
-            cursor = page.next_cursor
-            if cursor is None:
-                break
-        return [each for each in found if self._admits_registered(each.name)]
+        return [each for each in await OwnRepositories(gateway, client).all() if self._admits_registered(each.name)]
 
-    async def _source(self, gateway: Gateway, client: Client, name: str, at: int) -> Source:
+    async def _source(self, own: OwnRepositories, name: str, at: int) -> Source:
         """What is registered goes before what the forge calls so."""
         field = f"repositories[{at}]"
-        found = () if "*" in name else (await _called(gateway, client, name))
-        for repository in found:
+        if (repository := await own.called(name)) is not None:
             if not self._admits_registered(name):
                 raise FieldProblemError(field, _refusal(name))
             return Source(name, repository.url, repository.base_ref)
@@ -163,10 +188,6 @@ class Repositories:
 
     def _admits_registered(self, name: str) -> bool:
         return self._allowed is None or self._allowed.admits(name)
-
-
-async def _called(gateway: Gateway, client: Client, name: str) -> Sequence[Repository]:
-    return (await gateway.repositories.page(client, name=name, limit=1, cursor=None)).items
 
 
 def _refusal(name: str) -> str:

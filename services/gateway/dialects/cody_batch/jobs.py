@@ -136,7 +136,7 @@ def created(job: Job) -> CreatedJob:
         **_about(job),
         prompt=job.prompt,
         repositories=names_in(job.metadata),
-        create_pull_requests=job.options.publish is not Publish.NONE,
+        create_pull_requests=job.options.publish in _PULL_REQUESTS,
         status=status_of(job.state),
         created_at=job.created_at,
     )
@@ -163,7 +163,7 @@ def details(job: Job, runs: Sequence[Run], url_of: UrlOf) -> JobDetails:
         **_about(job),
         prompt=job.prompt,
         repositories=[_repository(name, run, url_of) for name, run in zip(names_of(job, runs), runs, strict=True)],
-        create_pull_requests=job.options.publish is not Publish.NONE,
+        create_pull_requests=job.options.publish in _PULL_REQUESTS,
         status=status,
         created_at=job.created_at,
         started_at=job.started_at,

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from services.contracts.model import Model, Text, refuse_blank
 from services.gateway.dialects.cody_batch.settings import MOST_REPOSITORIES
-from services.gateway.dialects.dialect import LooseQuery
+from services.gateway.dialects.dialect import FormQuery, LooseQuery, capped
+from services.gateway.dialects.fields import Moment
 
 MOST_PER_PAGE = 100
 MAX_NAME = 201
@@ -32,17 +32,12 @@ class RepositoryStatus(StrEnum):
     FAILED = "failed"
 
 
-def to_the_second(time: datetime) -> str:
-    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
 def _refuse_unprintable(name: str) -> str:
     if not name.isprintable() or name != name.strip():
         raise ValueError("must be `owner/name`, or the name of a registered repository")
     return name
 
 
-Moment = Annotated[datetime, PlainSerializer(to_the_second, return_type=str)]
 RepositoryName = Annotated[Text, Field(min_length=1, max_length=MAX_NAME), AfterValidator(_refuse_unprintable)]
 
 
@@ -229,22 +224,14 @@ class Error(Model):
     error: ErrorWords
 
 
-def _capped(value: int) -> int:
-    return min(value, MOST_PER_PAGE)
-
-
-def _blank_is_none(value: Any) -> Any:
-    return None if isinstance(value, str) and not value.strip() else value
-
-
 def _in_progress(value: Any) -> Any:
     """The document's schema says `processing`, its examples `in-progress`."""
-    return JobStatus.IN_PROGRESS if value == "processing" else _blank_is_none(value)
+    return JobStatus.IN_PROGRESS if value == "processing" else value
 
 
-class PageQuery(LooseQuery):
+class PageQuery(FormQuery):
     page: Annotated[int, Field(ge=1, le=1_000_000)] = 1
-    per_page: Annotated[int, Field(ge=1), AfterValidator(_capped)] = Field(10, description="100 at most")
+    per_page: Annotated[int, Field(ge=1), capped(MOST_PER_PAGE)] = Field(10, description="100 at most")
 
 
 class JobsQuery(PageQuery):
@@ -252,9 +239,7 @@ class JobsQuery(PageQuery):
 
 
 class RepositoriesQuery(PageQuery):
-    filter: Annotated[Annotated[Text, Field(max_length=MAX_NAME)] | None, BeforeValidator(_blank_is_none)] = Field(
-        None, description="a part of the name"
-    )
+    filter: Annotated[Text, Field(max_length=MAX_NAME)] | None = Field(None, description="a part of the name")
 
 
 class View(StrEnum):

@@ -12,7 +12,7 @@ THREAD_PREFIX: Final = "thread-"
 METADATA_CHARACTERS: Final = 2_000
 """Of one value of a job's metadata."""
 NAMES_KEY: Final = "repositories"
-_JOB_ID: Final = re.compile(JOB_PREFIX + r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})", re.ASCII)
+_JOB_ID: Final = re.compile(JOB_PREFIX + r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})", re.ASCII | re.IGNORECASE)
 _SEPARATOR: Final = "\n"
 _SHOWN_PARTS: Final = 2
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from aiohttp import web
 
 from services.contracts.rest import Job, Run
@@ -98,7 +100,9 @@ class Routes:
     async def result(self, request: web.Request) -> web.StreamResponse:
         reading, client, looking = gateway_of(request).reading, request[CLIENT], _looking(request)
         found = await _found(request)
-        answer = result(
+        # A patch may have 63 MiB: others are not kept waiting while it is taken apart.
+        answer = await asyncio.to_thread(
+            result,
             found.job.id,
             found.name,
             found.run,

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from aiohttp import web
-
 from services.contracts.rest import Problem
 from services.gateway.dialects.dialect import Dialect, OwnPort
-from services.gateway.dialects.keys import KEY_HEADER, ApiKeys
+from services.gateway.dialects.keys import SECURITY, ApiKeys
 from services.gateway.dialects.orchestrator import clients, jobs, service
 from services.gateway.dialects.orchestrator.models import Error
 from services.gateway.dialects.orchestrator.settings import PORT_VARIABLE, SECRET_VARIABLE, OrchestratorSettings
+from services.gateway.dialects.pages import changeset_pages
 from services.gateway.dialects.unused import tell_unused
-from services.gateway.tracing import Handler
-from services.gateway.web.changeset import PATH, changeset_page
 from services.runtime.settings import load
 from services.runtime.telemetry import logger
 
@@ -22,10 +19,6 @@ NAME = "orchestrator"
 _DESCRIPTION = """Jobs for Claude: code jobs that end in a pull request, and interactive tasks.
 
 Every error is `{"error": "…"}`; every answer has an `X-Request-Id`. A 503 has a `Retry-After`."""
-_SECURITY = {
-    "bearer": {"type": "http", "scheme": "bearer"},
-    "apiKey": {"type": "apiKey", "in": "header", "name": KEY_HEADER},
-}
 _STATUSES = {409: 400, 415: 400, 422: 400}
 """The document knows 400, 401, 404 and 500; what says that another time or size is wanted stays itself."""
 
@@ -47,13 +40,13 @@ def orchestrator(settings: OrchestratorSettings) -> Dialect | None:
         description=_DESCRIPTION,
         operations=operations,
         admit=keys.admit,
-        security=_SECURITY,
+        security=SECURITY,
         error=Error,
         render=render,
         statuses=_STATUSES,
         limits=settings.limits,
         port=OwnPort(settings.port, PORT_VARIABLE) if settings.port is not None else None,
-        pages={PATH: _page_for(keys)},
+        pages=changeset_pages(keys.admit_browser),
     )
 
 
@@ -75,11 +68,3 @@ def from_environment(_: str) -> Dialect | None:
 
 def render(problem: Problem) -> Error:
     return Error(error=problem.detail)
-
-
-def _page_for(keys: ApiKeys) -> Handler:
-    async def page(request: web.Request) -> web.StreamResponse:
-        keys.admit_browser(request)
-        return await changeset_page(request)
-
-    return page

@@ -32,8 +32,7 @@ from services.jobs.repositories import RefusedUrlError
 
 class ClientRoutes:
     def __init__(self, settings: OrchestratorSettings) -> None:
-        self._server_url = settings.github_server_url
-        self._repos_dir = settings.repos_dir.expanduser().absolute() if settings.repos_dir is not None else None
+        self._server_url = settings.server_url
 
     async def list_clients(self, request: web.Request) -> web.StreamResponse:
         read_query(request, LooseQuery)
@@ -76,21 +75,18 @@ class ClientRoutes:
     async def sync(self, request: web.Request) -> web.StreamResponse:
         read_query(request, LooseQuery)
         kept = await gateway_of(request).customers.repositories(request[CLIENT])
-        return json_response(request, Synced(synced=await each(kept, self._fetching(request).sync)))
+        return json_response(request, Synced(synced=await each(kept, Fetching(gateway_of(request).vcs).sync)))
 
     async def clone_all(self, request: web.Request) -> web.StreamResponse:
         read_query(request, LooseQuery)
         kept = await gateway_of(request).customers.repositories(request[CLIENT])
-        return json_response(request, ClonedAll(cloned=await each(kept, self._fetching(request).clone)))
+        return json_response(request, ClonedAll(cloned=await each(kept, Fetching(gateway_of(request).vcs).clone)))
 
     async def clone(self, request: web.Request) -> web.StreamResponse:
         read_query(request, LooseQuery)
         repository_id = read_id(request, "repository")
         kept = await gateway_of(request).customers.repository(request[CLIENT], repository_id)
-        return json_response(request, await self._fetching(request).clone(kept))
-
-    def _fetching(self, request: web.Request) -> Fetching:
-        return Fetching(gateway_of(request).vcs, self._repos_dir)
+        return json_response(request, await Fetching(gateway_of(request).vcs).clone(kept))
 
 
 def _client(found: domain.Customer) -> Client:

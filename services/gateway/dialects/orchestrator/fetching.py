@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
-from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from services.contracts.repositories import NodeSync, SyncState
-from services.gateway.dialects.orchestrator.mirrors import mirror_path
 from services.gateway.dialects.orchestrator.models import Cloned, Fetched
 from services.gateway.problems import ProblemError
 from services.gateway.vcs_client import VcsClient
@@ -25,26 +23,26 @@ Result = TypeVar("Result")
 class Fetching:
     """Nothing here raises: that no vcs node can be asked is told of each repository."""
 
-    def __init__(self, vcs: VcsClient, repos_dir: Path | None) -> None:
-        """``repos_dir``: the vcs's folder; None: where mirrors are is not told."""
+    def __init__(self, vcs: VcsClient) -> None:
         self._vcs = vcs
-        self._repos_dir = repos_dir
 
     async def clone(self, repository: KeptRepository) -> Cloned:
-        error = await self._fetch(repository, clone=True)
-        root = self._repos_dir if error is None else None
-        path = str(mirror_path(root, repository.url)) if root is not None else None
-        return Cloned(repo=repository.full_name, success=error is None, error=error, path=path)
+        """Where several nodes have the mirror, its path is one of theirs."""
+        nodes, error = await self._fetch(repository, clone=True)
+        paths = [node.path for node in nodes if node.path is not None] if error is None else []
+        return Cloned(repo=repository.full_name, success=error is None, error=error, path=next(iter(paths), None))
 
     async def sync(self, repository: KeptRepository) -> Fetched:
-        error = await self._fetch(repository, clone=False)
+        _, error = await self._fetch(repository, clone=False)
         return Fetched(repo=repository.full_name, success=error is None, error=error)
 
-    async def _fetch(self, repository: KeptRepository, *, clone: bool) -> str | None:
+    async def _fetch(self, repository: KeptRepository, *, clone: bool) -> tuple[Sequence[NodeSync], str | None]:
+        """What each node said, and what was wrong."""
         try:
-            return error_of(await self._vcs.sync(repository.url, clone=clone))
+            nodes = await self._vcs.sync(repository.url, clone=clone)
         except ProblemError as error:
-            return error.detail
+            return (), error.detail
+        return nodes, error_of(nodes)
 
 
 async def each(

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from functools import partial
 
 from aiohttp import web
 
-from services.contracts.rest import CompleteRequest, MessageRequest
+from services.contracts.rest import CompleteRequest, MessageRequest, RetryRequest
 from services.contracts.rest import Job as NativeJob
 from services.contracts.words import JobState
 from services.gateway.auth import CLIENT
@@ -39,7 +39,8 @@ from services.gateway.problems import FieldProblemError, ProblemError
 from services.gateway.query import read_id, read_query
 from services.jobs.overviews import FirstRun
 from services.jobs.reading import JobFilter
-from services.jobs.submission import NewJob, Submitted
+from services.jobs.retrying import Renaming
+from services.jobs.submission import Submitted
 
 
 async def list_jobs(request: web.Request) -> web.StreamResponse:
@@ -133,18 +134,25 @@ async def cancel_job(request: web.Request) -> web.StreamResponse:
 
 
 async def retry_job(request: web.Request) -> web.StreamResponse:
-    """A submit of its own: a retry of `/v1` makes up the branch's name."""
     read_query(request, LooseQuery)
     gateway, client = gateway_of(request), request[CLIENT]
     old = await gateway.reading.job(client, read_id(request, "job"))
     if old.state is not JobState.FAILED:
         raise ProblemError(400, f"only a failed job can be retried; this one is {translation.status_of(old.state)}")
-    run = (await gateway.reading.runs(client, old.id, limit=1, cursor=None)).items[0]
-    branch = translation.retry_branch(translation.branch_of(old, run.branch) or "job", _milliseconds())
-    new = NewJob.of(client, translation.retry_request(old, run, branch), key=None, body=b"")
-    made = _announced(gateway, await gateway.submissions.accept(replace(new, retry_of=old.id)))
-    status = translation.status_of(made.state)
-    answer = RetriedJob(id=made.id, original_job_id=old.id, status=status, branch_name=branch)
+    rename = partial(translation.retry_branch, milliseconds=_milliseconds())
+    asked = old.metadata.get(translation.BRANCH)
+    renaming = Renaming(rename, {translation.BRANCH: rename(asked)} if asked else {})
+    again = RetryRequest.model_validate({})
+    made = _announced(
+        gateway, await gateway.retrying.retry(client, old.id, again, key=None, body=b"", renaming=renaming)
+    )
+    run = (await gateway.overviews.first_runs(client, [made.id]))[made.id]
+    answer = RetriedJob(
+        id=made.id,
+        original_job_id=old.id,
+        status=translation.status_of(made.state),
+        branch_name=translation.branch_of(made, run.branch) or "",
+    )
     return json_response(request, answer, status=201)
 
 

@@ -77,6 +77,7 @@ class _Telling:
         self._model: str | None = None
         self._last_tokens: Mapping[str, int] | None = None
         self._tokens: Counter[str] = Counter(dict.fromkeys(_TOKENS.values(), 0))
+        self._last_error: str | None = None
         self._cost_usd = 0.0
         self._turns = 0
         self._is_introduced = False
@@ -151,7 +152,8 @@ class _Telling:
             reason = data.get("exitReason")
             words = data.get("error") or str(reason)
             self._result(words, "error_max_turns" if reason == ExitReason.MAX_TURNS else "error_during_execution")
-            self._add(MessageType.STDERR, words)
+            if words != self._last_error:  # a push that failed was told already
+                self._add(MessageType.STDERR, words)
             self._say(f"Job failed: {words}")
 
     def _result(self, words: str, subtype: str = "success") -> None:
@@ -183,6 +185,8 @@ class _Telling:
         self._add(MessageType.SYSTEM, words)
 
     def _add(self, kind: MessageType, content: str) -> None:
+        if kind is MessageType.STDERR:
+            self._last_error = content
         self.told.append(JobMessage(type=kind, content=content, created_at=self._now))
 
 

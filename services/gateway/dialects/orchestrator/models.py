@@ -12,7 +12,8 @@ from pydantic.alias_generators import to_camel
 
 from services.contracts.model import BranchName, Name, Ref, Text, refuse_blank
 from services.contracts.rest import MAX_PROMPT_CHARACTERS
-from services.gateway.dialects.dialect import LooseQuery
+from services.gateway.dialects.dialect import FormQuery, LooseQuery, capped
+from services.gateway.dialects.fields import OrBlank
 
 MOST_LISTED = 1_000
 MOST_SKIPPED = 1_000_000_000
@@ -38,13 +39,8 @@ class MessageType(StrEnum):
     USER_INPUT = "user_input"
 
 
-def _blank_is_none(value: Any) -> Any:
-    return None if isinstance(value, str) and not value.strip() else value
-
-
 def _without_blanks(values: Any) -> Any:
-    """Words separated by commas; none are as good as no parameter."""
-    return [word.strip() for word in values if word.strip()] or None if isinstance(values, list) else values
+    return [word.strip() for word in values if word.strip()] if isinstance(values, list) else values
 
 
 def _to_the_millisecond(time: datetime) -> str:
@@ -56,8 +52,6 @@ def _one_line(text: str) -> str:
 
 
 Moment = Annotated[datetime, PlainSerializer(_to_the_millisecond, return_type=str)]
-OrBlank = BeforeValidator(_blank_is_none)
-"""An optional text that is empty, as forms send it, was not given."""
 GivenId = Annotated[Annotated[UUID, Field(strict=False)] | None, OrBlank]
 Words = Annotated[Text, Field(min_length=1, max_length=MAX_PROMPT_CHARACTERS), AfterValidator(refuse_blank)]
 Title = Annotated[Text, Field(max_length=200), AfterValidator(_one_line)]
@@ -109,7 +103,7 @@ class SendMessage(_Request):
     message: Words
 
 
-class JobsQuery(LooseQuery):
+class JobsQuery(FormQuery):
     repeatable = frozenset({"status"})
 
     status: Annotated[list[JobStatus] | None, BeforeValidator(_without_blanks)] = Field(
@@ -117,7 +111,7 @@ class JobsQuery(LooseQuery):
     )
     client_id: GivenId = None
     feature_id: GivenId = None
-    limit: Annotated[int, Field(ge=1, le=MOST_LISTED)] = Field(50, description="most jobs")
+    limit: Annotated[int, Field(ge=1), capped(MOST_LISTED)] = Field(50, description="most jobs; 1,000 at most")
     offset: Annotated[int, Field(ge=0, le=MOST_SKIPPED)] = Field(0, description="how many are skipped")
 
 

@@ -8,7 +8,7 @@ from typing import Any, assert_never
 from uuid import UUID
 
 from services.contracts.rest import Job as NativeJob
-from services.contracts.rest import JobRequest, Run
+from services.contracts.rest import JobRequest
 from services.contracts.templates import subject_of
 from services.contracts.words import JobKind, JobState, OnExisting, Outcome
 from services.gateway.dialects.orchestrator.models import (
@@ -28,6 +28,7 @@ MAX_BRANCH_CHARACTERS = 200
 NO_CHANGES = "No changes were made"
 CLIENT, FEATURE = "clientId", "featureId"
 """Metadata that jobs are filtered by."""
+BRANCH = "branch"
 STATES: Mapping[JobStatus, tuple[JobState, ...]] = {
     JobStatus.QUEUED: (JobState.QUEUED,),
     JobStatus.RUNNING: (JobState.RUNNING,),
@@ -67,7 +68,7 @@ def job_request(wanted: CreateJob, place: Place, branch: str) -> JobRequest:
             "name": wanted.title,
             "repositories": [_repository(repository, branch)] if repository else [],
             "metadata": _metadata(wanted, place, branch),
-            "options": _code_options(wanted, branch) if is_code else {},
+            "options": _code_options(wanted) if is_code else {},
         }
     )
 
@@ -87,44 +88,22 @@ def _metadata(wanted: CreateJob, place: Place, branch: str) -> dict[str, str]:
         "repositoryId": repository.id if repository else None,
         "repository": repository.full_name if repository else None,
         "createdByTeamMemberId": wanted.created_by_team_member_id,
-        "branch": branch,
+        BRANCH: branch,
     }
     return {key: str(value) for key, value in told.items() if value is not None}
 
 
-def _code_options(wanted: CreateJob, branch: str) -> dict[str, Any]:
+def _code_options(wanted: CreateJob) -> dict[str, Any]:
     feature = wanted.feature_title or "Feature"
     about = [f"{feature}: `{wanted.feature_id}`"] if wanted.feature_id else []
     body = "\n\n".join(["{summary}", "---", "  \n".join([*about, "Job: `{job}`"])])
     return {
         "onExisting": OnExisting.SEPARATE,
-        # By its place: what is in braces in a title is not to be filled in. A pull request's title is the same.
-        "commitMessage": "{name}" if wanted.title else _default_message(branch),
+        # By their places: what is in braces in a title is not to be filled in, and a retry has a branch of its own.
+        # A pull request's title is the same.
+        "commitMessage": "{name}" if wanted.title else "feat: {branch}",
         "pullRequest": {"body": body},
     }
-
-
-def _default_message(branch: str) -> str:
-    return f"feat: {branch}"
-
-
-def retry_request(job: NativeJob, run: Run, branch: str) -> JobRequest:
-    """The same job on another branch. ``run``: its first."""
-    options = job.options.model_dump(mode="json", by_alias=True)
-    if options["commitMessage"] == _default_message(branch_of(job, run.branch) or ""):
-        options["commitMessage"] = _default_message(branch)
-    repositories = [{"url": run.repository, "baseRef": run.base_ref, "branch": branch}] if run.repository else []
-    return JobRequest.model_validate(
-        {
-            "prompt": job.prompt,
-            "kind": job.kind,
-            "name": job.name,
-            "priority": job.priority,
-            "repositories": repositories,
-            "metadata": job.metadata | {"branch": branch},
-            "options": options,
-        }
-    )
 
 
 def status_of(state: JobState) -> JobStatus:
@@ -145,7 +124,7 @@ def status_of(state: JobState) -> JobStatus:
 
 def branch_of(job: NativeJob, of_run: str | None) -> str | None:
     """What was asked for; of a job that came by another way, its run's."""
-    return job.metadata.get("branch") or of_run
+    return job.metadata.get(BRANCH) or of_run
 
 
 def title_of(job: NativeJob) -> str:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from services.gateway.dialects.admission import admission
 from services.gateway.dialects.dialect import Dialect, OwnPort
+from services.gateway.dialects.pages import changeset_pages
 from services.gateway.dialects.worker import issues, routes, service, setup
 from services.gateway.dialects.worker.measures import Measures
 from services.gateway.dialects.worker.models import STATUSES, Error, render
@@ -55,6 +56,7 @@ def worker(settings: WorkerSettings, service_settings: ServiceSettings, host: st
         limits=replace(settings.limits, daily=service_settings.own_budget),
         middlewares=middlewares(service_settings, measures, served.unhealthy),
         port=OwnPort(settings.port, PORT_VARIABLE) if settings.port is not None else None,
+        pages=changeset_pages(admitted.admit_browser),
     )
 
 

@@ -27,9 +27,8 @@ def _stored(payload: Payload) -> str:
 
 
 def _pushed(payload: Payload) -> str:
-    """The local forge's pages are not served beside this API: a path is no link."""
     url = payload.get("url")
-    return f"Published: {url}" if _is_link(url) else f"Pushed to {payload.get('branch', '')}"
+    return f"Published: {url}" if url else f"Pushed to {payload.get('branch', '')}"
 
 
 _STATUS: Mapping[EventKind, Callable[[Payload], str]] = {
@@ -52,6 +51,21 @@ _STATUS: Mapping[EventKind, Callable[[Payload], str]] = {
 
 
 @dataclass(frozen=True, slots=True)
+class Addresses:
+    """``worktrees``: the folder that the vcs has them in, with a slash at its end; empty: not known.
+
+    ``root``: of this API as its client reaches it, without a slash at its end. The local forge's pages are beside it.
+    """
+
+    worktrees: str
+    root: str
+
+    def link(self, url: str | None) -> str | None:
+        """What a browser can open."""
+        return f"{self.root}{url}" if url and url.startswith("/") else url
+
+
+@dataclass(frozen=True, slots=True)
 class Told:
     """One frame to be. ``data``: one line of JSON. ``turn``: that it belongs to; 0: to none."""
 
@@ -60,19 +74,18 @@ class Told:
     turn: int = 0
 
 
-def told_of(native: Frame, session: Session, worktrees: str) -> Told | None:
-    """What is told in place of ``native``, one of the job's events but its last; None: nothing.
-
-    ``worktrees``: the folder that the vcs has them in, with a slash at its end; empty: not known.
-    """
+def told_of(native: Frame, session: Session, addresses: Addresses) -> Told | None:
+    """What is told in place of ``native``, one of the job's events but its last; None: nothing."""
     event: Mapping[str, Any] = orjson.loads(native.data)
     payload: Payload = event.get(payload_name(EventKind(native.kind)), {})
+    if "url" in payload:
+        payload = {**payload, "url": addresses.link(payload["url"])}
     told = _told(EventKind(native.kind), payload, session)
     if told is None:
         return None
     name, data = told
     if name == "file_change":
-        data["workspaceDir"] = f"{worktrees}{event.get('runId', '')}/{event.get('attempt', 0)}"
+        data["workspaceDir"] = f"{addresses.worktrees}{event.get('runId', '')}/{event.get('attempt', 0)}"
     return Told(name, _encoded(data, time_of(event)), int(payload.get("turn", 0)))
 
 
@@ -95,13 +108,13 @@ def _told(kind: EventKind, payload: Payload, session: Session) -> tuple[str, dic
             return ("status", {"message": words_of(payload)}) if words_of else None
 
 
-def end_of(native: Frame, session: Session, run: Run | None) -> Told:
+def end_of(native: Frame, session: Session, run: Run | None, addresses: Addresses) -> Told:
     """What is told in place of the job's last event, `job.finished`."""
     event: Mapping[str, Any] = orjson.loads(native.data)
     state = event.get(payload_name(EventKind.JOB_FINISHED), {}).get("state")
     if state == JobState.COMPLETED:
-        data: dict[str, Any] = {"sessionId": session.id, "turns": run.usage.turns if run else 0} | _result(run)
-        return Told("complete", _encoded(data, time_of(event)))
+        data: dict[str, Any] = {"sessionId": session.id, "turns": run.usage.turns if run else 0}
+        return Told("complete", _encoded(data | _result(run, addresses), time_of(event)))
     words = "the session was ended" if state == JobState.CANCELLED else failure_of(run)
     return Told("error", _encoded({"message": words, "sessionId": session.id}, time_of(event)))
 
@@ -117,17 +130,13 @@ def time_of(event: Payload) -> str:
     return iso_milliseconds(datetime.fromisoformat(event["time"]))
 
 
-def _result(run: Run | None) -> dict[str, Any]:
+def _result(run: Run | None, addresses: Addresses) -> dict[str, Any]:
     """Beside what the document has."""
     if run is None:
         return {}
-    url = run.changeset.url if run.changeset else None
-    result = {"outcome": run.outcome, "summary": run.summary, "pullRequestUrl": url if _is_link(url) else None}
+    url = addresses.link(run.changeset.url) if run.changeset else None
+    result = {"outcome": run.outcome, "summary": run.summary, "pullRequestUrl": url}
     return {name: value for name, value in result.items() if value is not None}
-
-
-def _is_link(url: str | None) -> bool:
-    return bool(url) and not str(url).startswith("/")
 
 
 def _encoded(told: Mapping[str, Any], time: str) -> bytes:

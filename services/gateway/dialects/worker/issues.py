@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from functools import partial
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 from urllib.parse import urlsplit
 from uuid import UUID
 
 from aiohttp import web
-from pydantic import AliasChoices, BaseModel, Field
+from pydantic import AliasChoices, BaseModel, BeforeValidator, Field
 
 from services.gateway.auth import CLIENT
 from services.gateway.body import read_body
 from services.gateway.context import gateway_of
 from services.gateway.dialects.dialect import LooseQuery
+from services.gateway.dialects.worker.session_models import FULL_NAME, RepositoryName
 from services.gateway.operations import Answer, Operation, json_response
 from services.gateway.problems import FieldProblemError
 from services.gateway.query import read_query
@@ -22,9 +22,7 @@ from services.gateway.webhooks.operation import webhook_operation
 from services.gateway.webhooks.settings import WORKER
 
 WEBHOOK_PATH: Final = "/webhooks/github"
-_FULL_NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9_.-]*[A-Za-z0-9_-][A-Za-z0-9_.-]*$"
 
-RepositoryName = Annotated[str, Field(max_length=200, pattern=_FULL_NAME)]
 Number = Annotated[int, Field(ge=1, le=2**31 - 1)]
 
 
@@ -39,12 +37,18 @@ class IssueRepository(BaseModel):
     )
 
 
+def _named(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
 class NamedIssue(BaseModel):
     number: Number
 
 
 class ProcessIssueRequest(BaseModel):
-    repository: RepositoryName | IssueRepository = Field(description="owner/name, or an object with `name` or `url`")
+    repository: Annotated[IssueRepository, BeforeValidator(_named)] = Field(
+        description="owner/name, or an object with `name` or `url`"
+    )
     issue_number: Number | None = Field(None, validation_alias=AliasChoices("issueNumber", "issue_number"))
     issue: NamedIssue | None = None
 
@@ -70,19 +74,16 @@ async def process_issue(request: web.Request, github_server: str) -> web.StreamR
     return json_response(request, answer, status=202 if started.is_new else 200)
 
 
-def _place(repository: str | IssueRepository, github_server: str) -> tuple[str, str]:
+def _place(repository: IssueRepository, github_server: str) -> tuple[str, str]:
     """owner/name and the Git URL. An address elsewhere than on ``github_server`` is not taken."""
     server = github_server.rstrip("/")
-    if isinstance(repository, IssueRepository) and repository.name is None:
-        full_name = _name_in(repository.url or "", server)
-    else:
-        full_name = repository if isinstance(repository, str) else repository.name or ""
+    full_name = repository.name or _name_in(repository.url or "", server)
     return full_name, f"{server}/{full_name}.git"
 
 
 def _name_in(url: str, server: str) -> str:
     name = url.removeprefix(f"{server}/").removesuffix("/").removesuffix(".git")
-    if not url.startswith(f"{server}/") or not re.fullmatch(_FULL_NAME, name):
+    if not url.startswith(f"{server}/") or not FULL_NAME.fullmatch(name):
         host = urlsplit(server).netloc
         raise FieldProblemError("repository", f"must be owner/name, or have the address of a repository on {host}")
     return name

@@ -13,6 +13,8 @@ from services.gateway.auth import CLIENT
 from services.gateway.body import read_body
 from services.gateway.context import gateway_of
 from services.gateway.dialects.dialect import LooseQuery
+from services.gateway.dialects.serving import ROOT
+from services.gateway.dialects.worker.frames import Addresses
 from services.gateway.dialects.worker.looking import events_of, job_of, newest, run_of, session_of
 from services.gateway.dialects.worker.quota import Quota
 from services.gateway.dialects.worker.session_models import (
@@ -100,7 +102,8 @@ class SessionRoutes:
     async def _stream(
         self, request: web.Request, session: Session, after: str = "", *, field: str = LAST_EVENT_ID
     ) -> web.StreamResponse:
-        return await stream(request, session, worktrees=self._worktrees, after=after, field=field)
+        addresses = Addresses(self._worktrees, root=f"{request.url.origin()}{request.app[ROOT]}")
+        return await stream(request, session, addresses=addresses, after=after, field=field)
 
     async def status(self, request: web.Request) -> web.StreamResponse:
         query = read_query(request, SessionQuery)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
@@ -33,6 +34,19 @@ def _refuse_odd_id(text: str) -> str:
 SessionId = Annotated[str, AfterValidator(_refuse_odd_id)]
 
 
+FULL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9_.-]*[A-Za-z0-9_-][A-Za-z0-9_.-]*", re.ASCII)
+
+
+def _refuse_odd_name(text: str) -> str:
+    """Also `owner/..`, which leads elsewhere."""
+    if not FULL_NAME.fullmatch(text):
+        raise ValueError("must be `owner/repo`, of letters, digits and `-_.`")
+    return text
+
+
+RepositoryName = Annotated[str, Field(max_length=200), AfterValidator(_refuse_odd_name)]
+
+
 class _Body(BaseModel):
     """Fields that the document does not have are ignored."""
 
@@ -50,9 +64,7 @@ class RepositoryChoice(_Body):
     """One of ``url`` and ``name`` is needed; of both, the URL counts."""
 
     url: Annotated[Text, Field(max_length=2_000)] | None = None
-    name: Annotated[str, Field(max_length=200, pattern=r"^[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+$")] | None = Field(
-        None, description="`owner/repo`, on the GitHub that the server works with"
-    )
+    name: RepositoryName | None = Field(None, description="`owner/repo`, on the GitHub that the server works with")
     branch: Ref | None = Field(None, description="where the work starts; default: the remote's default branch")
 
 
@@ -120,7 +132,9 @@ class AttachQuery(SessionQuery):
 
 class SessionRepository(_Body):
     name: str
-    branch: str | None = Field(None, exclude_if=lambda value: value is None)
+    branch: str | None = Field(
+        None, exclude_if=lambda value: value is None, description="left out until it is known which one is the default"
+    )
 
 
 class SessionStatus(_Body):

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from uuid import UUID
 
 from services.contracts.rest import Job, JobRequest, Run
-from services.contracts.words import EventKind, JobKind, JobState, PermissionMode, Publish
+from services.contracts.words import EventKind, JobState, PermissionMode, Publish
 from services.gateway.dialects.worker.session_models import (
     DEFAULT_TURNS,
     OnDisconnect,
@@ -24,12 +24,6 @@ from services.jobs.reading import JobFilter
 
 SESSION_KEY = "session"
 DISCONNECT_KEY = "onDisconnect"
-SHORTEST_IDLE_SECONDS = 1
-"""A session has no way to say more, so a conversation that waits for its user is ended."""
-_ALONE = (
-    "Nobody can answer you or say more: do not ask. When you have answered in full, call `task_complete` with status "
-    "`done`, in the same turn."
-)
 _ENDED_BY_USER = (JobState.CANCELLING, JobState.CANCELLED)
 Word = Literal["processing", "completed", "error"]
 
@@ -63,14 +57,15 @@ def is_gone(job: Job) -> bool:
 
 
 def job_request(wanted: StartRequest, session_id: str, *, github_server: str) -> JobRequest:
-    """The job that ``wanted`` asks for. ``github_server``: where repositories are that have only a name."""
+    """The job that ``wanted`` asks for: on its repository, else in an empty folder, of which the change is only stored.
+
+    ``github_server``: where repositories are that have only a name.
+    """
     metadata = {SESSION_KEY: session_id}
     if wanted.wishes.on_disconnect is not None:
         metadata[DISCONNECT_KEY] = wanted.wishes.on_disconnect.value
     described: dict[str, Any] = {"prompt": wanted.prompt, "metadata": metadata, "options": _options(wanted)}
-    if wanted.repository is None:
-        described["kind"] = JobKind.TASK
-    else:
+    if wanted.repository is not None:
         repository = {"url": url_of(wanted.repository, github_server), "baseRef": wanted.repository.branch}
         described["repositories"] = [repository]
     secrets = {"anthropicApiKey": wanted.anthropic_api_key, "githubToken": wanted.github_token}
@@ -81,15 +76,12 @@ def job_request(wanted: StartRequest, session_id: str, *, github_server: str) ->
 
 def _options(wanted: StartRequest) -> dict[str, Any]:
     wishes = wanted.wishes
-    options: dict[str, Any] = {
+    return {
         "maxTurns": wishes.max_turns or DEFAULT_TURNS,
         "permissionMode": wishes.permission_mode or PermissionMode.ACCEPT_EDITS,
         "publish": Publish.PULL_REQUEST if wishes.create_pr else Publish.NONE,
         "baseUrl": wanted.anthropic_base_url,
     }
-    if wanted.repository is None:
-        options |= {"systemPrompt": _ALONE, "idleLimitSeconds": SHORTEST_IDLE_SECONDS}
-    return options
 
 
 def url_of(repository: RepositoryChoice, github_server: str) -> str:
@@ -141,7 +133,7 @@ def _repository(run: Run | None) -> SessionRepository | None:
         return None
     path = urlsplit(run.repository).path if "://" in run.repository else run.repository.rpartition(":")[2]
     name = "/".join(path.strip("/").removesuffix(".git").split("/")[-2:])
-    return SessionRepository(name=name, branch=run.base_ref)
+    return SessionRepository(name=name, branch=run.base_ref or (run.changeset.base_branch if run.changeset else None))
 
 
 def _milliseconds(time: datetime) -> int:

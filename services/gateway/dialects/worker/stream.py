@@ -12,7 +12,7 @@ from services.contracts.rest import Run
 from services.contracts.words import EventKind
 from services.gateway.auth import CLIENT
 from services.gateway.context import Gateway, gateway_of
-from services.gateway.dialects.worker.frames import Told, end_of, gap_of, told_of
+from services.gateway.dialects.worker.frames import Addresses, Told, end_of, gap_of, told_of
 from services.gateway.dialects.worker.models import now
 from services.gateway.dialects.worker.places import Place
 from services.gateway.dialects.worker.sessions import Session
@@ -34,7 +34,7 @@ SESSION_HEADER = "X-Session-Id"
 
 
 class SessionFeed(Feed):
-    """``begin``: None for all of it. ``worktrees``: as ``told_of`` takes it.
+    """``begin``: None for all of it.
 
     What the model writes comes faster than the word that its turn has begun, and is held until that is told. An id
     given out meanwhile is of a place before what is held.
@@ -45,7 +45,7 @@ class SessionFeed(Feed):
         session: Session,
         begin: Place | None,
         *,
-        worktrees: str,
+        addresses: Addresses,
         subscription: Subscription,
         gateway: Gateway,
         client: Client,
@@ -54,7 +54,7 @@ class SessionFeed(Feed):
             session.job_id, begin, subscription=subscription, log=gateway.log, bus=gateway.bus, hub=gateway.hub
         )
         self._session = session
-        self._worktrees = worktrees
+        self._addresses = addresses
         self._reading = gateway.reading
         self._client = client
         self._begins_anew = begin is None
@@ -72,7 +72,7 @@ class SessionFeed(Feed):
         native = super().place(event)
         if native is None or native.kind == EventKind.JOB_FINISHED:
             return native
-        told = told_of(native, self._session, self._worktrees)
+        told = told_of(native, self._session, self._addresses)
         if told is None:
             return None
         if native.kind == EventKind.TURN_STARTED:
@@ -102,7 +102,8 @@ class SessionFeed(Feed):
         async with aclosing(super().frames()) as frames:
             async for frame in frames:
                 if frame.kind == EventKind.JOB_FINISHED:
-                    yield self._frame(frame.position, end_of(frame, self._session, await self._run()))
+                    told = end_of(frame, self._session, await self._run(), self._addresses)
+                    yield self._frame(frame.position, told)
                 elif frame.kind == GAP:
                     yield self._frame(self._held_from(frame.position), gap_of(frame, now()))
                 else:
@@ -130,7 +131,7 @@ class SessionFeed(Feed):
 
 
 async def stream(
-    request: web.Request, session: Session, *, worktrees: str, after: str = "", field: str = ""
+    request: web.Request, session: Session, *, addresses: Addresses, after: str = "", field: str = ""
 ) -> web.StreamResponse:
     """All of ``session``, or what is behind the id ``after``, which came as ``field``, until it has ended.
 
@@ -143,7 +144,7 @@ async def stream(
             feed = SessionFeed(
                 session,
                 Place.parse(after) if after else None,
-                worktrees=worktrees,
+                addresses=addresses,
                 subscription=subscription,
                 gateway=gateway,
                 client=request[CLIENT],

@@ -154,7 +154,9 @@ class Transport:
             return error_of(failure)
         self._guesses += limited.is_guess
         if limited.is_apart:
-            self._apart[path] = time.monotonic() + limited.seconds
+            now = time.monotonic()
+            self._apart = {spent: until for spent, until in self._apart.items() if until > now}
+            self._apart[path] = now + limited.seconds
         else:
             await self._pace.pause(limited.seconds, limited.reason)
         return ForgePausedError(f"GitHub wants to be asked less: {limited.reason}", seconds=limited.seconds)

@@ -39,6 +39,13 @@ async def test_odd_queries(service: Service, path: str) -> None:
             assert shape(answer.json()) == shape(ERROR)
 
 
+@pytest.mark.parametrize("repository", ["../..", "owner/..", "owner", {"name": "owner/."}])
+async def test_the_repository_of_an_issue_is_refused_in_words(service: Service, repository: object) -> None:
+    answer = await service.api.post("/container/process-issue", json={"repository": repository, "issueNumber": 1})
+    assert answer.status_code == 400
+    assert answer.json()["message"] == "repository.name: must be `owner/repo`, of letters, digits and `-_.`"
+
+
 async def test_odd_headers(service: Service) -> None:
     odd = {
         "Origin": "http://[",

@@ -46,13 +46,17 @@ test('a repository is a name, a URL or nothing; a session has an id of its own',
   const ids = new Set();
   const name = 'o/r';
   const url = 'https://h/o/r';
-  for (const [repository, sent] of [[name, { name }], [url, { url }], [undefined, undefined]]) {
+  for (const [repository, sent] of [
+    [name, { name }],
+    ...[url, 'git@host:owner/repo', '/srv/owner/repo'].map((each) => [each, { url: each }]),
+    [undefined, undefined],
+  ]) {
     const { worker, asked } = answered(stream(''));
     const session = await worker.interactive.start({ prompt: 'p', repository });
     assert.deepEqual(JSON.parse(asked[0].body).repository, sent);
     ids.add(session.sessionId);
   }
-  assert.equal(ids.size, 3);
+  assert.equal(ids.size, 5);
   for (const id of ids) assert.match(id, /^[0-9a-f]{32}$/);
 });
 

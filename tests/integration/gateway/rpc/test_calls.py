@@ -25,7 +25,7 @@ WRONG_REQUESTS: dict[str, tuple[pb.SubmitJobRequest, str]] = {
     "blank prompt": (pb.SubmitJobRequest(kind="task", prompt=" \n"), "prompt"),
     "NUL": (pb.SubmitJobRequest(kind="task", prompt="a\0b"), "prompt"),
     "wrong kind": (pb.SubmitJobRequest(prompt="x", kind="chore"), "kind"),
-    "no repository": (pb.SubmitJobRequest(prompt="x"), "repositories"),
+    "no repository": (pb.SubmitJobRequest(prompt="x"), "options.publish"),
     "priority": (pb.SubmitJobRequest(prompt="x", kind="task", priority=101), "priority"),
     "zero turns": (
         pb.SubmitJobRequest(prompt="x", kind="task", options=pb.JobOptions(max_turns=0)),
@@ -85,6 +85,12 @@ async def test_a_submitted_job_is_what_rest_shows(stub: Stub, gateway: httpx.Asy
     assert (job.runs.total, job.not_before.ToDatetime(UTC)) == (2, LATER)
     assert job == await stub.GetJob(pb.GetJobRequest(job_id=job.id))
     assert job == ParseDict((await gateway.get(f"/v1/jobs/{job.id}")).json(), pb.Job())
+
+
+async def test_a_code_job_that_is_only_stored_needs_no_repository(stub: Stub):
+    submitted = await stub.SubmitJob(pb.SubmitJobRequest(prompt="x", options=pb.JobOptions(publish="none")))
+    (run,) = (await stub.ListRuns(pb.ListRunsRequest(job_id=submitted.job.id))).items
+    assert (submitted.job.kind, run.repository) == ("code", "")
 
 
 async def test_wrong_fields_are_named_as_rest_names_them_and_nothing_is_created(

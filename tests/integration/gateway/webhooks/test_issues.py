@@ -34,6 +34,7 @@ async def test_an_opened_issue_becomes_one_job_with_what_was_said_on_it(hooked: 
     job = await hooked.job()
     run = await hooked.run_of(job["id"])
     assert (job["client"], job["kind"], job["queue"], job["state"]) == ("worker", "code", "code", "queued")
+    assert job["id"].version == 7, "lists of jobs are in the order of their ids"
     for words in ("It breaks now", "Always.", "Labels: bug", "Comment by grace:\nSince last week."):
         assert words in job["prompt"]
     assert "before" not in job["prompt"]
@@ -119,11 +120,11 @@ async def test_what_was_read_earlier_never_takes_the_place_of_what_was_read_late
     reached, go_on = asyncio.Event(), asyncio.Event()
     amend = WorkItems.amend
 
-    async def slow(self: WorkItems, *values: Any) -> bool:
+    async def slow(self: WorkItems, *values: Any, **named: Any) -> bool:
         if not reached.is_set():
             reached.set()
             await go_on.wait()
-        return await amend(self, *values)
+        return await amend(self, *values, **named)
 
     monkeypatch.setattr(WorkItems, "amend", slow)
     hooked.there(issue_there(body="The older text."))

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from services.vcs.forges import ChangeRef, Opened, PublishedChange
 from services.vcs.forges.github import GitHubConfig, GitHubForge, LocalPace
 from services.vcs.git.repositories import Repository, parse_repository
-from tests.integration.vcs.github.emulated import APP_ID, TOKEN, Emulate, installed, running_emulate
+from tests.integration.vcs.github.emulated import APP_ID, TOKEN, Emulate, running_emulate
 from tests.integration.vcs.github.faults import FaultProxy, running_proxy
 
 PATIENCE = timedelta(seconds=20)
@@ -30,7 +30,7 @@ def app_key() -> str:
 
 @pytest.fixture(scope="session")
 async def emulate(app_key: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Emulate]:
-    async with running_emulate(installed(), app_key, tmp_path_factory.mktemp("emulate")) as running:
+    async with running_emulate(app_key, tmp_path_factory.mktemp("emulate")) as running:
         yield running
 
 

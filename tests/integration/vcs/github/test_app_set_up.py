@@ -5,15 +5,18 @@ Scripted: the emulator converts no manifests; who the App is and what it may do 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from datetime import timedelta
+from functools import partial
+from typing import Any, cast
 
 import pytest
 from cryptography.fernet import Fernet
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from services.jobs.forge_apps import AppCredentials, ForgeApps
+from services.jobs.forge_apps import AppCredentials, ForgeApps, NewApp
 from services.runtime.postgres import Database, StoreUnavailableError
 from services.runtime.sealing import Sealer
 from services.vcs.errors import (
@@ -25,9 +28,14 @@ from services.vcs.errors import (
     ForgeUnavailableError,
     VcsError,
 )
+from services.vcs.forges import Forge, app_set_up
 from services.vcs.forges.app_set_up import AppSetUp
+from services.vcs.forges.choosing import Forges
 from services.vcs.forges.github import GitHubAddress, GitHubConfig, GitHubForge, LocalPace, manifests
+from services.vcs.forges.local import LocalForge
 from services.vcs.forges.server_github import ServerGitHub
+from services.vcs.git.runner import Git
+from services.vcs.mirrors.mirrors import Mirrors
 from tests.integration.vcs.github.conftest import Work
 from tests.integration.vcs.github.emulated import APP_ID, TOKEN, Emulate
 from tests.integration.vcs.github.faults import FaultProxy
@@ -234,9 +242,86 @@ async def test_what_was_handed_out_and_not_kept_is_told(
         raise StoreUnavailableError("connection refused")
 
     monkeypatch.setattr(apps, "store", fails)
+    monkeypatch.setattr(app_set_up, "_KEEP_TRYING_SECONDS", 0.0)
     proxy.answer("POST", CONVERSIONS, 201, made(emulate))
     with pytest.raises(AppLostError, match=r"quarterdeck was made, and .* not be stored: .*; delete it on GitHub"):
         await AppSetUp(address(proxy), apps, make_github(apps)).set_up(CODE)
+
+
+async def test_what_is_handed_out_once_is_stored_though_postgres_goes_away_for_a_moment(
+    apps: ForgeApps,
+    make_github: Callable[..., ServerGitHub],
+    proxy: FaultProxy,
+    emulate: Emulate,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store, failures = apps.store, [StoreUnavailableError("connection refused")]
+
+    async def fails_once(app: NewApp) -> None:
+        if failures:
+            raise failures.pop()
+        await store(app)
+
+    monkeypatch.setattr(apps, "store", fails_once)
+    monkeypatch.setattr(app_set_up, "_PAUSE_SECONDS", 0.0)
+    proxy.answer("POST", CONVERSIONS, 201, made(emulate))
+    await AppSetUp(address(proxy), apps, make_github(apps)).set_up(CODE)
+    assert await apps.credentials() == AppCredentials(APP_ID, emulate.app_key)
+
+
+async def test_what_is_handed_out_once_is_stored_though_the_caller_has_gone(
+    apps: ForgeApps,
+    make_github: Callable[..., ServerGitHub],
+    proxy: FaultProxy,
+    emulate: Emulate,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store, handed_out, goes_on = apps.store, asyncio.Event(), asyncio.Event()
+
+    async def stores_later(app: NewApp) -> None:
+        handed_out.set()
+        await goes_on.wait()
+        await store(app)
+
+    monkeypatch.setattr(apps, "store", stores_later)
+    proxy.answer("POST", CONVERSIONS, 201, made(emulate))
+    set_up = AppSetUp(address(proxy), apps, make_github(apps))
+    caller = asyncio.create_task(set_up.set_up(CODE))
+    await asyncio.wait_for(handed_out.wait(), 30)
+    caller.cancel()
+    await asyncio.wait([caller])
+    assert caller.cancelled()
+    assert await apps.current() is None
+    goes_on.set()
+    await set_up.drain(timedelta(seconds=30))
+    assert await apps.credentials() == AppCredentials(APP_ID, emulate.app_key)
+
+
+async def test_before_the_first_look_nobody_is_told_that_there_is_no_github(
+    apps: ForgeApps, make_github: Callable[..., ServerGitHub], work: Work
+) -> None:
+    """A vcs that starts before Postgres: what it gave up now would be given up for good."""
+    away = Database(NOBODY, size=1, name="away")
+    github = make_github(ForgeApps(away, Sealer(KEY)))
+    await github.begin()
+    forges = Forges(LocalForge(cast("Git", None), cast("Mirrors", None), ""), github)
+    asks: tuple[Callable[[], Forge], ...] = (
+        partial(forges.of, work.repository),
+        partial(forges.named, "github"),
+        forges.listing,
+    )
+    for asked in asks:
+        with pytest.raises(ForgeUnavailableError, match="not known yet") as caught:
+            asked()
+        assert caught.value.retryable
+    with pytest.raises(ForgeUnavailableError, match="not known yet"):
+        await github.of(work.repository)
+    await away.close()
+
+    there = make_github(apps)
+    await there.begin()
+    assert there.current is None
+    assert await there.of(work.repository) is None
 
 
 async def test_an_app_whose_key_cannot_be_opened_is_not_used(
