@@ -48,6 +48,8 @@ class _Socket:
 
     def take(self, event: LiveEvent) -> bool:
         """False where the client has not taken what was before, or something is to be looked up first."""
+        if self._transport.is_closing():
+            return False  # the task finds that its client has left; to write now would raise
         if self._transport.get_write_buffer_size() > MOST_UNSENT_BYTES or not self._feed.follows(event):
             return False
         frame = self._feed.place(event)

@@ -66,10 +66,23 @@ class Subscription:
     def _is_taken_at_once(self, event: LiveEvent) -> bool:
         """Only while the task has nothing left to send: what is older goes first."""
         is_idle = self._waiting is not None and not self._events
-        return is_idle and self.sink is not None and self.sink.take(event)
+        if not is_idle or self.sink is None:
+            return False
+        try:
+            return self.sink.take(event)
+        except Exception:
+            # It is this watcher's loss alone: whoever offers events serves all the others, too.
+            log.exception("a watcher failed and is cut off")
+            self.end()
+            return True
 
     def tick(self) -> None:
-        if self.sink is not None and not self.sink.tick():
+        try:
+            is_there = self.sink is None or self.sink.tick()
+        except Exception:
+            log.exception("a watcher failed and is cut off")
+            is_there = False
+        if not is_there:
             self.end()
 
     def end(self) -> None:
