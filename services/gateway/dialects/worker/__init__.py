@@ -35,7 +35,7 @@ def worker(settings: WorkerSettings, service_settings: ServiceSettings, host: st
     admitted = admission(host, realm=NAME, key=settings.api_key, is_open=settings.no_auth)
     if admitted is None:
         return None
-    measures, server = Measures(), settings.github_server
+    measures, server = Measures(), settings.server_url
     quota = Quota(service_settings, most_sessions=settings.most_sessions)
     served = Service(service_settings, measures, quota)
     return Dialect(

@@ -19,6 +19,7 @@ from services.jobs.eventlog import payload_name
 
 Payload: TypeAlias = Mapping[str, Any]
 _TEXT = "text"
+_KINDS = frozenset(EventKind)
 
 
 def _stored(payload: Payload) -> str:
@@ -75,12 +76,17 @@ class Told:
 
 
 def told_of(native: Frame, session: Session, addresses: Addresses) -> Told | None:
-    """What is told in place of ``native``, one of the job's events but its last; None: nothing."""
-    event: Mapping[str, Any] = orjson.loads(native.data)
-    payload: Payload = event.get(payload_name(EventKind(native.kind)), {})
+    """What is told in place of ``native``, one of the job's events but its last; None: nothing.
+
+    Of a kind that only a later version knows, too: while services are replaced one by one, such events come.
+    """
+    if native.kind not in _KINDS:
+        return None
+    kind, event = EventKind(native.kind), orjson.loads(native.data)
+    payload: Payload = event.get(payload_name(kind), {})
     if "url" in payload:
         payload = {**payload, "url": addresses.link(payload["url"])}
-    told = _told(EventKind(native.kind), payload, session)
+    told = _told(kind, payload, session)
     if told is None:
         return None
     name, data = told

@@ -29,6 +29,7 @@ from services.gateway.dialects.worker.sessions import (
     DISCONNECT_KEY,
     Session,
     idempotency_key,
+    is_gone,
     job_request,
     status_of,
 )
@@ -46,7 +47,7 @@ _ID = TypeAdapter[str](SessionId)
 
 class SessionRoutes:
     def __init__(self, settings: WorkerSettings, quota: Quota) -> None:
-        self._github_server = settings.github_server
+        self._github_server = settings.server_url
         self._quota = quota
         self._starting = asyncio.Lock()
         self._worktrees = settings.worktrees
@@ -66,12 +67,14 @@ class SessionRoutes:
         gateway, client = gateway_of(request), request[CLIENT]
         session_id = wanted.session_id or str(uuid4())
         job = self._job(wanted, session_id)
-        if wanted.session_id is not None and await newest(request, session_id) is not None:
+        before = await newest(request, session_id) if wanted.session_id is not None else None
+        if before is not None and not is_gone(before):
             raise _taken()
+        key = idempotency_key(session_id, ended=before.id if before else None)
         try:
             async with self._starting:  # or sessions that start at once would not count one another
                 await self._quota.check(request)
-                submitted = await gateway.submissions.submit(client, job, key=idempotency_key(session_id), body=body)
+                submitted = await gateway.submissions.submit(client, job, key=key, body=body)
         except IdempotencyMismatchError as error:
             raise _taken() from error
         except RefusedFieldError as error:

@@ -42,9 +42,9 @@ class Session:
         return cls(session_id, job_id, prompt, on_disconnect == OnDisconnect.CANCEL)
 
 
-def idempotency_key(session_id: str) -> str:
-    """Two starts at once with one id make one session."""
-    return f"session {session_id}"
+def idempotency_key(session_id: str, ended: UUID | None) -> str:
+    """Two starts at once with one id make one session. ``ended``: the job that had the id until its user ended it."""
+    return f"session {session_id}" if ended is None else f"session {session_id} after {ended}"
 
 
 def filter_of(session_id: str) -> JobFilter:
@@ -85,7 +85,7 @@ def _options(wanted: StartRequest) -> dict[str, Any]:
 
 
 def url_of(repository: RepositoryChoice, github_server: str) -> str:
-    return repository.url or f"{github_server.rstrip('/')}/{repository.name}"
+    return repository.url or f"{github_server}/{repository.name}"
 
 
 def word_of(state: JobState) -> Word:

@@ -137,7 +137,7 @@ async def running_service(servers: EmbeddedServers, template_database: str) -> A
 
 
 def _dialect(port: int) -> Dialect:
-    settings = WorkerSettings(port=port, max_sessions=2, github_server="https://github.example")
+    settings = WorkerSettings(port=port, max_sessions=2, github_server_url="https://github.example")
     dialect = worker(settings, ServiceSettings(trusted_proxies=PROXY), PROXY)
     assert dialect is not None
     return dialect
