@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from enum import StrEnum
+from typing import Any, TypeVar
 from uuid import UUID, uuid5
 
 from uuid_utils.compat import uuid7
@@ -22,6 +23,8 @@ from services.jobs.models import Client
 from services.jobs.submission import OWN_KEYS
 from services.jobs.unit import SQL
 from services.runtime.postgres import Connection, Database, Record, Statements
+
+Word = TypeVar("Word", bound=StrEnum)
 
 _STATEMENTS = Statements(SQL / "work_items.sql")
 _NAMESPACE = UUID("b7a4a3a0-3c0e-5a55-9d4c-5d0a6f6f1e0b")
@@ -206,11 +209,16 @@ def _ended(row: Record) -> Ended:
     return Ended(
         kind=WorkKind(row["kind"]),
         state=JobState(row["job_state"]),
-        outcome=Outcome(row["outcome"]) if row["outcome"] else None,
-        exit_reason=ExitReason(row["exit_reason"]) if row["exit_reason"] else None,
+        outcome=_known(Outcome, row["outcome"]),
+        exit_reason=_known(ExitReason, row["exit_reason"]),
         error=row["error"] or row["changeset_error"] or "",
         summary=row["summary"] or "",
         url=row["url"] or "",
         commit_sha=row["commit_sha"] or "",
         patch=patch.decode("utf-8", "replace") if patch is not None else None,
     )
+
+
+def _known(words: type[Word], text: str | None) -> Word | None:
+    """None also for a word that an agent of a newer version wrote: its work item is answered all the same."""
+    return words(text) if text in {word.value for word in words} else None

@@ -8,6 +8,7 @@ import grpc
 import pytest
 
 from services.contracts.v1 import vcs_pb2
+from services.contracts.words import ExitReason
 from services.gateway.problems import ProblemError
 from services.jobs.submission import NewJob, Submissions, Submitted
 from services.jobs.work_items import WorkItems
@@ -332,3 +333,14 @@ async def test_what_came_of_it_is_told_where_it_came_from_once(hooked: Hooked) -
     assert await hooked.said() == [(await hooked.said())[0], "nothing to do"]
     (item,) = await hooked.domain.rows("SELECT * FROM work_items WHERE job_id = $1", job_id)
     assert item["answered_at"] is not None
+
+
+async def test_a_reason_that_only_newer_agents_know_is_told_in_other_words(hooked: Hooked) -> None:
+    await hooked.deliver("issues", issue_payload())
+    run = await hooked.start()
+    await hooked.domain.running.fail(run.hold, ExitReason.BLOCKED, error="")
+    await hooked.domain.execute("UPDATE runs SET exit_reason = 'from_the_future'")
+
+    assert await hooked.items.answer_ended(most=10) == 1
+
+    assert "could not finish" in (await hooked.said())[-1]
