@@ -42,7 +42,10 @@ class Deliveries:
         self._database = database
 
     async def keep(self, source: str, delivery: str, event: str, payload: bytes | None) -> bool:
-        """Whether it is new; one that was given up counts as new. ``payload``: None where nothing is to be done."""
+        """Whether it is new; one that was given up counts as new, and one that asked for nothing and now does.
+
+        ``payload``: None where nothing is to be done.
+        """
 
         async def work(connection: Connection) -> list[Record]:
             values = {"source": source, "delivery": delivery, "event": event, "payload": payload}

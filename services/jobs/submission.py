@@ -31,8 +31,8 @@ from services.runtime.sealing import Sealer, SealingError
 _STATEMENTS = Statements(SQL / "submission.sql")
 _SLUG_CHARACTERS = 40
 _MOST_AT_ONCE = 64
-OWN_KEYS = " "
-"""Keys that begin so are ours: no header's value does. They are kept for longer, see `claim_keys`."""
+OWN_KEYS = "\N{SECTION SIGN}"
+"""Keys that begin so are ours: what clients send is ASCII. They are kept for longer, see `claim_keys`."""
 _SHARING = (OnExisting.UPDATE, OnExisting.SKIP)
 
 

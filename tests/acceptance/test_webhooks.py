@@ -7,11 +7,10 @@ from __future__ import annotations
 import os
 import re
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import httpx
 import pytest
@@ -19,18 +18,17 @@ import pytest
 from quarterdeck import Client
 from quarterdeck.stack.detached import read_status
 from quarterdeck.stack.info import StackInfo
-from services.contracts.rest import Job, Run
-from services.runtime.postgres import Database, Record
-from tests.acceptance.hub import BOT, Delivery, Hub, running_hub
+from services.contracts.rest import Job
+from services.runtime.postgres import Database
+from tests.acceptance.hub import BOT, Hub, running_hub
+from tests.acceptance.places import ASKED, FILE, Place
 from tests.acceptance.stacks import Stack, running_stack, until
-from tests.integration.vcs.github.emulated import Json, Person
+from tests.integration.vcs.github.emulated import Json
 
 pytestmark = pytest.mark.timeout(240)
 WORKER: Final = "worker/webhooks/github"
 CODEBOT: Final = "codebot/webhook"
-FILE: Final = "words.txt"
 FILES: Final = {FILE: "the colour\n"}
-ASKED: Final = "Please replace all occurrences of 'colour' with 'color'."
 REMARK: Final = "Replace all occurrences of 'color' with 'hue'."
 WATCHED: Final = ("number", "html_url", "title", "body", "draft", "state")
 CODEBOT_KEY: Final = "secret-key-1"
@@ -41,140 +39,7 @@ SETTINGS: Final = {
 }
 
 
-PlaceOf = Callable[..., Awaitable["Place"]]
-
-
-@dataclass
-class Place:
-    """One repository, and what a test asks of it. ``client``: as whom `/v1` shows the jobs that come of it."""
-
-    hub: Hub
-    client: Client
-    database: Database
-    name: str
-
-    @property
-    def grace(self) -> Person:
-        return self.hub.emulate.grace
-
-    async def issue(self, body: str = ASKED) -> int:
-        """Opened by somebody who may push there; its number."""
-        described = {"title": "Spell it as others do", "body": body}
-        number: int = (await self.grace.ask("POST", f"/repos/{self.name}/issues", described))["number"]
-        return number
-
-    async def remark(self, number: int, body: str, **more: Any) -> int:
-        """In the code of a pull request; its id."""
-        said = {"body": body, "path": FILE, "line": 1, **more}
-        path = f"/repos/{self.name}/pulls/{number}/comments"
-        comment: int = (await self.grace.ask("POST", path, said))["id"]
-        return comment
-
-    async def reword(self, pull: Json) -> Json:
-        """Somebody writes title and text anew. (What the offline model says of its work, it would take as asked.)"""
-        words = {"title": "In my words", "body": "And mine alone."}
-        changed: Json = await self.grace.ask("PATCH", f"/repos/{self.name}/pulls/{pull['number']}", words)
-        return changed
-
-    async def said_on(self, number: int) -> list[str]:
-        """By the bot, on an issue or a pull request."""
-        return _words([one for one in await self.grace.comments(self.name, number) if one["user"]["login"] == "ada"])
-
-    async def threads(self, number: int) -> list[Json]:
-        found: list[Json] = await self.grace.ask("GET", f"/repos/{self.name}/pulls/{number}/comments")
-        return found
-
-    async def replies(self, number: int, root: int) -> list[str]:
-        """By the bot, in the thread of a remark."""
-        return _words([one for one in await self.threads(number) if one["in_reply_to_id"] == root])
-
-    async def pull(self) -> Json:
-        """The only one that there ever was."""
-        (pull,) = await self.hub.emulate.ada.pulls(self.name)
-        return pull
-
-    async def jobs(self) -> list[Job]:
-        """That came of what happened there, the oldest first."""
-        found = [job async for job in self.client.jobs() if job.metadata.get("repository") == self.name]
-        return sorted(found, key=lambda job: job.created_at)
-
-    async def run(self, job: Job) -> Run:
-        (run,) = [run async for run in self.client.runs(job.id)]
-        return run
-
-    async def ended(self, count: int) -> Job:
-        """The newest job, once there are as many and it has ended."""
-        found: list[Job] = []
-
-        async def is_so() -> bool:
-            found[:] = await self.jobs()
-            assert len(found) <= count, "too much was started"
-            return len(found) == count and found[-1].finished_at is not None
-
-        await until(is_so)
-        return found[-1]
-
-    async def answered(self, number: int, count: int) -> list[str]:
-        """What the bot said on an issue or pull request, once it said as much."""
-        await until(lambda: self.has(count, self.said_on, number))
-        return await self.said_on(number)
-
-    async def replied(self, number: int, root: int) -> str:
-        """What the bot answered to a remark."""
-        await until(lambda: self.has(1, self.replies, number, root))
-        (reply,) = await self.replies(number, root)
-        return reply
-
-    async def has(self, count: int, read: Callable[..., Awaitable[Sequence[str]]], *about: int) -> bool:
-        return len(await read(*about)) >= count
-
-    async def delivery(self, event: str, action: str) -> Delivery:
-        """The newest of its kind from here, once there is one."""
-
-        async def is_there() -> bool:
-            return bool(self.hub.delivered(self.name, event, action))
-
-        await until(is_there)
-        return self.hub.delivered(self.name, event, action)[-1]
-
-    async def check_suite(self, sha: str) -> str | None:
-        """A suite of checks at the commit has failed; how its delivery is answered."""
-        suite = {"id": 1, "head_sha": sha, "conclusion": "failure", "pull_requests": []}
-        repository = {"full_name": self.name, "clone_url": f"{self.hub.address}/{self.name}.git"}
-        sender = {"login": "ci[bot]", "type": "Bot"}
-        payload = {"action": "completed", "check_suite": suite, "repository": repository, "sender": sender}
-        return await self.hub.deliver(WORKER, "check_suite", payload)
-
-    async def settled(self) -> None:
-        """All that was delivered is done, and none of it in vain."""
-
-        async def is_nothing_due() -> bool:
-            return not await self._deliveries("due_at IS NOT NULL")
-
-        await until(is_nothing_due)
-        assert await self._deliveries("error IS NOT NULL") == []
-
-    async def pass_delays(self) -> None:
-        """Let time pass for what somebody took who is dead by now."""
-        async with self.database.connection() as connection:
-            for table in ("webhook_deliveries", "forge_comments"):
-                await connection.execute(f"UPDATE {table} SET due_at = now() WHERE due_at > now()")
-
-    async def _deliveries(self, condition: str) -> list[Record]:
-        async with self.database.connection() as connection:
-            return list(await connection.fetch(f"SELECT * FROM webhook_deliveries WHERE {condition}"))
-
-    def commits(self, branch: str) -> list[str]:
-        """Above main, the newest first."""
-        return self.hub.repositories.run(self.name, "rev-list", f"main..{branch}").split()
-
-    def text(self, branch: str) -> str:
-        return self.hub.repositories.run(self.name, "show", f"{branch}:{FILE}")
-
-
-def _words(comments: Sequence[Json]) -> list[str]:
-    """Without the mark that nobody sees."""
-    return [comment["body"].partition("<!--")[0].strip() for comment in comments]
+PlaceOf = Callable[..., Awaitable[Place]]
 
 
 @pytest.fixture(scope="module")
@@ -285,8 +150,11 @@ async def test_remarks_on_the_pull_request(place: Place) -> None:
     assert place.commits(branch) == shas
     assert await place.replies(number, thanks) == []
     assert await place.said_on(number) == []
+
+    # The bot itself, which does not say there that it is one.
+    await place.remark(number, REMARK, by=place.hub.emulate.ada)
     await place.settled()
-    assert len(await place.jobs()) == 3, "what was answered there was taken for a remark"
+    assert len(await place.jobs()) == 3, "what the bot said there was taken for a remark"
 
 
 @pytest.mark.slow
@@ -300,8 +168,12 @@ async def test_two_remarks_at_once_are_followed_one_after_the_other(place: Place
     text, commits = place.text(branch), place.commits(branch)
     assert (text, len(commits)) in (("the hue\n", 2), ("the tint\n", 2)), "the other one found nothing left to replace"
     assert sum("It is in commit" in reply for reply in replies) == 1
+    await place.grace.ask("POST", f"/repos/{place.name}/issues/{number}/comments", {"body": "Thank you both!"})
+    await place.ended(4)
+    await place.answered(number, 1)
     await place.settled()
     assert {job.state for job in await place.jobs()} == {"completed"}
+    assert (len(await place.jobs()), place.commits(branch)) == (4, commits)
 
 
 @pytest.mark.slow
@@ -322,7 +194,7 @@ async def test_failed_checks_are_repaired_once(place: Place) -> None:
     output = {"title": "Spelling", "summary": REMARK}
     failed = {"name": "spell", "head_sha": sha, "status": "completed", "conclusion": "failure", "output": output}
     await place.hub.emulate.ada.ask("POST", f"/repos/{place.name}/check-runs", failed)
-    assert await place.check_suite(sha) == "taken"
+    assert await place.check_suite(sha, hook=WORKER) == "taken"
     job = await place.ended(2)
     assert (await place.run(job)).outcome == "delivered"
     newest, *older = place.commits(branch)
@@ -331,7 +203,7 @@ async def test_failed_checks_are_repaired_once(place: Place) -> None:
     assert f"It is in commit {newest[:10]}" in said
     # No more than one is to be tried.
     await place.hub.emulate.ada.ask("POST", f"/repos/{place.name}/check-runs", failed | {"head_sha": newest})
-    assert await place.check_suite(newest) == "taken"
+    assert await place.check_suite(newest, hook=WORKER) == "taken"
     await place.settled()
     assert len(await place.jobs()) == 2
 
@@ -408,14 +280,14 @@ async def test_a_codebot_task_is_reviewed_and_merged(stack: Stack, place_of: Pla
         assert (reviewed / FILE).read_text() == "the hue\n"
         assert (await result())["work_dir"] is None, "the review's has taken its place"
         assert len((await codebot.get(address)).json()["tasks"]) == 1
-        await place.grace.ask("PUT", f"/repos/{place.name}/pulls/{pull['number']}/merge", {})
-
-        async def is_merged() -> bool:
-            changeset = (await place.run(review)).changeset
-            return changeset is not None and changeset.state == "merged"
+        path = f"/repos/{place.name}/pulls/{pull['number']}"
+        for state in ("closed", "open"):
+            await place.grace.ask("PATCH", path, {"state": state})
+            await place.seen(review, state)
+        await place.grace.ask("PUT", f"{path}/merge", {})
+        await place.seen(review, "merged")
 
         async def is_gone() -> bool:
             return not any(map(os.path.exists, (folder, reviewed)))
 
-        await until(is_merged)
         await until(is_gone)

@@ -1,11 +1,12 @@
 -- name: keep
 -- Keep a delivery that is new; what it asks for is due at once. One that was given up is taken up again where it comes
--- again, since its sender was asked to.
+-- again, since its sender was asked to; and so is one that nothing was to be done for, by the rules of that time.
 INSERT INTO webhook_deliveries (source, delivery, event, payload, due_at)
 VALUES (:source, :delivery, :event, :payload, CASE WHEN :payload::bytea IS NOT NULL THEN now() END)
 ON CONFLICT (source, delivery) DO UPDATE
     SET event = excluded.event, payload = excluded.payload, due_at = excluded.due_at, attempts = 0, error = NULL
-    WHERE webhook_deliveries.due_at IS NULL AND webhook_deliveries.error IS NOT NULL
+    WHERE webhook_deliveries.due_at IS NULL
+      AND (webhook_deliveries.error IS NOT NULL OR (webhook_deliveries.attempts = 0 AND excluded.payload IS NOT NULL))
 RETURNING delivery;
 
 -- name: take

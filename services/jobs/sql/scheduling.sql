@@ -99,11 +99,11 @@ DELETE FROM nodes
 WHERE name IN (SELECT name FROM nodes WHERE seen_at < now() - interval '1 hour' LIMIT 1000);
 
 -- name: forget_keys!
--- Our own keys, which begin with a space, are kept for as long as whatever they are made for may still be tried again.
+-- Our own keys, which begin with a section sign (167), are kept for as long as what they are for may be tried again.
 DELETE FROM idempotency_keys
 WHERE (client_id, key) IN (SELECT client_id, key FROM idempotency_keys
                            WHERE created_at < now() - interval '24 hours'
-                             AND (key NOT LIKE ' %' OR created_at < now() - interval '30 days')
+                             AND (NOT starts_with(key, chr(167)) OR created_at < now() - interval '30 days')
                            ORDER BY created_at LIMIT 5000);
 
 -- name: forget_deliveries!

@@ -12,12 +12,13 @@ ON CONFLICT (name) DO UPDATE
 
 -- name: claim_keys!
 -- Claim Idempotency-Keys for 24 h; nothing where one is taken. Waits for a transaction that is claiming one now.
+-- Our own keys begin with a section sign (167), and are claimed until they are forgotten.
 -- Their jobs are inserted later in the same transaction: the foreign key is checked at the commit.
 INSERT INTO idempotency_keys (client_id, key, body_hash, job_id)
 SELECT * FROM unnest(:client_ids::uuid[], :keys::text[], :body_hashes::bytea[], :job_ids::uuid[])
 ON CONFLICT (client_id, key) DO UPDATE
     SET body_hash = excluded.body_hash, job_id = excluded.job_id, created_at = now()
-    WHERE idempotency_keys.created_at < now() - interval '24 hours' AND idempotency_keys.key NOT LIKE ' %';
+    WHERE idempotency_keys.created_at < now() - interval '24 hours' AND NOT starts_with(idempotency_keys.key, chr(167));
 
 -- name: key_holders
 -- Which jobs these Idempotency-Keys stand for.

@@ -18,7 +18,8 @@ from services.vcs.git.repositories import parse_repository
 log = logger("vcs.commenter")
 
 MOST_AT_ONCE: Final = 4
-MAX_TRIES: Final = 8
+MAX_TRIES: Final = 16
+"""With the back-off about two hours: so long a forge may be away. Below ``MOST_CLAIMS``, which counts them too."""
 MOST_CLAIMS: Final = 20
 """Of one comment: so many vcs that stopped over it did so because of it."""
 _LOOK_EVERY: Final = timedelta(seconds=1)
@@ -27,6 +28,7 @@ _AT_MOST: Final = timedelta(seconds=90)
 _AGAIN: Final = timedelta(minutes=2)
 """Until what its vcs died over is taken again: longer than a try may last, so that no two say the same at once."""
 _BACKOFF_SECONDS: Final = 4.0
+_MOST_BACKOFF_SECONDS: Final = 900.0
 
 
 class Commenter:
@@ -107,4 +109,5 @@ def _refuse_deadly(comment: DueComment) -> None:
 
 
 def _back_off(tries: int) -> timedelta:
-    return timedelta(seconds=random.uniform(0.5, 1) * _BACKOFF_SECONDS * 2**tries)  # noqa: S311  jitter, not a secret
+    most = min(_MOST_BACKOFF_SECONDS, _BACKOFF_SECONDS * 2**tries)
+    return timedelta(seconds=random.uniform(0.5, 1) * most)  # noqa: S311  jitter, not a secret

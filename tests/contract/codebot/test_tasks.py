@@ -1,6 +1,7 @@
 """Tasks as jobs: what is asked of them, their states, who sees them and for how long."""
 
 import re
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -9,8 +10,10 @@ import httpx
 import pytest
 
 from services.contracts.words import ChangesetState, ExitReason, Outcome, Publish
+from services.gateway.webhooks.requests import KIND_KEY
 from services.jobs.publishing import Shown
 from services.jobs.rescuing import Rescuing
+from services.jobs.submission import NewJob
 from services.jobs.tracking import Observed
 from tests.contract.codebot.conftest import OTHER_KEY, Codebot, running_codebot
 from tests.contract.codebot.document import SUBMISSION
@@ -18,7 +21,7 @@ from tests.contract.serving import Fleet
 from tests.integration.gateway.conftest import KEY as NATIVE_KEY
 from tests.integration.gateway.conftest import client_of
 from tests.integration.jobs.changes import HOUR, claimed, publish, show, tracked
-from tests.integration.jobs.domain import COMMIT
+from tests.integration.jobs.domain import COMMIT, REPOSITORY, job_request
 
 DAY = timedelta(days=1)
 
@@ -200,6 +203,14 @@ async def test_where_a_task_worked_is_told_for_as_long_as_it_is_kept(
 async def _work_dir(codebot: Codebot, task_id: str) -> str | None:
     found: str | None = (await codebot.status(task_id))["result"]["work_dir"]
     return found
+
+
+async def test_reviews_have_a_queue_of_their_own_and_are_no_tasks(codebot: Codebot, fleet: Fleet) -> None:
+    asked = NewJob.of(fleet.domain.client, job_request(REPOSITORY, metadata={KIND_KEY: "review"}), key=None, body=b"")
+    await fleet.domain.submissions.accept(replace(asked, is_review=True))
+    health = (await codebot.served.alone.get("/health")).json()
+    assert (health["review_queue_size"], health["task_queue_size"]) == (1, 0)
+    assert await codebot.tasks() == []
 
 
 async def test_a_full_queue_says_so_at_once(database_url: str, nats_url: str) -> None:

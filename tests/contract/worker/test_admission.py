@@ -2,6 +2,7 @@
 
 import asyncio
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -50,7 +51,12 @@ async def assert_without_a_key_nothing_is_told(running: Worker) -> None:
             answer = await asked
             assert (answer.status_code, answer.json()["error"]) == (401, "UNAUTHORIZED")
         found = await api.get("/interactive/status", params={"sessionId": "x"}, headers={"X-API-Key": KEY})
+        page = f"/changesets/{uuid4()}"
+        asked_for = await api.get(page)
+        shown = await api.get(page, auth=("", KEY))
     assert found.status_code == 404
+    assert (asked_for.status_code, asked_for.headers["WWW-Authenticate"].split()[0]) == (401, "Basic")
+    assert shown.status_code == 404
 
 
 async def assert_no_more_sessions_start_at_once(running: Worker) -> None:

@@ -250,8 +250,22 @@ async def test_status_and_end(api: httpx.AsyncClient, stage: Stage, session_id: 
         assert (await frames.rest())[-1].event == "error"
     for gone in (await status(), await api.delete(f"/interactive/{session_id}")):
         assert (gone.status_code, gone.json()["error"]) == (404, "NOT_FOUND")
-    taken = await api.post(START, json={"prompt": "x", "sessionId": session_id})
-    assert (taken.status_code, taken.json()["error"]) == (400, "VALIDATION_ERROR")
+
+
+async def test_an_id_is_free_again_once_its_session_was_ended(
+    api: httpx.AsyncClient, stage: Stage, session_id: str
+) -> None:
+    async with started(api, sessionId=session_id) as first:
+        await first.until("connected")
+        for _ in range(2):
+            assert (await api.delete(f"/interactive/{session_id}")).status_code == 200
+            async with started(api, sessionId=session_id) as again:
+                assert session_id in (await again.until("connected"))["message"]
+                taken = await api.post(START, json={"prompt": "x", "sessionId": session_id})
+                assert (taken.status_code, taken.json()["error"]) == (400, "VALIDATION_ERROR")
+                assert (await api.get("/interactive/status", params={"sessionId": session_id})).status_code == 200
+        rows = await stage.fleet.domain.rows("SELECT 1 FROM jobs WHERE metadata ->> 'session' = $1", session_id)
+        assert len(rows) == 3
 
 
 async def test_a_completed_session_has_its_time_and_need_not_be_ended(

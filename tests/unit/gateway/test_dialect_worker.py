@@ -49,6 +49,13 @@ def test_each_kind_of_event_is_told_or_left_out_though_it_says_nothing_of_itself
     assert orjson.loads(told.data)["timestamp"] == "2026-01-02T00:00:00.000Z"
 
 
+def test_an_event_of_a_later_version_is_left_out() -> None:
+    """It is read where all watchers are served: an error there would end the gateway."""
+    data = b'{"eventId":"e","jobId":"j","number":3,"kind":"run.teleported","time":"2026-01-02T00:00:00Z"}'
+    addresses = Addresses(worktrees="", root="http://here")
+    assert told_of(Frame(Position(3), "run.teleported", data), SESSION, addresses) is None
+
+
 @pytest.mark.parametrize("text", ["0:-:0:0", "12:abc:34:5"])
 def test_an_id_is_read_as_it_was_written(text: str) -> None:
     assert str(Place.parse(text)) == text

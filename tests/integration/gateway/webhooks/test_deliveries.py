@@ -47,6 +47,16 @@ async def test_what_is_due_is_taken_by_one_and_by_another_when_that_one_does_not
     assert await deliveries.totals("github") == type(totals)(0, None)
 
 
+async def test_what_asked_for_nothing_is_taken_where_it_comes_again_and_now_does(database: Database) -> None:
+    deliveries = Deliveries(database)
+    assert await deliveries.keep("worker", "1", "issues", None)
+    assert not await deliveries.keep("worker", "1", "issues", None)
+    assert await deliveries.keep("worker", "1", "issues", b"{}")
+    (taken,) = await deliveries.take(most=8, again=MINUTE)
+    await deliveries.done(taken)
+    assert not await deliveries.keep("worker", "1", "issues", b"{}")
+
+
 def installation(action: str, **more: Any) -> dict[str, Any]:
     told = {"id": 5, "app_id": 77, "account": {"login": "ada"}, "repository_selection": "selected", "updated_at": None}
     return {"action": action, "installation": told, **more}
