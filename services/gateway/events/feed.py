@@ -43,11 +43,20 @@ class EventFeed(ABC):
         self._hub = hub
         self._wanted = wanted
         self._has_ended = False
+        self._here: StreamPosition | None = None
+        self._has_begun = False
         subscription.look = self._look
 
     @property
     def position(self) -> Position:
         return self._at
+
+    async def begin(self) -> None:
+        """Find out from which place on the stream comes to the subscription by itself. Whoever is told that he watches
+        is told after this: what is streamed from then on reaches him.
+        """
+        self._here = await self._hub.position()
+        self._has_begun = True
 
     async def frames(self) -> AsyncGenerator[Frame, None]:
         """Everything behind the watcher's place, until the stream has its end.
@@ -95,7 +104,9 @@ class EventFeed(ABC):
         """For ``Subscription.look``."""
 
     async def _missed(self) -> Frames:
-        here = await self._hub.position()
+        if not self._has_begun:
+            await self.begin()
+        here = self._here
         if here is not None and self._is_kept(here):
             async for event in self._stream(here):
                 async for frame in self._take(event):

@@ -92,6 +92,8 @@ async def serve(
     ``headers``: of the answer, beside those of every stream.
     """
     is_chunked = request.version >= HttpVersion11
+    if request.method != "HEAD":
+        await feed.begin()
     response = await _opened(request, {**HEADERS, **(headers or {})}, is_chunked=is_chunked)
     transport = request.transport
     if request.method == "HEAD" or transport is None:

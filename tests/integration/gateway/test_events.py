@@ -3,13 +3,16 @@
 import asyncio
 import shutil
 import socket
+from contextlib import suppress
 
 import httpx
+import pytest
 
 from quarterdeck import Client
 from quarterdeck.stack.embedded import EmbeddedServers
 from quarterdeck.stack.ports import free_ports
-from services.runtime.jetstream import Bus, BusUnavailableError
+from services.gateway.events.hub import Hub
+from services.runtime.jetstream import Bus, BusUnavailableError, StreamPosition
 from services.runtime.postgres import Database
 from tests.integration.conftest import execute
 from tests.integration.gateway.conftest import KEY, Scheduler, StartGateway, is_healthy, running_gateway
@@ -221,6 +224,26 @@ async def test_a_stream_without_nats_is_served_from_postgres(
         await scheduler.finish(job, published=False)
         assert await watcher.rest() == ["job.started", "job.finished"]
     await nats_server.start("nats")
+
+
+async def test_what_is_streamed_after_the_answer_began_reaches_its_watcher(
+    gateway: httpx.AsyncClient, scheduler: Scheduler, job: str, monkeypatch: pytest.MonkeyPatch
+):
+    """On a busy machine something may be streamed between the answer's headers and its first look at the stream."""
+    streamed = asyncio.Event()
+    position = Hub.position
+
+    async def late(hub: Hub) -> StreamPosition | None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(0.5):
+                await streamed.wait()
+        return await position(hub)
+
+    monkeypatch.setattr(Hub, "position", late)
+    async with watching(gateway, job) as watcher:
+        await scheduler.delta(job, "the first")
+        streamed.set()
+        assert await watcher.take(2) == ["job.submitted", "delta:the first"]
 
 
 async def test_a_watcher_that_does_not_read_is_cut_off_and_can_resume(
