@@ -48,7 +48,7 @@ async def messages_of(stack: Stack, run_id: object) -> list[tuple[int, str]]:
     return [(message.number, message.role) for message in transcript.messages]
 
 
-@pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize("kill", [signal.SIGKILL, pytest.param(signal.SIGSTOP, marks=pytest.mark.slow)])
 async def test_a_run_goes_on_elsewhere_when_its_agent_is_gone(stack: Stack, tmp_path: Path, kill: signal.Signals):
     """Killed, or stopped for longer than a lease and then continued: the zombie can write nothing any more."""
     origin = bare_origin(tmp_path, "widget")
@@ -165,6 +165,7 @@ async def test_an_unreachable_repository_fails_alone_with_git_s_words(stack: Sta
     assert "use https" in plain.error
 
 
+@pytest.mark.slow  # the short run of chaos kills everything at once, too
 async def test_after_kill_9_of_everything_the_job_still_ends_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("QUARTERDECK_OFFLINE_TURN_DELAY_MS", str(TURN_DELAY_MS))
     origin = bare_origin(tmp_path, "widget")

@@ -69,6 +69,7 @@ class Load:
         raise AssertionError("the gateway did not come back")
 
 
+@pytest.mark.slow  # the short run of chaos stops each service in order, too
 async def test_a_rolling_restart_under_load_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("QUARTERDECK_OFFLINE_TURN_DELAY_MS", "300")
     origins = [bare_origin(tmp_path, f"widget-{number}") for number in range(12)]
