@@ -43,7 +43,8 @@ from services.vcs.worktrees.commits import Commits
 
 log = logger("vcs.publisher")
 
-MAX_TRIES: Final = 5
+MAX_TRIES: Final = 10
+"""With what lies between them half an hour: for so long a forge may be away."""
 MOST_CLAIMS: Final = 20
 """Of one publication: so many vcs that stopped over it did so because of it."""
 _BACKOFF_SECONDS: Final = 2.0

@@ -67,7 +67,7 @@ async def test_what_lasts_is_told_with_what_to_do(shared_site: Site) -> None:
         await answered(site, "GET", 401, {"message": "Bad credentials"}, times=100): (1, ("GITHUB_TOKEN", "Bad")),
         await answered(site, "POST", 403, {"message": "Resource not accessible"}): (1, ("permission", "GITHUB_TOKEN")),
         await answered(site, "POST", 422, INVALID): (1, ("base is invalid",)),
-        await answered(site, "POST", 502, times=100): (5, ("failed itself", "(502)")),
+        await answered(site, "POST", 502, times=100): (10, ("failed itself", "(502)")),
         # The emulator's own answer: Git is served, and GitHub does not know it.
         await site.store(hidden): (1, ("GitHub has nothing at", "may see the repository")),
     }

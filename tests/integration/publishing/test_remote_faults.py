@@ -12,7 +12,7 @@ from tests.integration.publishing.made import Made
 from tests.integration.publishing.site import Change, Site
 from tests.integration.vcs.conftest import git
 
-MOST_TRIES = 5
+MOST_TRIES = 10
 HUNDRED_BYTES = 100
 
 

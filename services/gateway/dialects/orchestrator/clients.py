@@ -104,6 +104,10 @@ def _repository(kept: domain.KeptRepository) -> Repository:
 
 
 def operations(routes: ClientRoutes) -> tuple[Operation, ...]:
+    return (*_of_clients(routes), *_of_mirrors(routes))
+
+
+def _of_clients(routes: ClientRoutes) -> tuple[Operation, ...]:
     return (
         Operation(
             method="GET",
@@ -143,6 +147,11 @@ def operations(routes: ClientRoutes) -> tuple[Operation, ...]:
             body=AddRepository,
             answers=(Answer(201, "the repository", KeptRepository),),
         ),
+    )
+
+
+def _of_mirrors(routes: ClientRoutes) -> tuple[Operation, ...]:
+    return (
         Operation(
             method="POST",
             path="/sync",
