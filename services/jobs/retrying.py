@@ -13,7 +13,7 @@ from services.jobs.errors import NotFoundError, NotRetryableError
 from services.jobs.models import Client
 from services.jobs.submission import NewJob, NewRun, Submissions, Submitted, keyed, shares_branches
 from services.jobs.unit import SQL, Units
-from services.runtime.postgres import Record, Statements
+from services.runtime.postgres import Connection, Record, Statements
 
 _STATEMENTS = Statements(SQL / "retrying.sql")
 _ENDED = (JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED)
@@ -79,7 +79,17 @@ class Retrying:
         if job["sealed"] is not None:
             sealed = self._submissions.sealed_anew(job["sealed"], of=job_id, to=new.id)
             new = replace(new, sealed=sealed)
-        return await self._submissions.accept(new)
+        submitted = await self._submissions.accept(new)
+        await self._pass_on(job_id, submitted.job_id)
+        return submitted
+
+    async def _pass_on(self, old_id: UUID, new_id: UUID) -> None:
+        """Who was told on a forge of the old job's end is told of the new one's, too. Safe to run again."""
+
+        async def work(connection: Connection) -> None:
+            await _STATEMENTS.execute(connection, "pass_on", old_id=old_id, new_id=new_id)
+
+        await self._database.in_statement(work)
 
 
 def _refuse_unended(job: Record) -> None:

@@ -7,9 +7,11 @@ from uuid import UUID
 import grpc
 import pytest
 
+from services.contracts.rest import RetryRequest
 from services.contracts.v1 import vcs_pb2
 from services.contracts.words import ExitReason
 from services.gateway.problems import ProblemError
+from services.jobs.models import Client
 from services.jobs.submission import NewJob, Submissions, Submitted
 from services.jobs.work_items import WorkItems
 from services.runtime.postgres import Database
@@ -344,3 +346,25 @@ async def test_a_reason_that_only_newer_agents_know_is_told_in_other_words(hooke
     assert await hooked.items.answer_ended(most=10) == 1
 
     assert "could not finish" in (await hooked.said())[-1]
+
+
+async def test_a_job_that_is_done_again_is_told_of_once_more(hooked: Hooked) -> None:
+    await hooked.deliver("issues", issue_payload())
+    old = await hooked.start()
+    await hooked.domain.running.fail(old.hold, ExitReason.BLOCKED, error="I cannot.")
+    assert await hooked.items.answer_ended(most=10) == 1
+
+    job = await hooked.domain.row("jobs", old.hold.job_id)
+    retrying = hooked.domain.retrying
+    client = Client(job["client_id"], "worker")
+    again = await retrying.retry(client, job["id"], RetryRequest.model_validate({}), key=None, body=b"")
+
+    assert await hooked.items.answer_ended(most=10) == 0
+    (item,) = await hooked.domain.rows("SELECT job_id FROM work_items")
+    assert item["job_id"] == again.job_id
+    await hooked.domain.finish(await hooked.start())
+    assert await hooked.items.answer_ended(most=10) == 1
+    assert [words.splitlines()[0] for words in await hooked.said()][1:] == [
+        "I could not finish this: I cannot.",
+        "nothing to do",
+    ]
