@@ -34,13 +34,14 @@ from services.contracts.words import ExitReason, Outcome
 from services.jobs.errors import LeaseLostError
 from services.jobs.models import ClaimedRun
 from services.jobs.unit import Draft
+from services.runtime.backing_off import back_off
 from services.runtime.postgres import StoreUnavailableError
 from services.runtime.telemetry import logger
 
 log = logger("agent.attempt")
 
-_BACKOFF_SECONDS = 5.0
-_LONGEST_BACKOFF_SECONDS = 300.0
+_FIRST_DELAY_SECONDS = 5.0
+_LONGEST_DELAY_SECONDS = 300.0
 _AWAY_SECONDS = 2.0
 """Until a run is tried again whose node has no vcs just now; another node may take it before."""
 
@@ -233,7 +234,7 @@ class Attempt:
     async def _fail_or_retry(self, reason: ExitReason, words: str, *, retryable: bool) -> None:
         spent = self._run.attempts_spent + 1
         if retryable and spent < self._run.options.max_attempts:
-            await self._running.retry(self._hold, error=words, delay=_back_off(spent))
+            await self._running.retry(self._hold, error=words, delay=_delay(spent))
         else:
             await self._running.fail(self._hold, reason, error=words)
 
@@ -248,6 +249,5 @@ def _moment() -> timedelta:
     return timedelta(seconds=random.uniform(0.5, 1.5) * _AWAY_SECONDS)  # noqa: S311  jitter, not a secret
 
 
-def _back_off(attempts_spent: int) -> timedelta:
-    ceiling = min(_LONGEST_BACKOFF_SECONDS, _BACKOFF_SECONDS * 2 ** (attempts_spent - 1))
-    return timedelta(seconds=random.uniform(ceiling / 2, ceiling))  # noqa: S311  jitter, not a secret
+def _delay(attempts_spent: int) -> timedelta:
+    return back_off(attempts_spent, first_seconds=_FIRST_DELAY_SECONDS, longest_seconds=_LONGEST_DELAY_SECONDS)

@@ -35,6 +35,7 @@ from services.jobs.deliveries import Deliveries
 from services.jobs.eventlog import EventLog
 from services.jobs.forge_apps import ForgeApps
 from services.jobs.limits import LimitSetting
+from services.jobs.measuring import Measuring
 from services.jobs.messaging import Messaging
 from services.jobs.nodes import Nodes
 from services.jobs.overviews import Overviews
@@ -107,6 +108,7 @@ def assemble(
         repositories=Repositories(database),
         customers=Customers(database),
         overviews=Overviews(database),
+        measuring=Measuring(database),
         publishing=Publishing(units),
         tracking=tracking,
         apps=apps,

@@ -18,6 +18,7 @@ from services.jobs.customers import Customers
 from services.jobs.eventlog import EventLog
 from services.jobs.forge_apps import ForgeApps
 from services.jobs.limits import LimitSetting
+from services.jobs.measuring import Measuring
 from services.jobs.messaging import Messaging
 from services.jobs.overviews import Overviews
 from services.jobs.publishing import Publishing
@@ -48,6 +49,7 @@ class Gateway:
     repositories: Repositories
     customers: Customers
     overviews: Overviews
+    measuring: Measuring
     publishing: Publishing
     tracking: Tracking
     apps: ForgeApps

@@ -1,4 +1,4 @@
-"""What is shown of many jobs at once, of what happened to one, and of who could carry them out. Changes nothing."""
+"""What is shown of many jobs at once, and of what happened to one. Changes nothing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from uuid import UUID
 from services.contracts.words import EventKind, ExitReason, Outcome
 from services.jobs.eventlog import LoggedEvent, event_of
 from services.jobs.models import Client
-from services.jobs.scheduling import LEASE
 from services.jobs.unit import SQL
 from services.runtime.postgres import Database, Record, Statements
 
@@ -51,11 +50,6 @@ class Overviews:
                 connection, "newest_events", client_id=client.id, job_id=job_id, kinds=names, most=MOST_EVENTS
             )
         return [event_of(row) for row in reversed(rows)]
-
-    async def an_agent_lives(self) -> bool:
-        """Whether one was seen within a lease's length. None starts without a key for the model."""
-        async with self._database.connection() as connection:
-            return bool(await _STATEMENTS.value(connection, "an_agent_lives", alive=LEASE))
 
 
 def _first_run(row: Record) -> FirstRun:

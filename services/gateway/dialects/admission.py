@@ -12,6 +12,10 @@ from pydantic import SecretStr
 from services.gateway.dialects.dialect import Admit
 from services.gateway.dialects.keys import SECURITY, ApiKeys
 from services.gateway.problems import ProblemError
+from services.runtime.settings import refuse
+from services.runtime.telemetry import logger
+
+log = logger("gateway.dialects")
 
 _LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 
@@ -39,6 +43,16 @@ def admission(host: str, *, realm: str, key: SecretStr | None, is_open: bool) ->
     if is_open:
         return Admission(_admit_all, _admit_all, {})
     return Admission(admit_local_names, admit_local_names, {}) if is_loopback(host) else None
+
+
+def tell_not_served(
+    dialect: str, host: str, *, port: int | None, port_variable: str, key_variable: str, open_variable: str
+) -> None:
+    """Where ``admission`` is None: a line in the log; where ``port`` was asked for, the process ends with 2."""
+    if port is not None:
+        reason = f"the API has no authentication of its own, and {host} is reached from elsewhere"
+        refuse(port_variable, f"{reason}: set {key_variable} to a key, or {open_variable}=true where all may use it")
+    log.info("not served: it needs an API key here", dialect=dialect, set=key_variable, or_set=open_variable, host=host)
 
 
 def _admit_all(_: web.Request) -> None:

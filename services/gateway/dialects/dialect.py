@@ -52,6 +52,11 @@ class OwnPort:
     number: int
     variable: str
 
+    @classmethod
+    def of(cls, number: int | None, variable: str) -> OwnPort | None:
+        """None: it has none."""
+        return None if number is None else cls(number, variable)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Dialect:

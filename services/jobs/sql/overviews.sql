@@ -11,6 +11,3 @@ FROM events e
 WHERE e.job_id = :job_id AND e.kind = ANY(:kinds::text[])
   AND EXISTS (SELECT FROM jobs j WHERE j.id = :job_id AND j.client_id = :client_id)
 ORDER BY e.number DESC LIMIT :most;
-
--- name: an_agent_lives$
-SELECT EXISTS (SELECT FROM nodes WHERE kind = 'agent' AND seen_at > now() - :alive::interval);

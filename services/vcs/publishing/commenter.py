@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from datetime import timedelta
 from typing import Final
 
 from services.jobs.forge_comments import DueComment, ForgeComments
 from services.runtime import jetstream, lifecycle, postgres
+from services.runtime.backing_off import back_off
 from services.runtime.telemetry import logger
 from services.vcs.errors import ForgePausedError, ForgeUnavailableError, VcsError
 from services.vcs.forges import MarkedComment, PostedComment
@@ -27,8 +27,8 @@ _AT_MOST: Final = timedelta(seconds=90)
 """For one try, the looking through what is there already included."""
 _AGAIN: Final = timedelta(minutes=2)
 """Until what its vcs died over is taken again: longer than a try may last, so that no two say the same at once."""
-_BACKOFF_SECONDS: Final = 4.0
-_MOST_BACKOFF_SECONDS: Final = 900.0
+_FIRST_DELAY_SECONDS: Final = 8.0
+_LONGEST_DELAY_SECONDS: Final = 900.0
 
 
 class Commenter:
@@ -97,7 +97,7 @@ class Commenter:
     async def _give_up_or_retry(self, comment: DueComment, error: VcsError) -> None:
         if error.retryable and comment.tries < MAX_TRIES:
             log.warning("a comment will be tried again", comment=str(comment.id), error=str(error))
-            await self._comments.retry(comment, error=str(error), delay=_back_off(comment.tries))
+            await self._comments.retry(comment, error=str(error), delay=_delay(comment.tries))
         else:
             log.warning("a comment was given up", comment=str(comment.id), error=str(error))
             await self._comments.give_up(comment, error=str(error))
@@ -108,6 +108,5 @@ def _refuse_deadly(comment: DueComment) -> None:
         raise VcsError(f"the vcs service stopped {MOST_CLAIMS} times while it posted this comment; see its log")
 
 
-def _back_off(tries: int) -> timedelta:
-    most = min(_MOST_BACKOFF_SECONDS, _BACKOFF_SECONDS * 2**tries)
-    return timedelta(seconds=random.uniform(0.5, 1) * most)  # noqa: S311  jitter, not a secret
+def _delay(tries: int) -> timedelta:
+    return back_off(tries, first_seconds=_FIRST_DELAY_SECONDS, longest_seconds=_LONGEST_DELAY_SECONDS)

@@ -5,7 +5,6 @@ instant, the next claim lands on the same branch with the same commit.
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections.abc import Callable, Mapping
 from datetime import timedelta
@@ -19,6 +18,7 @@ from services.contracts.words import ExitReason, Queue
 from services.jobs.errors import LeaseLostError
 from services.jobs.heartbeat import Ending, Heartbeat
 from services.jobs.publishing import Publication, Publishing, Shown
+from services.runtime.backing_off import back_off
 from services.runtime.jetstream import Bus, Message
 from services.runtime.lifecycle import Capacity
 from services.runtime.postgres import StoreUnavailableError
@@ -47,7 +47,8 @@ MAX_TRIES: Final = 10
 """With what lies between them half an hour: for so long a forge may be away."""
 MOST_CLAIMS: Final = 20
 """Of one publication: so many vcs that stopped over it did so because of it."""
-_BACKOFF_SECONDS: Final = 2.0
+_FIRST_DELAY_SECONDS: Final = 4.0
+_LONGEST_DELAY_SECONDS: Final = 1_024.0
 
 
 class Publisher:
@@ -163,7 +164,7 @@ class Publisher:
         hold = publication.hold
         if error.retryable and publication.tries < MAX_TRIES:
             log.warning("publication will be tried again", run=str(hold.run_id), error=str(error))
-            await self._publishing.retry(hold, error=str(error), delay=_back_off(publication.tries))
+            await self._publishing.retry(hold, error=str(error), delay=_delay(publication.tries))
         else:
             await self._publishing.failed(hold, reason=_reason(error), error=str(error))
 
@@ -255,5 +256,5 @@ def _reason(error: VcsError) -> ExitReason:
             return ExitReason.INTERNAL
 
 
-def _back_off(tries: int) -> timedelta:
-    return timedelta(seconds=random.uniform(0.5, 1) * _BACKOFF_SECONDS * 2**tries)  # noqa: S311  jitter, not a secret
+def _delay(tries: int) -> timedelta:
+    return back_off(tries, first_seconds=_FIRST_DELAY_SECONDS, longest_seconds=_LONGEST_DELAY_SECONDS)

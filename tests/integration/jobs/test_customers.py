@@ -10,6 +10,7 @@ from services.contracts.words import EventKind
 from services.jobs.clients import NameTakenError
 from services.jobs.customers import Customer, Customers, IdTakenError
 from services.jobs.errors import NotFoundError
+from services.jobs.measuring import Measuring
 from services.jobs.overviews import Overviews
 from services.jobs.repositories import RefusedUrlError, Repositories
 from tests.integration.jobs.changes import open_change
@@ -158,4 +159,4 @@ async def test_what_happened_is_in_order_and_for_its_client_alone(
 async def test_whether_an_agent_lives(domain: Domain, kind: str, age: int, lives: bool) -> None:
     seen = "INSERT INTO nodes (name, kind, capacity, seen_at) VALUES ('x', $1, 1, now() - make_interval(secs => $2))"
     await domain.execute(seen, kind, age)
-    assert await Overviews(domain.database).an_agent_lives() is lives
+    assert bool(await Measuring(domain.database).agents()) is lives

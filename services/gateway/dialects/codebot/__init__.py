@@ -37,7 +37,7 @@ def codebot(settings: CodebotSettings) -> Dialect | None:
         error=Error,
         render=render,
         limits=settings.limits,
-        port=OwnPort(settings.port, PORT_VARIABLE) if settings.port is not None else None,
+        port=OwnPort.of(settings.port, PORT_VARIABLE),
         pages=changeset_pages(keys.admit_browser),
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from services.contracts.rest import Problem
-from services.gateway.dialects.admission import admission, is_loopback
+from services.gateway.dialects.admission import admission, is_loopback, tell_not_served
 from services.gateway.dialects.cody_batch.discovery import Repositories
 from services.gateway.dialects.cody_batch.models import Error, ErrorField, ErrorWords
 from services.gateway.dialects.cody_batch.operations import operations
@@ -18,7 +18,7 @@ from services.gateway.dialects.cody_batch.settings import (
 from services.gateway.dialects.dialect import Dialect, OwnPort
 from services.gateway.dialects.pages import changeset_pages
 from services.gateway.dialects.unused import tell_unused
-from services.runtime.settings import load, refuse
+from services.runtime.settings import load
 from services.runtime.telemetry import logger
 
 log = logger("gateway.dialects")
@@ -50,7 +50,7 @@ def cody_batch(settings: CodySettings, host: str) -> Dialect | None:
         render=render,
         statuses=_STATUSES,
         limits=settings.limits,
-        port=OwnPort(settings.port, PORT_VARIABLE) if settings.port is not None else None,
+        port=OwnPort.of(settings.port, PORT_VARIABLE),
         pages=changeset_pages(admitted.admit_browser),
     )
 
@@ -63,10 +63,14 @@ def from_environment(host: str) -> Dialect | None:
         tell_unused(NAME, *UNUSED)
         log.info("served", dialect=NAME, needs_key=bool(dialect.security), variable=PORT_VARIABLE, port=settings.port)
         return dialect
-    if settings.port is not None:
-        reason = f"the API has no authentication of its own, and {host} is reached from elsewhere"
-        refuse(PORT_VARIABLE, f"{reason}: set {KEY_VARIABLE} to a key, or {OPEN_VARIABLE}=true where all may use it")
-    log.info("not served: it needs an API key here", dialect=NAME, set=KEY_VARIABLE, or_set=OPEN_VARIABLE, host=host)
+    tell_not_served(
+        NAME,
+        host,
+        port=settings.port,
+        port_variable=PORT_VARIABLE,
+        key_variable=KEY_VARIABLE,
+        open_variable=OPEN_VARIABLE,
+    )
     return None
 
 

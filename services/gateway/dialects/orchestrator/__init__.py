@@ -45,7 +45,7 @@ def orchestrator(settings: OrchestratorSettings) -> Dialect | None:
         render=render,
         statuses=_STATUSES,
         limits=settings.limits,
-        port=OwnPort(settings.port, PORT_VARIABLE) if settings.port is not None else None,
+        port=OwnPort.of(settings.port, PORT_VARIABLE),
         pages=changeset_pages(keys.admit_browser),
     )
 

@@ -16,7 +16,7 @@ from services.gateway.dialects.orchestrator.models import (
     QueuedJob,
     RunningJob,
 )
-from services.gateway.dialects.orchestrator.standing import ForgeStanding, health, max_concurrent
+from services.gateway.dialects.orchestrator.standing import forge_look, health, max_concurrent
 from services.gateway.dialects.orchestrator.translation import STATES, title_of
 from services.gateway.operations import Answer, Operation, json_response
 from services.gateway.query import read_query
@@ -25,7 +25,7 @@ from services.jobs.reading import JobFilter
 
 class ServiceRoutes:
     def __init__(self) -> None:
-        self._forge = ForgeStanding()
+        self._forge = forge_look()
 
     async def health(self, request: web.Request) -> web.StreamResponse:
         read_query(request, LooseQuery)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from services.gateway.dialects.admission import admission
+from services.gateway.dialects.admission import admission, tell_not_served
 from services.gateway.dialects.dialect import Dialect, OwnPort
 from services.gateway.dialects.pages import changeset_pages
 from services.gateway.dialects.worker import issues, routes, service, setup
@@ -16,7 +16,7 @@ from services.gateway.dialects.worker.service_settings import ServiceSettings
 from services.gateway.dialects.worker.settings import KEY_VARIABLE, OPEN_VARIABLE, PORT_VARIABLE, WorkerSettings
 from services.gateway.dialects.worker.setup import Setup
 from services.gateway.dialects.worker.surroundings import middlewares
-from services.runtime.settings import load, refuse
+from services.runtime.settings import load
 from services.runtime.telemetry import logger
 
 log = logger("gateway.dialects")
@@ -55,7 +55,7 @@ def worker(settings: WorkerSettings, service_settings: ServiceSettings, host: st
         statuses=STATUSES,
         limits=replace(settings.limits, daily=service_settings.own_budget),
         middlewares=middlewares(service_settings, measures, served.unhealthy),
-        port=OwnPort(settings.port, PORT_VARIABLE) if settings.port is not None else None,
+        port=OwnPort.of(settings.port, PORT_VARIABLE),
         pages=changeset_pages(admitted.admit_browser),
     )
 
@@ -67,8 +67,12 @@ def from_environment(host: str) -> Dialect | None:
     if dialect is not None:
         log.info("served", dialect=NAME, needs_key=bool(dialect.security), variable=PORT_VARIABLE, port=settings.port)
         return dialect
-    if settings.port is not None:
-        reason = f"the API has no authentication of its own, and {host} is reached from elsewhere"
-        refuse(PORT_VARIABLE, f"{reason}: set {KEY_VARIABLE} to a key, or {OPEN_VARIABLE}=true where all may use it")
-    log.info("not served: it needs an API key here", dialect=NAME, set=KEY_VARIABLE, or_set=OPEN_VARIABLE, host=host)
+    tell_not_served(
+        NAME,
+        host,
+        port=settings.port,
+        port_variable=PORT_VARIABLE,
+        key_variable=KEY_VARIABLE,
+        open_variable=OPEN_VARIABLE,
+    )
     return None

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from dataclasses import dataclass
 
 from services.contracts.repositories import MAX_FOUND
 from services.contracts.v1.vcs_pb2 import ListRepositoriesRequest
 from services.gateway.context import Gateway
+from services.gateway.dialects.forge_look import ForgeLook
 from services.gateway.dialects.worker.service_settings import ServiceSettings
-from services.gateway.problems import ProblemError
 from services.jobs.forge_apps import App, Installation
 
 ASK_SECONDS = 3.0
@@ -32,20 +30,18 @@ class GitHub:
 
 
 class GitHubLook:
-    """A forge counts what it is asked, so what it said is remembered for a while."""
-
     def __init__(self, settings: ServiceSettings) -> None:
         self._settings = settings
-        self._asking = asyncio.Lock()
-        self._listed: int | None = None
-        self._known_until = 0.0
+        self._forge = ForgeLook(
+            _ALL, deadline_seconds=ASK_SECONDS, known_seconds=KNOWN_SECONDS, unknown_seconds=UNKNOWN_SECONDS
+        )
 
     async def find(self, gateway: Gateway) -> GitHub:
         """Raises ``StoreUnavailableError``."""
         app = await gateway.apps.current()
         if app is not None:
             return await self._of_app(gateway, app)
-        listed = await self._ask(gateway)
+        listed = await self._forge.count(gateway.vcs)
         return GitHub(
             is_configured=listed is not None or self._settings.app_id is not None,
             repositories=listed or 0,
@@ -71,22 +67,5 @@ class GitHubLook:
         """Which repositories an installation for all of an account's has, its forge alone can say."""
         named = {name for each in places for name in each.repositories}
         if any(each.has_all for each in places):
-            return max(len(named), await self._ask(gateway) or 0)
+            return max(len(named), await self._forge.count(gateway.vcs) or 0)
         return len(named)
-
-    async def _ask(self, gateway: Gateway) -> int | None:
-        """How many repositories a vcs lists; None where none can."""
-        async with self._asking:
-            if time.monotonic() >= self._known_until:
-                self._listed = await _listed(gateway)
-                lifetime = UNKNOWN_SECONDS if self._listed is None else KNOWN_SECONDS
-                self._known_until = time.monotonic() + lifetime
-            return self._listed
-
-
-async def _listed(gateway: Gateway) -> int | None:
-    try:
-        async with asyncio.timeout(ASK_SECONDS):
-            return len(await gateway.vcs.discover(_ALL))
-    except (ProblemError, TimeoutError):
-        return None

@@ -17,7 +17,6 @@ from services.gateway.dialects.worker.models import iso_milliseconds, now
 from services.gateway.dialects.worker.service_settings import ServiceSettings
 from services.gateway.dialects.worker.sessions import SESSION_KEY
 from services.gateway.problems import RETRY_AFTER_SECONDS, ProblemError
-from services.jobs.measuring import Measuring
 from services.jobs.models import Client
 
 
@@ -82,7 +81,7 @@ class Quota:
         """Raises ``StoreUnavailableError``."""
         today = now().date()
         report = await gateway.usage.report(client, of=None, first_day=today, last_day=today)
-        sessions = await Measuring(gateway.database).under_way(client, marked=SESSION_KEY)
+        sessions = await gateway.measuring.under_way(client, marked=SESSION_KEY)
         limits = await gateway.limits.read(client)
         return Standing(
             used=report.total,

@@ -20,8 +20,7 @@ from services.gateway.dialects.worker.quota import Quota
 from services.gateway.dialects.worker.service_settings import ServiceSettings
 from services.gateway.operations import Answer, Operation, json_response
 from services.gateway.problems import RETRY_AFTER_SECONDS, ProblemError
-from services.jobs.deliveries import Deliveries
-from services.jobs.measuring import Agent, Measuring
+from services.jobs.measuring import Agent
 from services.runtime.postgres import StoreUnavailableError
 
 PROMETHEUS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -48,20 +47,20 @@ class Service:
         return self._health(request, facts)
 
     async def metrics(self, request: web.Request) -> web.StreamResponse:
-        database = gateway_of(request).database
-        work = await Measuring(database).work(request[CLIENT])
-        deliveries = await Deliveries(database).totals()
+        gateway = gateway_of(request)
+        work = await gateway.measuring.work(request[CLIENT])
+        deliveries = await gateway.webhook.deliveries.totals()
         return json_response(request, health.metrics(work, deliveries, self._measures))
 
     async def prometheus(self, request: web.Request) -> web.StreamResponse:
-        work = await Measuring(gateway_of(request).database).work(request[CLIENT])
+        work = await gateway_of(request).measuring.work(request[CLIENT])
         text = health.prometheus(work, self._measures)
         return web.Response(body=text.encode(), headers={"Content-Type": PROMETHEUS_TYPE})
 
     async def configuration(self, request: web.Request) -> web.StreamResponse:
         gateway = gateway_of(request)
         github = await self._github.find(gateway)
-        stored_at = await Measuring(gateway.database).key_stored_at(request[CLIENT])
+        stored_at = await gateway.measuring.key_stored_at(request[CLIENT])
         has_key = stored_at is not None or self._settings.agents_have_key
         body = service_models.ConfigurationStatus(
             github=service_models.GitHubConfigured(
@@ -79,7 +78,7 @@ class Service:
 
     async def _facts(self, request: web.Request) -> Facts:
         gateway, client = gateway_of(request), request[CLIENT]
-        measuring = Measuring(gateway.database)
+        measuring = gateway.measuring
         return Facts(
             postgres=health.OK,
             nats=await gateway.bus.check(),
@@ -88,7 +87,7 @@ class Service:
             standing=await self._quota.standing(gateway, client),
             github=await self._github.find(gateway),
             has_key=self._settings.agents_have_key or await measuring.key_stored_at(client) is not None,
-            deliveries=await Deliveries(gateway.database).totals(),
+            deliveries=await gateway.webhook.deliveries.totals(),
         )
 
     def _health(self, request: web.Request, facts: Facts) -> web.Response:
@@ -107,7 +106,7 @@ async def always_the_same(request: web.Request) -> web.StreamResponse:
 
 
 async def _living(request: web.Request) -> list[Agent]:
-    agents = await Measuring(gateway_of(request).database).agents()
+    agents = await gateway_of(request).measuring.agents()
     if not agents:
         words = "no agent lives at this moment; try again, or ask who runs this server to start one"
         raise ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, words, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})
