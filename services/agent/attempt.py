@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -50,7 +51,7 @@ class Attempt:
     def __init__(self, run: ClaimedRun, shared: Shared) -> None:
         self._run = run
         self._hold = run.hold
-        self._shared = shared
+        self._shared = shared = replace(shared, sandbox=shared.sandbox.for_one_attempt())
         self._running = shared.running
         self._deltas = DeltaStream(shared.bus, run.hold)
         self._loop: Loop | None = None
@@ -89,11 +90,14 @@ class Attempt:
             self._close()
 
     async def release(self) -> None:
-        """Remove the worktree; what cannot be removed now is left to the vcs's janitor."""
+        """Give the worktree back; what cannot be given back now is left to the vcs's janitor.
+
+        To be called when ``work`` has ended: the tools write only while they are waited for.
+        """
         if not self._run.has_worktree:
             return
         with suppress(VcsFailedError, LeaseLostError):
-            await self._shared.vcs.release(self._hold)
+            await self._shared.vcs.release(self._hold, reusable=self._shared.sandbox.is_quiet)
 
     def hear(self) -> None:
         """The user said something: listen now if it is to interrupt, else at the turn's end."""

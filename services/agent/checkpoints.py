@@ -24,7 +24,9 @@ class Snapshot:
 class Worktrees(Protocol):
     """Who knows what has changed in a worktree; the vcs."""
 
-    async def snapshot(self, hold: Hold) -> Snapshot: ...
+    async def snapshot(self, hold: Hold, *, written: Sequence[str] = ()) -> Snapshot:
+        """``written``: all that was written since the last one, of files that were there then; empty: not known."""
+        ...
 
 
 class Saver:
@@ -69,11 +71,11 @@ class TreeReader:
         self._files: Mapping[str, tuple[str, str]] | None = {} if is_fresh else None
         self._changed: list[FileChange] = []
 
-    async def __call__(self, wrote: bool) -> SavedTree | None:
-        """``wrote``: whether a tool may have changed files."""
+    async def __call__(self, written: Sequence[FileChange] | None) -> SavedTree | None:
+        """``written``: what tools have changed since the last call; None: that is not known."""
         versions = self._workspace.read_versions()
-        if wrote and self._worktrees is not None:
-            snapshot = await self._worktrees.snapshot(self._hold)
+        if written != [] and self._worktrees is not None:
+            snapshot = await self._worktrees.snapshot(self._hold, written=_known_to_git(written or ()))
             # What earlier attempts changed is not known by file: their changes were told by them.
             self._changed = [] if self._files is None else changes(self._files, snapshot.files)
             self._files = snapshot.files
@@ -87,6 +89,20 @@ class TreeReader:
     def changed(self) -> Sequence[FileChange]:
         """What the last snapshot found to differ from the one before it."""
         return self._changed
+
+
+def _known_to_git(written: Sequence[FileChange]) -> list[str]:
+    """Their paths; none where one of them is new, or has a name that a message cannot hold."""
+    paths = [change.path for change in written]
+    return paths if all(each.change != "added" and _is_text(each.path) for each in written) else []
+
+
+def _is_text(path: str) -> bool:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def changes(before: Mapping[str, tuple[str, str]], after: Mapping[str, tuple[str, str]]) -> list[FileChange]:

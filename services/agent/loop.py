@@ -1,18 +1,19 @@
 """The Claude tool loop of one attempt: turn → reply → checkpoint → tools → checkpoint, until it is finished.
 
 It begins wherever the transcript stands, so that a resumed attempt is the same loop. A checkpoint of results is stored
-while the next request is under way, and one of a reply while tools run that only read: what follows from either is
-stored behind it, so a kill between them costs nothing that was checkpointed.
+while the next request is under way, and one of a reply while tools run that only read, or with their results where
+those are there at once: what follows from either is stored behind it, so a kill between them costs nothing that was
+checkpointed.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from services.agent import events
 from services.agent.answering import (
@@ -30,7 +31,7 @@ from services.agent.answering import (
 from services.agent.conversation import Conversation, Heard
 from services.agent.model import Fragment, Reply, Watch
 from services.agent.prompts import prompt
-from services.agent.side_by_side import finish, side_by_side
+from services.agent.saving import Saving
 from services.agent.tools import FileChange, Toolbox, ToolCall, ToolResult
 from services.agent.tools.finishing import AskUser, TaskComplete
 from services.agent.transcript import Transcript, result_blocks
@@ -38,12 +39,9 @@ from services.contracts.words import ExitReason
 from services.jobs.models import Checkpoint, ModelUse, SavedTree, Standing, StoredMessage
 from services.jobs.unit import Draft
 
-Result = TypeVar("Result")
-
 # Replies that are not over, and the prompt that has the model go on with them.
 _GOES_ON = {"max_tokens": "cut_off", "pause_turn": "paused", "compaction": "paused"}
 
-_SETTLE_SECONDS = 1.0
 _MOST_FILES_TOLD = 1_000
 
 MAX_NUDGES = 1
@@ -111,8 +109,8 @@ class Durable:
 
     save: Callable[[Checkpoint], Awaitable[Standing]]
     """Stores a checkpoint, fenced."""
-    saved_tree: Callable[[bool], Awaitable[SavedTree | None]]
-    """What to store of the worktree, given whether a tool wrote; None where that is as it was."""
+    saved_tree: Callable[[Sequence[FileChange] | None], Awaitable[SavedTree | None]]
+    """What to store of the worktree, given what tools wrote (None: not known); None where that is as it was."""
     changed: Callable[[], Sequence[FileChange]] = tuple
     """What the last ``saved_tree`` found to differ from the one before it."""
 
@@ -129,10 +127,12 @@ class _Turn:
     """What is under way."""
 
     number: int
+    is_sure: bool = True
+    """Whether all that was written since everything was looked at is what tools have told of."""
+    is_open: bool = False
+    """Whether something else may write in the worktree at any time."""
     malformed: int = 0
     """Turns in a row that had only malformed calls."""
-    saving: asyncio.Task[Standing] | None = field(default=None, repr=False)
-    """A checkpoint that is being stored beside the next step."""
     results: list[ToolResult] | None = None
     """Of calls that were made with what ended the loop, for when it goes on all the same."""
 
@@ -163,6 +163,7 @@ class Loop:
         self._conversation = conversation
         self._ends_on_text = ends_on_text
         self._turn = _Turn(limits.turns)
+        self._saving = Saving(self._stored)
         self._is_resumed = transcript.last_role == "assistant"
         self._interrupt = conversation.interrupt if conversation is not None else asyncio.Event()
 
@@ -187,7 +188,7 @@ class Loop:
                 if self._transcript.last_role == "user":
                     await self._ask()
         finally:
-            await self._settle()
+            await self._saving.settle()
 
     @property
     def had_ended(self) -> bool:
@@ -199,7 +200,7 @@ class Loop:
         """Say ``words`` to a model that was done, and drive on as ``run`` does."""
         answers = [ToolResult(call.id, "Noted.") for call in self._transcript.open_calls()]
         message = self._transcript.append("user", [*result_blocks(answers), text_block(words)])
-        await self._save(Checkpoint(messages=[message], events=[self._next_turn()]))
+        await self._saving.save(Checkpoint(messages=[message], events=[self._next_turn()]))
         return await self.run()
 
     def times_begun(self, mark: str) -> int:
@@ -209,7 +210,7 @@ class Loop:
     async def _ask(self) -> None:
         """One turn's request: checks the limits first, stores the reply."""
         if self._turn.number >= self._max_turns:
-            await self._saved()
+            await self._saving.done()
             raise RunFailedError(ExitReason.MAX_TURNS, f"not finished after {self._max_turns} turns")
         self._turn.number += 1
         turn = self._turn.number
@@ -219,7 +220,7 @@ class Loop:
             lambda reason: self._deltas.reset(turn, reason),
             self._interrupt,
         )
-        reply = await self._beside_saving(self._model(self._transcript.bodies, watch))
+        reply = await self._saving.ahead(self._model(self._transcript.bodies, watch))
         await self._deltas.flush()
         await self._keep(reply, timedelta(seconds=time.monotonic() - began))
 
@@ -231,7 +232,7 @@ class Loop:
             events.usage(self._turn.number, use, self._model.spent_microusd),
         ]
         if (failure := self._failure(reply)) is not None:
-            await self._save(Checkpoint(usage=use, events=told))  # it was paid for all the same
+            await self._saving.save(Checkpoint(usage=use, events=told))  # it was paid for all the same
             raise failure
         messages = [self._transcript.append("assistant", standing_blocks(reply))]
         calls = self._transcript.open_calls()
@@ -239,11 +240,13 @@ class Loop:
         if not calls and (asked := _GOES_ON.get(reply.stop_reason)):
             messages.append(self._say(prompt(asked)))
             told.append(self._next_turn())
-        saving = self._save(Checkpoint(messages=messages, usage=use, events=told))
-        if calls and self._toolbox.only_reads(calls):
-            self._save_beside(saving)
-        else:
-            await saving
+        checkpoint = Checkpoint(messages=messages, usage=use, events=told)
+        if not calls or not self._toolbox.only_reads(calls):
+            await self._saving.save(checkpoint)
+        elif self._conversation is None and not any(call.name == TaskComplete.name for call in calls):
+            self._saving.hold(checkpoint)
+        else:  # its user may have said something, which the answer tells, or it may be the end
+            self._saving.begin(checkpoint)
 
     def _failure(self, reply: Reply) -> RunFailedError | None:
         """Why the run cannot go on from ``reply``."""
@@ -269,12 +272,12 @@ class Loop:
         if self._ends_on_text or self._transcript.times_said(prompt("nudge")) >= MAX_NUDGES:
             return Finished(self._transcript.last_text())
         message = self._say(prompt("nudge"))
-        await self._save(Checkpoint(messages=[message], events=[self._next_turn()]))
+        await self._saving.save(Checkpoint(messages=[message], events=[self._next_turn()]))
         return None
 
     async def _hear(self, conversation: Conversation, question: ToolCall | None = None) -> Finished | Parked | None:
         """It is the user's turn. ``question``: what the model has asked, if it did by a tool."""
-        await self._saved()  # who is woken must find what the model has said
+        await self._saving.done()  # who is woken must find what the model has said
         heard = await conversation.hear()
         last_words = question_of(question) or self._transcript.last_text()
         if heard is None:
@@ -289,13 +292,13 @@ class Loop:
         """Let ``content`` be what the user says; it is stored while the model is asked again."""
         message = self._transcript.append("user", content)
         told = [] if heard.completes else [self._next_turn()]
-        self._save_beside(self._save(Checkpoint(messages=[message], events=told, read_through=heard.through)))
+        self._saving.begin(Checkpoint(messages=[message], events=told, read_through=heard.through))
 
     async def _completed(self, heard: Heard | None, last_words: str) -> Finished | None:
         """The end, where the user has said that it is; what is being stored is stored by then."""
         if heard is None or not heard.completes:
             return None
-        await self._saved()
+        await self._saving.done()
         return Finished(last_words, read_through=heard.through)
 
     async def _run_tools(self, calls: list[ToolCall]) -> Finished | Parked | None:
@@ -322,7 +325,7 @@ class Loop:
             if self._conversation is not None:
                 self._conversation.told(has_unread=True)  # else it would have ended
             return results
-        results = await self._beside_saving(
+        results = await self._saving.beside(
             # What an earlier attempt may have done outside is not done again.
             self._toolbox.run(calls, after_a_break=self._is_resumed, interrupt=self._interrupt)
         )
@@ -338,26 +341,43 @@ class Loop:
         told = [events.tool_ended(self._turn.number, *answered) for answered in zip(calls, results, strict=True)]
         changes = [change for result in results for change in result.changed]
         told += [events.file_changed(change) for change in changes]
-        silently = self._toolbox.may_have_written(calls)
         checkpoint = Checkpoint(
             messages=[message],
             events=told if heard and heard.completes else [*told, self._next_turn()],
             read_through=heard.through if heard else 0,
             outputs=self._toolbox.outputs.take_new(),
         )
-        self._save_beside(self._save_with_tree(checkpoint, told_of=changes, silently=silently))
+        silently = self._toolbox.may_have_written(calls)
+        written = None if silently else self._written(calls, results, changes)
+        told_of = changes if silently else None
+        self._saving.begin_making(lambda: self._with_tree(checkpoint, written, told_of=told_of))
 
-    async def _save_with_tree(
-        self, checkpoint: Checkpoint, *, told_of: Sequence[FileChange], silently: bool
-    ) -> Standing:
-        """``silently``: a command may have changed files; which, only the worktree can tell."""
-        tree = await self._durable.saved_tree(silently or bool(told_of))
+    def _written(
+        self, calls: list[ToolCall], results: list[ToolResult], changes: list[FileChange]
+    ) -> list[FileChange] | None:
+        """``changes``, where that is all that can have been written since the last look at the worktree; else None."""
+        turn = self._turn
+        turn.is_open = turn.is_open or self._toolbox.lets_others_write(calls)
+        turn.is_sure = turn.is_sure and not self._toolbox.failed_to_write(calls, results)
+        if not changes or (turn.is_sure and not turn.is_open):
+            return changes
+        turn.is_sure = True  # everything is looked at now
+        return None
+
+    async def _with_tree(
+        self, checkpoint: Checkpoint, written: Sequence[FileChange] | None, *, told_of: Sequence[FileChange] | None
+    ) -> Checkpoint:
+        """``written``: what to save of the worktree; None: whatever has changed.
+
+        ``told_of``: what is told already where a command may have changed more, which only the worktree can tell.
+        """
+        tree = await self._durable.saved_tree(written)
         told = list(checkpoint.events)
-        if silently:
+        if told_of is not None:
             known = {change.path for change in told_of}
             found = [change for change in self._durable.changed() if change.path not in known]
             told[-1:-1] = [events.file_changed(change) for change in found[:_MOST_FILES_TOLD]]  # before the next turn
-        return await self._save(replace(checkpoint, tree=tree, events=told))
+        return replace(checkpoint, tree=tree, events=told)
 
     def _repeats(self, calls: list[ToolCall], results: list[ToolResult]) -> int:
         """How many turns in a row were just like this one; raises where they get nowhere."""
@@ -370,37 +390,11 @@ class Loop:
             raise RunFailedError(ExitReason.STUCK, f"made the same call {MAX_IDENTICAL} times in a row")
         return repeats
 
-    async def _save(self, checkpoint: Checkpoint) -> Standing:
+    async def _stored(self, checkpoint: Checkpoint) -> Standing:
         standing = await self._durable.save(checkpoint)
         if self._conversation is not None:
             self._conversation.told(has_unread=standing.has_unread)
         return standing
-
-    def _save_beside(self, saving: Coroutine[Any, Any, Standing]) -> None:
-        """Begin to save; the next step is not taken to be done before this is."""
-        self._turn.saving = asyncio.create_task(saving, name="checkpoint")
-
-    async def _beside_saving(self, work: Coroutine[Any, Any, Result]) -> Result:
-        """Do ``work`` beside a checkpoint that is under way; both are done afterwards."""
-        if self._turn.saving is None:
-            return await work
-        result, _ = await side_by_side(work, self._saved())
-        return result
-
-    async def _saved(self) -> None:
-        if self._turn.saving is not None:
-            # Whoever is broken off meanwhile, the checkpoint is not: `_settle` waits for it.
-            await asyncio.shield(self._turn.saving)
-            self._turn.saving = None
-
-    async def _settle(self) -> None:
-        """Whatever ends the loop: a checkpoint under way may end first, so that nothing is done again without need."""
-        if self._turn.saving is not None:
-            try:
-                await asyncio.wait([self._turn.saving], timeout=_SETTLE_SECONDS)
-            finally:  # also where it is cancelled once more: a lease that is lost outdoes all
-                await finish(self._turn.saving)
-                self._turn.saving = None
 
     def _say(self, text: str) -> StoredMessage:
         return self._transcript.append("user", [text_block(text)])

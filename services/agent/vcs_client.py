@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -93,11 +93,14 @@ class VcsClient:
         """The worktree as a patch against its base."""
         return (await self.snapshot(hold)).patch
 
-    async def snapshot(self, hold: Hold) -> Snapshot:
-        """The worktree as a patch against its base, and what differs from that."""
+    async def snapshot(self, hold: Hold, *, written: Sequence[str] = ()) -> Snapshot:
+        """The worktree as a patch against its base, and what differs from that.
+
+        ``written``: all that was written since the last one, of files that were there then; empty: not known.
+        """
         async with _typed():
             reply = await self._stub.Checkpoint(
-                vcs_pb2.CheckpointRequest(worktree=_ref(hold)),
+                vcs_pb2.CheckpointRequest(worktree=_ref(hold), written=written),
                 metadata=self._metadata,
                 timeout=COMMIT_DEADLINE.total_seconds(),
             )
@@ -133,10 +136,11 @@ class VcsClient:
             notes=tuple(reply.notes),
         )
 
-    async def release(self, hold: Hold) -> None:
+    async def release(self, hold: Hold, *, reusable: bool = False) -> None:
+        """``reusable``: nothing of the attempt can write to its worktree any more."""
         async with _typed():
             await self._stub.Release(
-                vcs_pb2.ReleaseRequest(worktree=_ref(hold)),
+                vcs_pb2.ReleaseRequest(worktree=_ref(hold), reusable=reusable),
                 metadata=self._metadata,
                 timeout=RELEASE_DEADLINE.total_seconds(),
             )

@@ -81,7 +81,7 @@ class ClaimedRun:
     """System prompt and tools as the first request had them, byte by byte."""
     spent: Spent
     is_budgeted: bool
-    """Whether somebody has set a budget over more than this run, so that each request has to be reserved."""
+    """Whether somebody has set a budget over its client, or over all, so that each request has to be reserved."""
     outputs: Mapping[str, bytes]
     """Long outputs of tools, by name, that the model can read."""
     is_continued: bool

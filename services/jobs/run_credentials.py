@@ -14,7 +14,7 @@ _STATEMENTS = Statements(SQL / "run_credentials.sql")
 
 
 class RunCredentials:
-    """Both raise ``SecretsError`` where what the job brought cannot be opened, and ``StoreUnavailableError``."""
+    """Of a token, both raise ``SecretsError`` where it cannot be opened, and ``StoreUnavailableError``."""
 
     def __init__(self, database: Database, sealer: Sealer) -> None:
         self._database = database
@@ -23,6 +23,15 @@ class RunCredentials:
     async def github_token_of_run(self, run_id: UUID) -> str | None:
         """None: its job brought none."""
         return await self._token("of_run", run_id)
+
+    async def owner_of_run(self, run_id: UUID) -> str:
+        """Its client and, where the job names one, its customer, as one word; empty: there is no such run.
+
+        Raises ``StoreUnavailableError``.
+        """
+        async with self._database.connection() as connection:
+            row = await _STATEMENTS.row(connection, "owner", id=run_id)
+        return f"{row['client_id']}/{row['customer']}" if row else ""
 
     async def github_token_of_changeset(self, changeset_id: UUID) -> str | None:
         return await self._token("of_changeset", changeset_id)

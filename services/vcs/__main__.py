@@ -83,7 +83,12 @@ class Vcs:
         self._forges = Forges(LocalForge(git, self.mirrors, ""), self.github)
         self._acting = self._new_acting()
         self.worktrees = Worktrees(
-            root, self.mirrors, git, allow_lfs=settings.git_lfs, reach_of=self._acting.reach_of_run
+            root,
+            self.mirrors,
+            git,
+            allow_lfs=settings.git_lfs,
+            reach_of=self._acting.reach_of_run,
+            most_spares=settings.spare_worktrees,
         )
         self._commits = Commits(git, self.mirrors, self.worktrees)
         node = Node(new_node_name(settings.node_name), "vcs", address=settings.vcs_advertise or settings.vcs_listen)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 from uuid import UUID
 
@@ -46,7 +46,9 @@ class Acting:
 
     async def reach_of_run(self, run_id: str) -> Reach:
         token = await _opened(self._credentials.github_token_of_run(UUID(run_id)))
-        return self._server.reach if token is None else self._reach(token)
+        if token is not None:
+            return self._reach(token)
+        return replace(self._server.reach, owner=await self._credentials.owner_of_run(UUID(run_id)))
 
     @asynccontextmanager
     async def of_changeset(self, changeset_id: UUID) -> AsyncIterator[Hands]:

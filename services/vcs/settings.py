@@ -135,6 +135,8 @@ class DiskSettings(GrpcSettings):
     """For mirrors that nobody used."""
     rescued_kept_days: Annotated[float, Field(gt=0, le=3_650)] = 14
     """For work that nobody released."""
+    spare_worktrees: Annotated[int, Field(ge=0, le=100)] = 4
+    """Most worktrees that are kept, for some hours, for the next run of one client on one repository. 0: none."""
 
     @property
     def disk(self) -> DiskLimits:

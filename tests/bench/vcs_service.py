@@ -33,11 +33,14 @@ _AGENT = "bench"
 
 @dataclass(frozen=True)
 class VcsService:
-    """``holds``: of runs that an agent holds, each with a worktree that is not made yet."""
+    """``holds``: of runs that an agent holds, each with a worktree that is not made yet. ``strangers``: the same, of
+    runs for another customer, which get nothing that the others leave.
+    """
 
     pid: int
     root: Path
     holds: list[Hold]
+    strangers: list[Hold]
     _stub: vcs_pb2_grpc.VcsAsyncStub
     _metadata: tuple[tuple[str, str], ...]
 
@@ -54,8 +57,8 @@ class VcsService:
                 return update.ready
         raise RuntimeError("vcs ended the preparation without a worktree")
 
-    async def release(self, hold: Hold) -> None:
-        request = vcs_pb2.ReleaseRequest(worktree=_reference(hold))
+    async def release(self, hold: Hold, *, reusable: bool = False) -> None:
+        request = vcs_pb2.ReleaseRequest(worktree=_reference(hold), reusable=reusable)
         await self._stub.Release(request, metadata=self._metadata, timeout=_CALL_SECONDS)
 
     def mirror(self) -> Path:
@@ -69,7 +72,9 @@ def _reference(hold: Hold) -> vcs_pb2.WorktreeRef:
 
 
 @asynccontextmanager
-async def vcs_service(bench: Bench, name: str, remote: Remote, *, runs: int) -> AsyncIterator[VcsService]:
+async def vcs_service(
+    bench: Bench, name: str, remote: Remote, *, runs: int, strangers: int = 0
+) -> AsyncIterator[VcsService]:
     """Nothing else runs but PostgreSQL and NATS, so what so many runs hold stays held."""
     bench.say(f"{name}: starting PostgreSQL, NATS and vcs")
     folder = bench.folder(f"{name}-stack")
@@ -77,7 +82,7 @@ async def vcs_service(bench: Bench, name: str, remote: Remote, *, runs: int) -> 
         servers = await opened.enter_async_context(EmbeddedServers(folder))
         specs = ServiceSpecs(options(folder), servers.database_url, servers.nats_url)
         await run_to_end(specs.migrate(), seconds=MIGRATE_SECONDS)
-        holds = await _held_runs(servers.database_url, runs)
+        holds, others = await _held_runs(servers.database_url, runs, strangers)
         port, health_port = free_ports(2)
         spec = specs.vcs(port, health_port)
         # The measure's own server is on this machine and speaks plain HTTP.
@@ -88,11 +93,15 @@ async def vcs_service(bench: Bench, name: str, remote: Remote, *, runs: int) -> 
         child = await opened.enter_async_context(running(replace(spec, environment={**spec.environment, **allowed})))
         channel = await opened.enter_async_context(make_channel(f"{HOST}:{port}"))
         token = spec.environment["QUARTERDECK_VCS_TOKEN"]
-        yield VcsService(child.pid, DataFolder(folder).vcs, holds, vcs_pb2_grpc.VcsStub(channel), tuple(bearer(token)))
+        stub, metadata = vcs_pb2_grpc.VcsStub(channel), tuple(bearer(token))
+        yield VcsService(child.pid, DataFolder(folder).vcs, holds, others, stub, metadata)
 
 
-async def _held_runs(database_url: str, count: int) -> list[Hold]:
-    """Submit, admit and claim so many runs. Their repositories are never asked: a prepare names its own."""
+async def _held_runs(database_url: str, *counts: int) -> list[list[Hold]]:
+    """For each of several customers, submit, admit and claim so many runs.
+
+    Their repositories are never asked: a prepare names its own.
+    """
     database = Database(database_url, size=2, name="bench")
     try:
         units = Units(database, ring=_nobody_listens)
@@ -100,20 +109,27 @@ async def _held_runs(database_url: str, count: int) -> list[Hold]:
         await submissions.ensure_client("bench", "a key")
         client = await submissions.client_of("a key")
         assert client is not None
-        urls = [{"url": f"https://forge.example/bench/{number}.git"} for number in range(count)]
-        request = JobRequest.model_validate({"prompt": "Change one thing", "repositories": urls})
-        await submissions.submit(client, request, key=None, body=b"")
+        for number, count in enumerate(counts):
+            if count:
+                await submissions.submit(client, _request(f"customer {number}", count), key=None, body=b"")
         async with database.connection() as connection:
-            await tell_seen(connection, Node(_AGENT, "agent", capacity=count))
-        admitting, orders = Admitting(units, most_runs=count), []
+            await tell_seen(connection, Node(_AGENT, "agent", capacity=sum(counts)))
+        admitting, orders = Admitting(units, most_runs=sum(counts)), []
         while (admitted := await admitting.admit()).orders:
             orders += [Order(order.run_id, order.job_id, order.dispatch) for order in admitted.orders]
         claimed = await Running(units).claim(orders, agent=_AGENT)
     finally:
         await database.close()
-    if len(claimed) != count:
-        raise RuntimeError(f"{len(claimed)} of {count} runs were claimed")
-    return [run.hold for run in claimed.values()]
+    if len(claimed) != sum(counts):
+        raise RuntimeError(f"{len(claimed)} of {sum(counts)} runs were claimed")
+    holds = sorted((run.hold for run in claimed.values()), key=lambda hold: hold.job_id)  # in the order of submission
+    return [[holds.pop(0) for _ in range(count)] for count in counts]
+
+
+def _request(customer: str, runs: int) -> JobRequest:
+    urls = [{"url": f"https://forge.example/bench/{number}.git"} for number in range(runs)]
+    fields = {"prompt": "Change one thing", "repositories": urls, "metadata": {"clientId": customer}}
+    return JobRequest.model_validate(fields)
 
 
 async def _nobody_listens(_: Rung) -> None:

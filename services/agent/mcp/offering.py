@@ -101,7 +101,8 @@ def _spec(server: str, name: str, tool: ListedTool) -> ToolSpec:
     words = tool.description.strip() or f"The tool {tool.name} of the MCP server {server}."
     # Cut before it is spelled out too, as there may be very much of it.
     described = shortened(visible(words[: MAX_DESCRIPTION_CHARACTERS + 1]), MAX_DESCRIPTION_CHARACTERS)
-    return ToolSpec(name, described, _visible_strings(dict(tool.schema)), writes=not tool.read_only, outside=True)
+    schema = _visible_strings(dict(tool.schema))
+    return ToolSpec(name, described, schema, writes=not tool.read_only, outside=True, resident=True)
 
 
 def schema_problem(schema: Mapping[str, Any]) -> str | None:

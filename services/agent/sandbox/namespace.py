@@ -77,12 +77,14 @@ class Namespace:
         with suppress(ProcessLookupError):
             self._send(signal.SIGKILL)
 
-    async def gone(self) -> None:
+    async def gone(self) -> bool:
+        is_known = self._pidfd >= 0
         try:
-            if self._pidfd >= 0:
+            if is_known:
                 # The first process ends only once all the others have.
                 await _readable(self._pidfd)
             await self.cgroup.remove()
+            return is_known
         finally:
             self._status.close()
             if self._pidfd >= 0:

@@ -27,8 +27,8 @@ class Family(Protocol):
         """End all of them now. Does nothing where they are gone."""
         ...
 
-    async def gone(self) -> None:
-        """Return once none of them is left, and what was made for them is removed."""
+    async def gone(self) -> bool:
+        """Return once none of them is left, and what was made for them is removed; False: some may be hidden."""
         ...
 
     async def exit_code(self, returncode: int) -> int:
@@ -43,6 +43,8 @@ class Process:
         self._child = child
         self._process = child.process
         self._family = family
+        self.is_gone = False
+        """Whether it was ended, and surely all that it started with it."""
         self._stderr = bytearray()
         self._reading = asyncio.create_task(self._read(child.stderr.stream)) if child.stderr else None
 
@@ -86,7 +88,7 @@ class Process:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_REAP_SECONDS):
                     await self._process.wait()
-                    await self._family.gone()
+                    self.is_gone = await self._family.gone() or self.is_gone
 
     async def last_words(self) -> str:
         """What it said of itself, once it has ended."""

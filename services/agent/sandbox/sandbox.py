@@ -56,6 +56,7 @@ class Sandbox:
         self.kind: Kind = kind
         self.words = words
         self._launcher = launcher
+        self._lingering = 0
 
     @classmethod
     async def find(cls, mode: Literal["auto", "none"], *, paths: Sequence[Path] = ()) -> Self:
@@ -86,6 +87,19 @@ class Sandbox:
         why = shortened(visible_line(why), _WHY_CHARACTERS)
         return cls("unavailable", f"unavailable: {why}; {_INSTEAD}", None)
 
+    def for_one_attempt(self) -> "Sandbox":
+        """The same, for programs of which ``is_quiet`` is to tell."""
+        return Sandbox(self.kind, self.words, self._launcher)
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing that was started by this object can still write anywhere.
+
+        Nothing can that was in a namespace of processes which is gone, unless it had the network: over it, it can have
+        handed an open file to a program of another attempt.
+        """
+        return self._lingering == 0
+
     async def run(
         self,
         argv: Sequence[str],
@@ -110,7 +124,7 @@ class Sandbox:
             await _rest(reading)
             raise SandboxUnavailableError(kept.excerpt()[0].strip() or str(error)) from error
         finally:
-            await process.end()
+            await self._end(process, command)
             await _rest(reading)
             process.close()
         text, is_all = kept.excerpt()
@@ -140,17 +154,24 @@ class Sandbox:
             yield process
         finally:
             try:
-                await process.end()
+                await self._end(process, command)
             finally:
                 process.close()
 
     async def _started(self, command: Command) -> Process:
         if self._launcher is None:
             raise SandboxUnavailableError(f"Commands cannot be run here: the sandbox is {self.words}")
+        self._lingering += 1
         try:
             return await self._launcher.start(command)
         except OSError as error:
+            self._lingering -= 1
             raise SandboxUnavailableError(f"The command could not be started ({error}): try again later") from error
+
+    async def _end(self, process: Process, command: Command) -> None:
+        await process.end()
+        if process.is_gone and not command.network:
+            self._lingering -= 1
 
 
 async def _ended(process: Process, wall: timedelta) -> tuple[int, bool]:

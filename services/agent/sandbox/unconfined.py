@@ -30,8 +30,9 @@ class Session:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self._child.process.pid, number)
 
-    async def gone(self) -> None:
+    async def gone(self) -> bool:
         shutil.rmtree(self._home, ignore_errors=True)
+        return False
 
     async def exit_code(self, returncode: int) -> int:
         return returncode if returncode >= 0 else 128 - returncode

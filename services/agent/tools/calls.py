@@ -13,6 +13,7 @@ class ToolSpec:
 
     ``writes``: it changes something, so it runs alone and in order. ``outside``: what it does is not undone with the
     worktree, so a call that was broken off is never made again: the model is told that its end is unknown.
+    ``resident``: a program does it that goes on between calls.
     """
 
     name: str
@@ -20,6 +21,7 @@ class ToolSpec:
     input_schema: dict[str, Any]
     writes: bool
     outside: bool = False
+    resident: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,6 +100,14 @@ class Toolbox:
         """Whether ``calls`` may have changed files without saying which."""
         return any(self._writes(call) and self._is_outside(call) for call in calls)
 
+    def lets_others_write(self, calls: Sequence[ToolCall]) -> bool:
+        """Whether a program may write in the workspace after ``calls``: one that they began, or a server of tools."""
+        return any(spec.resident for spec in self.specs) or any(self._is_outside(call) for call in calls)
+
+    def failed_to_write(self, calls: Sequence[ToolCall], results: Sequence[ToolResult]) -> bool:
+        """Whether one of ``calls`` failed that may have written something before."""
+        return any(result.is_error and self._writes(call) for call, result in zip(calls, results, strict=True))
+
     def _writes(self, call: ToolCall) -> bool:
         return call.name in self._specs and self._specs[call.name].writes
 

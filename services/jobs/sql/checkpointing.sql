@@ -71,5 +71,5 @@ WITH job AS MATERIALIZED (
 )
 SELECT EXISTS (SELECT FROM inbox i WHERE i.run_id = h.id AND i.read_at IS NULL AND i.number > :read_through::int)
            AS has_unread,
-       EXISTS (SELECT FROM budgets) AS is_budgeted
+       EXISTS (SELECT FROM budgets b WHERE b.name = '' OR b.name = (SELECT n.name FROM clients n WHERE n.id = h.client_id)) AS is_budgeted
 FROM held h;

@@ -86,7 +86,8 @@ class Janitor:
         if measured is not None:
             await self._unpin(measured, swept)
             await self._forget_rescued(measured, swept)
-            freed = await self._release_kept(measured, swept)
+            freed = await self._drop_spares(measured, swept)
+            freed += await self._release_kept(measured, freed, swept)
             await self._evict(measured, freed, swept)
         if swept.forgotten:
             self._disk.look_again()
@@ -171,10 +172,27 @@ class Janitor:
                     swept.forgotten += 1
                     log.info("dropped rescued work that was kept for long enough", ref=work.ref, sha=work.commit_sha)
 
-    async def _release_kept(self, measured: Measured, swept: Swept) -> int:
+    async def _drop_spares(self, measured: Measured, swept: Swept) -> int:
+        """Remove spare worktrees that are too old, and others, oldest first, until the disk has its room.
+
+        The bytes that this freed, of those that were measured.
+        """
+        spares, freed = self._worktrees.spares, 0
+        for spare in spares.present():
+            may_stay = spares.is_on and not spare.is_old
+            if not self._may_try(spare.path.name) or (may_stay and self._missing_bytes(measured, freed) <= 0):
+                continue
+            async with self._survived(spare.path.name, swept):
+                await spares.remove(spare)
+                freed += measured.spares.get(spare, 0)
+                log.info("removed a spare worktree", mirror=spare.mirror, kept_at=int(spare.kept_at))
+        swept.freed_bytes += freed
+        return freed
+
+    async def _release_kept(self, measured: Measured, freed: int, swept: Swept) -> int:
         """Release worktrees of ended runs, oldest first, until the disk has its room; the bytes that this freed."""
         before = swept.freed_bytes
-        missing = self._missing_bytes(measured)
+        missing = self._missing_bytes(measured, freed)
         for run_id, attempt in await self._kept(measured) if missing > 0 else []:
             if missing <= swept.freed_bytes - before:
                 break
@@ -215,6 +233,9 @@ class Janitor:
             return 0
         if not await self._mirrors.remove(mirror.folder, unused_since=mirror.used_at):
             return 0
+        for spare in self._worktrees.spares.present():
+            if spare.mirror == mirror.folder:
+                await self._worktrees.spares.remove(spare)
         swept.evicted.append(mirror.folder)
         swept.freed_bytes += mirror.bytes
         log.info("removed a mirror", repository=mirror.key, freed_bytes=mirror.bytes, used_at=int(mirror.used_at))

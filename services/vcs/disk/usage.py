@@ -19,6 +19,7 @@ from services.vcs.mirrors.mirrors import Mirrors
 from services.vcs.mirrors.records import MirrorFolder
 from services.vcs.mirrors.sharing import SharedWork
 from services.vcs.worktrees.attempts import Attempts
+from services.vcs.worktrees.spares import Spare, spares_in
 
 log = logger("vcs.disk")
 
@@ -45,7 +46,7 @@ class DiskLimits:
 
 @dataclass(frozen=True, slots=True)
 class MirrorUsage:
-    """``repository``: host/owner/name. Times: seconds since the epoch, 0: not known."""
+    """``repository``: host/owner/name. Times: seconds since the epoch, 0: not known. ``worktree_bytes``: spares too."""
 
     repository: str
     bytes: int
@@ -82,20 +83,22 @@ class WorktreeUsage:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """``kept``: by a mirror's folder; a mirror that cannot be read is not in it."""
+    """``kept``: by a mirror's folder; a mirror that cannot be read is not in it. ``spares``: the bytes of each."""
 
     mirrors: Sequence[MirrorFolder]
     kept: Mapping[str, Kept]
     worktrees: Mapping[tuple[str, int], WorktreeUsage]
+    spares: Mapping[Spare, int]
     trash_bytes: int
 
     @property
     def used_bytes(self) -> int:
-        worktrees = sum(usage.bytes for usage in self.worktrees.values())
+        worktrees = sum(usage.bytes for usage in self.worktrees.values()) + sum(self.spares.values())
         return self.trash_bytes + worktrees + sum(mirror.bytes for mirror in self.mirrors)
 
     def usage_of(self, mirror: MirrorFolder) -> MirrorUsage:
         own = [usage for usage in self.worktrees.values() if usage.mirror == mirror.folder]
+        spares = sum(taken for spare, taken in self.spares.items() if spare.mirror == mirror.folder)
         kept = self.kept.get(mirror.folder)
         return MirrorUsage(
             repository=mirror.key,
@@ -103,7 +106,7 @@ class Measured:
             used_at=int(mirror.used_at),
             fetched_at=int(mirror.fetched_at),
             worktrees=len(own),
-            worktree_bytes=sum(usage.bytes for usage in own),
+            worktree_bytes=sum(usage.bytes for usage in own) + spares,
             rescued=kept.rescued if kept else (),
         )
 
@@ -163,18 +166,21 @@ class Disk:
             measured,
             mirrors=[mirror for mirror in measured.mirrors if self._rescue.place(mirror.folder).git_dir.is_dir()],
             worktrees={one: usage for one, usage in measured.worktrees.items() if one in present},
+            spares={spare: taken for spare, taken in measured.spares.items() if spare.path.is_dir()},
         )
 
     async def _with_worktrees(self, mirrors: Sequence[MirrorFolder], kept: Mapping[str, Kept]) -> Measured:
         present = self._attempts.present()
         folders = {one: self._attempts.folders(*one) for one in present}
-        trash = self._attempts.trash()
-        sizes = await folder_bytes([*(folder for pair in folders.values() for folder in pair), trash])
+        trash, spares = self._attempts.trash(), spares_in(self._root)
+        others = [trash, *(spare.path for spare in spares)]
+        sizes = await folder_bytes([*(folder for pair in folders.values() for folder in pair), *others])
         worktrees = {
             one: WorktreeUsage(self._attempts.mirror_of(*one), sum(sizes.get(folder, 0) for folder in pair))
             for one, pair in folders.items()
         }
-        return Measured(mirrors, kept, worktrees, sizes.get(trash, 0))
+        taken = {spare: sizes[spare.path] for spare in spares if spare.path in sizes}
+        return Measured(mirrors, kept, worktrees, taken, sizes.get(trash, 0))
 
     async def _kept(self, folder: str) -> Kept | None:
         try:

@@ -32,6 +32,9 @@ CONFIGURATION: Final[Mapping[str, str]] = {
     "push.recurseSubmodules": "no",
     # A link is checked out as a file that holds its target: no path leads out of a worktree.
     "core.symlinks": "false",
+    # A change shows in the one time that nobody can set, and a file that was put in another's place in its inode.
+    "core.trustctime": "true",
+    "core.checkStat": "default",
     # What a remote sends is checked before it becomes part of a mirror.
     "transfer.fsckObjects": "true",
     **{f"fetch.fsck.{finding}": "ignore" for finding in _HARMLESS_FINDINGS},

@@ -119,11 +119,13 @@ class Git:
         accept: Collection[int] = (0,),
         max_output_bytes: int = MAX_OUTPUT_BYTES,
         approach: Approach | None = None,
+        writes: bool = True,
     ) -> bytes:
         """Run one Git command and return its stdout.
 
         ``place``: none for commands without a repository (ls-remote). ``variables``: added to the environment.
-        ``accept``: exit codes that are no failure. ``approach``: for ``run_against``.
+        ``accept``: exit codes that are no failure. ``approach``: for ``run_against``. ``writes``: False for one that
+        writes no file, which spares it the limit of a file's size, a program that starts before it.
 
         Raises ``GitError``, ``GitFileTooLargeError``, ``GitTimeoutError``, ``GitOutputTooLargeError``; once it has
         raised, cancellation included, no process is left.
@@ -137,7 +139,7 @@ class Git:
                 timeout=timeout,
                 stdin=stdin,
                 max_output_bytes=max_output_bytes,
-                max_file_bytes=self._max_file_bytes,
+                max_file_bytes=self._max_file_bytes if writes else None,
                 # What a remote sends is written by a program behind Git's own, whose end Git would not tell of.
                 ends_at_file_limit=approach is None,
                 descriptors=reached.descriptors,

@@ -9,10 +9,14 @@ from services.vcs.mirrors.mirrors import Mirrors
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """``git`` shows the credentials, and ``mirrors`` gives out what they may see."""
+    """``git`` shows the credentials, and ``mirrors`` gives out what they may see.
+
+    ``owner``: whose run it is, of those who are let in by the server's own; empty: no other run is to do with it.
+    """
 
     git: Git
     mirrors: Mirrors
+    owner: str = ""
 
 
 # The run's id → as whom its remotes are asked; raises `VcsError`s, `StoreUnavailableError`.

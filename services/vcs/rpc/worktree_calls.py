@@ -1,5 +1,6 @@
 """The calls about one attempt's worktree: prepare, checkpoint, restore, commit, release; and what differs."""
 
+import os
 from collections.abc import AsyncIterator, Iterable
 from contextlib import aclosing
 from functools import partial
@@ -37,7 +38,8 @@ class WorktreeCalls(vcs_pb2_grpc.VcsServicer):
 
     async def Checkpoint(self, request: vcs_pb2.CheckpointRequest, context: Context) -> vcs_pb2.CheckpointReply:  # noqa: N802
         async with reported(context):
-            snapshot = await self._parts.worktrees.checkpoint(*worktree_of(request.worktree))
+            written = [os.fsencode(path) for path in request.written]
+            snapshot = await self._parts.worktrees.checkpoint(*worktree_of(request.worktree), written=written)
             return vcs_pb2.CheckpointReply(patch=snapshot.patch, files=_file_stats(snapshot.files))
 
     async def Restore(self, request: vcs_pb2.RestoreRequest, context: Context) -> vcs_pb2.RestoreReply:  # noqa: N802
@@ -60,7 +62,7 @@ class WorktreeCalls(vcs_pb2_grpc.VcsServicer):
         async with reported(context):
             run_id, attempt = worktree_of(request.worktree)
             if not await self._is_kept(run_id, attempt):
-                await self._parts.worktrees.release(run_id, attempt)
+                await self._parts.worktrees.release(run_id, attempt, reusable=request.reusable)
             return vcs_pb2.ReleaseReply()
 
     async def Diff(self, request: vcs_pb2.DiffRequest, context: Context) -> vcs_pb2.DiffReply:  # noqa: N802

@@ -6,6 +6,7 @@ The worktree is the agent's to change; the state folder beside it is ours, and n
 import errno
 import re
 import uuid
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
@@ -24,7 +25,9 @@ _MAX_ATTEMPT: Final = 1_000_000
 class Checkout:
     """What was checked out for an attempt; written once its worktree is complete.
 
-    ``url``: of the repository. ``path``: the folder of it that is there; empty: everything.
+    ``url``: of the repository. ``path``: the folder of it that is there; empty: everything. ``owner``: whose next runs
+    may take the worktree over; empty: nobody's. ``given_at_ns``: a time of the file system, later than the checkout's
+    last write and not later than the agent's first; 0 where it tells no times that are as short.
     """
 
     run_id: str
@@ -34,6 +37,8 @@ class Checkout:
     base_branch: str
     url: str = ""
     path: str = ""
+    owner: str = ""
+    given_at_ns: int = 0
 
 
 class Attempts:
@@ -111,28 +116,36 @@ class Attempts:
         if newest > attempt:
             raise LeaseLostError(f"attempt {newest} of run {run_id} is here; attempt {attempt} must stop")
 
+    def without_record(self, run_id: str, attempt: int) -> Path:
+        """The attempt's state folder, after which it is only half made."""
+        self._record(run_id, attempt).unlink(missing_ok=True)
+        return self.state(run_id, attempt)
+
     async def discard(self, run_id: str, attempt: int) -> None:
         """Remove all of an attempt. It is out of the way at once, its files a little later."""
         # The record goes first: an attempt is never ready without its worktree.
-        self._record(run_id, attempt).unlink(missing_ok=True)
+        self.without_record(run_id, attempt)
         aside = []
         for folder in self.folders(run_id, attempt):
             if folder.exists():
-                aside.append(await self._put_aside(folder))
-                _remove_if_empty(folder.parent)
+                aside.append(await self.put_aside(folder))
+            _remove_if_empty(folder.parent)
         for folder in aside:
             await remove_tree(folder)
 
     async def empty(self, run_id: str, attempt: int) -> None:
         """Put an empty folder where the attempt's worktree is."""
         worktree = self.worktree(run_id, attempt)
-        aside = await self._put_aside(worktree) if worktree.exists() else None
+        aside = await self.put_aside(worktree) if worktree.exists() else None
         worktree.mkdir()
         if aside is not None:
             await remove_tree(aside)
 
-    async def _put_aside(self, folder: Path) -> Path:
-        """Move ``folder`` to the trash, at once; where that is on another volume, remove it on the spot instead."""
+    async def put_aside(self, folder: Path) -> Path:
+        """Move ``folder`` to the trash, at once; where that is on another volume, remove it on the spot instead.
+
+        Raises ``FileNotFoundError`` where it is gone.
+        """
         self._trash.mkdir(parents=True, exist_ok=True)
         aside = self._trash / uuid.uuid4().hex
         if not _moved(folder, aside):
@@ -142,7 +155,8 @@ class Attempts:
     async def sweep(self) -> None:
         """Remove what a killed process had put aside; for the start of the service."""
         for folder in list(self._trash.iterdir()) if self._trash.is_dir() else ():
-            await remove_tree(folder)
+            with suppress(OSError):  # what cannot be removed keeps nobody from working
+                await remove_tree(folder)
 
     def _read(self, run_id: str, attempt: int) -> Checkout | None:
         path = self._record(run_id, attempt)
@@ -184,4 +198,4 @@ def _remove_if_empty(folder: Path) -> None:
     try:
         folder.rmdir()
     except OSError:
-        return  # another attempt of the run lives there
+        return  # another attempt of the run lives there, or none of the run does

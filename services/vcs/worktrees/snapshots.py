@@ -24,6 +24,8 @@ MAX_PATCH_BYTES: Final = 63 * 1024 * 1024
 _MAX_LINK_BYTES: Final = 4095
 # Beside the index: touched once the file system's clock has moved on since the checkout.
 TICK: Final = "tick"
+# Beside it too: the index that the last snapshot was staged in.
+STAGED: Final = "staged"
 _NO_COMMIT_IN_NESTED: Final = "does not have a commit checked out"
 
 # Also what lies outside of a sparse worktree's folder, where it is there.
@@ -54,7 +56,10 @@ async def take_snapshot(git: Git, place: Place, base_sha: str) -> Snapshot:
     """
     await _settle(git, place)
     with scratch_index(place) as scratch:
-        return (await _snapshot(git, place, scratch, base_sha, _no_tree))[0]
+        snapshot, _ = await _snapshot(git, place, scratch, base_sha, _no_tree)
+        assert scratch.index is not None
+        scratch.index.replace(place.git_dir / STAGED)
+        return snapshot
 
 
 async def take_snapshot_and_tree(git: Git, place: Place, base_sha: str) -> tuple[Snapshot, str]:

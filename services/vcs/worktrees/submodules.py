@@ -48,6 +48,11 @@ async def note_folders(git: Git, place: Place) -> None:
         _write(place, [Submodule(path, sha) for path, sha in await _recorded(git, place)])
 
 
+def are_in(place: Place) -> bool:
+    """Whether the worktree has folders of submodules, checked out or not."""
+    return bool(_read(place))
+
+
 async def check_out(
     git: Git, mirrors: Mirrors, repository: Repository, place: Place, base_sha: str, progress: Progress | None
 ) -> None:

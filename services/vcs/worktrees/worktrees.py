@@ -4,12 +4,14 @@ Nothing that lies in a worktree says where its Git data is: that is in a reposit
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Final, TypeVar
 
+from services.runtime.telemetry import logger
 from services.vcs.errors import CloneFailedError, GitError, GitTimeoutError, LeaseLostError
 from services.vcs.git.remotes import is_corruption
 from services.vcs.git.repositories import Repository, parse_repository
@@ -21,8 +23,13 @@ from services.vcs.mirrors.reach import Reach, ReachOfRun
 from services.vcs.worktrees import lfs, sparse, submodules
 from services.vcs.worktrees.attempts import Attempts, Checkout, checked_run_id
 from services.vcs.worktrees.checkouts import EVERYTHING, CheckoutOptions, CheckoutSlots, write_repository
+from services.vcs.worktrees.known_changes import Pieces, pieces_of, renewed
 from services.vcs.worktrees.restoring import put_back, put_extras_again, write_pointer
 from services.vcs.worktrees.snapshots import TICK, Snapshot, take_snapshot
+from services.vcs.worktrees.spares import RESTORING, Spares
+from services.vcs.worktrees.tidying import UntidyError
+
+log = logger("vcs.worktrees")
 
 _T = TypeVar("_T")
 CHECKOUT_TIMEOUT: Final = timedelta(minutes=10)
@@ -61,11 +68,18 @@ class _Preparing:
 
 class Worktrees:
     def __init__(
-        self, root: Path, mirrors: Mirrors, git: Git, *, allow_lfs: bool = True, reach_of: ReachOfRun | None = None
+        self,
+        root: Path,
+        mirrors: Mirrors,
+        git: Git,
+        *,
+        allow_lfs: bool = True,
+        reach_of: ReachOfRun | None = None,
+        most_spares: int = 0,
     ) -> None:
         """``root``: the data folder that agents of this node share; made if absent. ``allow_lfs``: whether contents in
         Git LFS may be asked for: its program resolves and follows addresses by itself. ``reach_of``: None: all runs'
-        remotes are asked by ``git``.
+        remotes are asked by ``git``. ``most_spares``: worktrees kept for the next run of one owner on one repository.
         """
         self._allow_lfs = allow_lfs
         self._git = git
@@ -73,8 +87,11 @@ class Worktrees:
         self._own_reach = Reach(git, mirrors)
         self._reach_of = reach_of or self._own
         self._attempts = Attempts(root)
+        self.spares = Spares(root, self._attempts, git, most=most_spares)
         self._slots = CheckoutSlots()
         self._preparing: dict[str, _Preparing] = {}
+        # Of plain worktrees, what the last snapshot found; None: it has to be looked for.
+        self._known: dict[tuple[str, int], Pieces | None] = {}
 
     async def sweep(self) -> None:
         """Remove what a killed process was removing; for the start of the service."""
@@ -121,13 +138,23 @@ class Worktrees:
             raise LeaseLostError(f"attempt {attempt} of run {run_id} was released or displaced while it was prepared")
         return task.result()
 
-    async def checkpoint(self, run_id: str, attempt: int) -> Snapshot:
+    async def checkpoint(self, run_id: str, attempt: int, *, written: Sequence[bytes] = ()) -> Snapshot:
         """The worktree against its base.
 
+        ``written``: all that was written since the last call, files of the base or of that snapshot; empty: not known.
         Raises ``UnknownWorktreeError``, ``LeaseLostError``, ``PatchTooLargeError``, ``GitError``.
         """
         checkout, place = self.located(run_id, attempt)
-        return await self.compared(checkout, lambda: take_snapshot(self._git, place, checkout.base_sha))
+        snapshot: Snapshot | None = None
+        known = self._known.get((run_id, attempt))
+        self._forget_known(run_id, attempt)  # until this has succeeded
+        if known is not None and written:
+            snapshot = await renewed(self._git, place, checkout.base_sha, known, written)
+        if snapshot is None:
+            snapshot = await self.compared(checkout, lambda: take_snapshot(self._git, place, checkout.base_sha))
+        if (run_id, attempt) in self._known:
+            self._known[run_id, attempt] = pieces_of(snapshot)
+        return snapshot
 
     async def compared(self, checkout: Checkout, compare: Callable[[], Awaitable[_T]]) -> _T:
         """What ``compare`` returns; where that lacks content, from a mirror that was given it.
@@ -152,7 +179,11 @@ class Worktrees:
         if checkout.path and patch:
             mirrors = (await self._reach_of(run_id)).mirrors
             await mirrors.complete(self._repository(checkout), checkout.base_sha, paths=(checkout.path,), patch=patch)
+        self._forget_known(run_id, attempt)
+        mark = place.git_dir / RESTORING
+        mark.touch()
         await self._restore(checkout, place, patch)
+        mark.unlink(missing_ok=True)
 
     def located(self, run_id: str, attempt: int) -> tuple[Checkout, Place]:
         """What was checked out and where; raises ``UnknownWorktreeError``, ``LeaseLostError``."""
@@ -162,12 +193,19 @@ class Worktrees:
         """Every run and attempt of which anything is on this node, for a sweep of what nobody released."""
         return self._attempts.present()
 
-    async def release(self, run_id: str, attempt: int) -> None:
-        """Remove the attempt's worktree and, with the run's last, its pin. Releasing what is gone succeeds."""
+    async def release(self, run_id: str, attempt: int, *, reusable: bool = False) -> None:
+        """Remove the attempt's worktree and, with the run's last, its pin. Releasing what is gone succeeds.
+
+        ``reusable``: nothing that the attempt started can write there any more, so that it may become a spare.
+        """
         under_way = self._preparing.get(checked_run_id(run_id))
         if under_way is not None and under_way.attempt == attempt:
             await _stop(under_way)
-        await self._discard(run_id, attempt, self._attempts.mirror_of(run_id, attempt))
+        mirror = self._attempts.mirror_of(run_id, attempt)
+        if reusable and mirror:
+            with suppress(LeaseLostError):  # displaced, so nobody knows who else is in it
+                self.spares.keep(self._attempts.load(run_id, attempt))
+        await self._discard(run_id, attempt, mirror)
 
     async def _displace(self, run_id: str, attempt: int) -> None:
         while (other := self._preparing.get(run_id)) is not None:
@@ -178,6 +216,7 @@ class Worktrees:
 
     async def _prepare(self, run_id: str, attempt: int, asked: _Asked) -> Ready:
         for older in self._attempts.numbers(run_id):
+            self._known.pop((run_id, older), None)
             await self._attempts.discard(run_id, older)
         try:
             base = await self._fetched(run_id, asked, ROOT_SHA if asked.repository == EMPTY else asked.base_sha)
@@ -210,22 +249,44 @@ class Worktrees:
     async def _make(self, run_id: str, attempt: int, base: ResolvedBase, asked: _Asked) -> None:
         repository = asked.repository
         path = asked.options.path
-        checkout = Checkout(run_id, attempt, repository.folder, base.sha, base.branch, repository.url, path)
-        self._attempts.create(run_id, attempt)
+        owner = asked.reach.owner if asked.options == EVERYTHING and repository != EMPTY else ""
+        checkout = Checkout(run_id, attempt, repository.folder, base.sha, base.branch, repository.url, path, owner)
         place = self._attempts.place(run_id, attempt)
         try:
             async with self._slots.slot() as workers:
-                mirror = self._mirrors.place(repository).git_dir
-                write_repository(place.git_dir, mirror, base.sha, path=path, workers=workers)
-                write_pointer(place)
-                await self._check_out(checkout, place, asked)
+                self._begin(checkout, place, asked, workers)
+                if not (self.spares.take(checkout) and await self._made_of_spare(checkout, place, asked, workers)):
+                    write_pointer(place)
+                    await self._check_out(checkout, place, asked)
             await self._put_extras(place, base.sha, asked)
-            await _next_tick(place.git_dir)
-            self._attempts.record(checkout)
+            given_at_ns = await _next_tick(place.git_dir)
+            self._attempts.record(replace(checkout, given_at_ns=given_at_ns))
+            if asked.options == EVERYTHING:
+                self._known[run_id, attempt] = None if asked.patch else {}
         except (GitError, GitTimeoutError) as error:
             words = f"{repository.url} could not be checked out at {base.sha}"
             told = error.git_message or error.message
             raise CloneFailedError(words, git_message=told, retryable=error.retryable) from error
+
+    def _begin(self, checkout: Checkout, place: Place, asked: _Asked, workers: int) -> None:
+        """An empty worktree, and the attempt's own repository."""
+        self._attempts.create(checkout.run_id, checkout.attempt)
+        mirror = self._mirrors.place(asked.repository).git_dir
+        write_repository(place.git_dir, mirror, checkout.base_sha, path=checkout.path, workers=workers)
+
+    async def _made_of_spare(self, checkout: Checkout, place: Place, asked: _Asked, workers: int) -> bool:
+        """Whether the worktree is made of the spare that was taken; where not, all is as ``_begin`` left it."""
+        try:
+            await self.spares.lay(checkout)
+            write_pointer(place)
+            await self._check_out(checkout, place, asked)
+        except (GitError, GitTimeoutError, UntidyError, OSError) as error:
+            log.info("a spare worktree is not used", run=checkout.run_id, error=str(error))
+            with suppress(OSError):  # out of the way it is, and the next start of the service tries again
+                await self._attempts.discard(checkout.run_id, checkout.attempt)
+            self._begin(checkout, place, asked, workers)
+            return False
+        return True
 
     async def _check_out(self, checkout: Checkout, place: Place, asked: _Asked) -> None:
         """One checkout of base and patch together: what the worktree then holds is the tree, exactly.
@@ -282,9 +343,14 @@ class Worktrees:
         return parse_repository(checkout.url, allow_local=self._git.allow_local)
 
     async def _discard(self, run_id: str, attempt: int, mirror: str) -> None:
+        self._known.pop((run_id, attempt), None)
         await self._attempts.discard(run_id, attempt)
         if mirror and not self._attempts.numbers(run_id):
             await self._mirrors.unpin(mirror, run_id)
+
+    def _forget_known(self, run_id: str, attempt: int) -> None:
+        if (run_id, attempt) in self._known:
+            self._known[run_id, attempt] = None
 
     def _forget(self, run_id: str, task: asyncio.Task[Ready]) -> None:
         entry = self._preparing.get(run_id)
@@ -299,18 +365,16 @@ async def _stop(preparing: _Preparing) -> None:
     await asyncio.wait([preparing.task])
 
 
-async def _next_tick(git_dir: Path) -> None:
-    """Return once the file system's clock has moved on since the checkout.
+async def _next_tick(git_dir: Path) -> int:
+    """Return once the file system's clock has moved on since the checkout; what it says then, 0 where it has not.
 
     Whatever is written from now on has another time than Git recorded, so no change can pass for the checkout's file.
     """
     written = (git_dir / "index").stat().st_mtime_ns
     for _ in range(_TICK_POLLS):
-        if _is_later(git_dir / TICK, written):
-            return
+        (git_dir / TICK).touch()
+        now = (git_dir / TICK).stat().st_mtime_ns
+        if now > written:
+            return now
         await asyncio.sleep(_TICK_POLL.total_seconds())
-
-
-def _is_later(probe: Path, than_nanoseconds: int) -> bool:
-    probe.touch()
-    return probe.stat().st_mtime_ns > than_nanoseconds
+    return 0

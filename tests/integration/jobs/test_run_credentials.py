@@ -42,6 +42,16 @@ async def test_a_run_and_its_changeset_have_the_token_of_their_job(sealing: Doma
     assert TOKEN.encode() not in row["line"].encode() + row["sealed"]
 
 
+async def test_a_run_s_owner_is_its_client_and_the_customer_that_its_job_names(sealing: Domain) -> None:
+    plain, named, again = [
+        await credentials(sealing).owner_of_run((await sealing.dispatch_one(**fields)).run_id)
+        for fields in ({}, {"metadata": {"clientId": "c"}}, {"metadata": {"feature": "f"}})
+    ]
+    assert (plain, named) == (f"{sealing.client.id}/", f"{sealing.client.id}/c")
+    assert again == plain
+    assert await credentials(sealing).owner_of_run(UUID(int=1)) == ""
+
+
 @pytest.mark.parametrize("brought", [{}, {"credentials": {"anthropicApiKey": "sk-mine"}}])
 async def test_a_job_may_bring_none(sealing: Domain, brought: dict[str, dict[str, str]]) -> None:
     order = await sealing.dispatch_one(**brought)

@@ -140,6 +140,12 @@ async def test_a_job_reads_what_its_token_may(site: Site) -> None:
     assert {login.partition(":")[2] for login in site.github.logins} == {OURS}
 
 
+async def test_what_a_job_with_a_token_leaves_is_nobody_s_and_it_takes_nobody_s(site: Site) -> None:
+    owners = [(await site.acting.reach_of_run(await site.run(token))).owner for token in (OURS, None)]
+    assert owners[0] == ""
+    assert owners[1].startswith(f"{site.domain.client.id}/")
+
+
 @pytest.mark.parametrize("token", [THEIRS, None])
 async def test_a_mirror_that_is_there_helps_nobody_who_may_not_read_it(site: Site, token: str | None) -> None:
     base = await site.prepare(OURS)

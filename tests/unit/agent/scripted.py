@@ -13,7 +13,7 @@ import orjson
 from services.agent.conversation import Conversation
 from services.agent.loop import Durable, Limits, Loop
 from services.agent.model import Fragment, Reply, Watch
-from services.agent.tools import Toolbox, ToolCall, ToolResult, Workspace
+from services.agent.tools import FileChange, Toolbox, ToolCall, ToolResult, Workspace
 from services.agent.transcript import Transcript
 from services.contracts.words import EventKind
 from services.jobs.errors import LeaseLostError
@@ -126,6 +126,7 @@ class StoredRun:
         self.paid: list[bool] = []
         """Of each checkpoint: whether it ends a request."""
         self.lost_before = 0
+        self.lost: Checkpoint | None = None
         """Number of the checkpoint that is refused, since the lease is lost; 0: none."""
         self.lost_after = 0
         """Number of the checkpoint after which nothing comes back any more; 0: none."""
@@ -163,8 +164,8 @@ class StoredRun:
         toolbox = RecordedToolbox(workspace, kind="task" if conversation else "code")
         toolbox.record = self.record
 
-        async def saved_tree(wrote: bool) -> SavedTree:
-            return SavedTree(b"" if wrote else None, workspace.read_versions())
+        async def saved_tree(written: Sequence[FileChange] | None) -> SavedTree:
+            return SavedTree(None if written == [] else b"", workspace.read_versions())
 
         return Loop(
             model=model,
@@ -180,6 +181,7 @@ class StoredRun:
     async def _save(self, checkpoint: Checkpoint) -> Standing:
         self.saves += 1
         if self.saves == self.lost_before:
+            self.lost = checkpoint
             raise LeaseLostError
         self.record += [f"stored {message.role} {message.number}" for message in checkpoint.messages]
         self.messages.extend(checkpoint.messages)

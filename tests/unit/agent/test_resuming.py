@@ -22,7 +22,7 @@ STORY = (
     reply(edit(9, "missing", "c"), done(10)),
     reply(call(11, "move_file", old_path="f.txt", new_path="h.txt"), done(12)),
 )
-SAVES = 19
+SAVES = 14
 WRITERS = {"toolu_2", "toolu_3", "toolu_9", "toolu_11"}
 
 
@@ -57,7 +57,8 @@ async def test_lost_at_any_checkpoint_it_ends_the_same(tmp_path: Path, whole: St
     assert run.bodies == whole.bodies
     assert run.turns == whole.turns
     asked_twice = first.asked + second.asked - whole.turns
-    assert asked_twice <= 1, "what a request was answered with while its checkpoint was lost is not known"
+    # The reply that was under way, and one that was to be stored with what its tools had read.
+    assert asked_twice <= (2 if run.lost is not None and run.lost.usage and run.lost.messages[1:] else 1)
     assert (run.turns, sum(run.paid)) == (whole.turns, whole.turns), "no checkpointed turn was asked for twice"
 
 
@@ -86,7 +87,7 @@ async def test_nothing_is_written_before_its_call_is_stored(tmp_path: Path, poin
 async def test_repeats_count_over_attempts(tmp_path: Path):
     """Else a run that is interrupted now and then would go round in circles up to its limit of turns."""
     run = StoredRun(tmp_path)
-    run.lost_after = 4
+    run.lost_after = 2
     model = Script(*[read(number) for number in range(10)])
     with pytest.raises(LeaseLostError):
         await run.loop(model).run()

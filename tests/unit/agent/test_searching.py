@@ -116,6 +116,25 @@ async def test_a_pattern_is_never_an_option(tree: Path, use: Use, pattern: str) 
     assert (await use("search_code", pattern=pattern)).content == f"dash:1:x {pattern} y"
 
 
+@pytest.mark.parametrize(
+    ("pattern", "lines"),
+    [
+        (r"\d", ["x9", r"a\d 7", "9-9"]),
+        (r"^[a-z\d]+$", ["x9", "no"]),
+        (r"[^\D]", ["x9", r"a\d 7", "9-9"]),
+        (r"^\D+$", ["٣", "no"]),
+        (r"\\d", [r"a\d 7"]),
+        (r"9[\d-]\d", ["9-9"]),
+        (r"\x{39}", ["x9", "9-9"]),
+    ],
+)
+async def test_a_digit_is_one_of_ten(root: Path, use: Use, pattern: str, lines: list[str]) -> None:
+    """Wherever an escape of a digit stands, and nothing else that looks like one is touched."""
+    (root / "f").write_text("x9\n٣\na\\d 7\n9-9\nno\n")
+    found = await use("search_code", pattern=pattern)
+    assert [line.split(":", 2)[2] for line in found.content.splitlines()] == lines
+
+
 async def test_git_metadata_is_not_searched(tree: Path, use: Use) -> None:
     for name in (".git", ".GIT", ".git ", "sub/.Git"):
         (tree / name).mkdir(parents=True)

@@ -1,5 +1,6 @@
 """How much of the disk must go, what goes first, and how it is added up."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from services.vcs.disk.rescue import Kept, RescuedWork
 from services.vcs.disk.usage import DiskLimits, Measured, WorktreeUsage, bytes_to_free, leaving_order
 from services.vcs.mirrors.records import MirrorFolder
+from services.vcs.worktrees.spares import Spare
 
 WORK = RescuedWork("refs/quarterdeck/rescue/r/1", "r", "a" * 40, 7)
 
@@ -38,12 +40,13 @@ def test_the_least_recently_used_leaves_first() -> None:
     assert [one.folder for one in leaving_order(mirrors)] == ["c", "a", "b"]
 
 
-def test_mirrors_worktrees_and_trash_add_up() -> None:
+def test_mirrors_worktrees_spares_and_trash_add_up() -> None:
     one, two = mirror("one", bytes=100, used_at=5.9, fetched_at=4.2), mirror("two", bytes=10)
     worktrees = {("r", 1): WorktreeUsage("one", 7), ("r", 2): WorktreeUsage("one", 5), ("q", 1): WorktreeUsage("", 1)}
-    measured = Measured((one, two), {"one": Kept(("r",), (WORK,))}, worktrees, trash_bytes=1000)
-    assert measured.used_bytes == 1123
+    spares = {Spare(Path("s"), "two", "o", 0.0): 3}
+    measured = Measured((one, two), {"one": Kept(("r",), (WORK,))}, worktrees, spares, trash_bytes=1000)
+    assert measured.used_bytes == 1126
     first, second = measured.usage_of(one), measured.usage_of(two)
     assert (first.repository, first.bytes, first.used_at, first.fetched_at) == ("host/one", 100, 5, 4)
     assert (first.worktrees, first.worktree_bytes, first.rescued) == (2, 12, (WORK,))
-    assert (second.worktrees, second.worktree_bytes, second.rescued) == (0, 0, ())
+    assert (second.worktrees, second.worktree_bytes, second.rescued) == (0, 3, ())

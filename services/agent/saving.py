@@ -1,0 +1,158 @@
+"""Stores a loop's checkpoints in their order, beside what the loop does next: two writes a turn, one after the other
+with everything else, would be a third of a short turn.
+
+Two become one transaction where that costs nothing: a reply whose tools only read and are quick goes with their
+results, and a reply that comes while the worktree is still being looked at goes with the results before it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from services.agent.side_by_side import finish, side_by_side
+from services.jobs.models import Checkpoint, Standing
+
+Result = TypeVar("Result")
+
+HELD_SECONDS = 0.02
+"""For so long a checkpoint may wait for the next."""
+_SETTLE_SECONDS = 1.0
+
+
+class Saving:
+    def __init__(self, save: Callable[[Checkpoint], Awaitable[Standing]]) -> None:
+        """``save``: stores a checkpoint, fenced."""
+        self._save = save
+        self._held: Checkpoint | None = None
+        self._under_way: asyncio.Task[Standing] | None = None
+        self._takes_more = False
+        self._more: Checkpoint | None = None
+
+    async def save(self, checkpoint: Checkpoint) -> None:
+        """Return once it is stored, and what was begun before it. Raises what storing any of that raises."""
+        if self._takes_more and self._more is None:
+            self._more = checkpoint
+            await self.done()
+        else:
+            await self.done()
+            await self._save(checkpoint)
+
+    def hold(self, checkpoint: Checkpoint) -> None:
+        """Store it with the next one, or when that has not come within 20 ms of what is done ``beside``."""
+        self._held = checkpoint
+
+    def begin(self, checkpoint: Checkpoint) -> None:
+        """Begin to store it, behind what was begun before."""
+
+        async def made() -> Checkpoint:
+            return checkpoint
+
+        self.begin_making(made)
+
+    def begin_making(self, make: Callable[[], Awaitable[Checkpoint]]) -> None:
+        """Begin to store what ``make`` comes to."""
+        before, self._under_way = self._under_way, None
+        held, self._held = self._held, None
+        self._takes_more = held is None  # a checkpoint tells of what one request has used
+        self._under_way = asyncio.create_task(self._store(before, held, make), name="checkpoint")
+
+    async def beside(self, work: Coroutine[Any, Any, Result]) -> Result:
+        """Do ``work`` beside what is being stored; both are done afterwards, but for what is held and was not due.
+
+        Raises what either raises, once both are ended.
+        """
+        if self._under_way is None and self._held is None:
+            return await work
+        over = asyncio.Event()
+        result, _ = await side_by_side(_marked(work, over), self._done_in_time(over))
+        return result
+
+    async def ahead(self, work: Coroutine[Any, Any, Result]) -> Result:
+        """The same, but what is being stored may still be when ``work`` is done."""
+        doing, storing = asyncio.create_task(work), asyncio.create_task(self._finished())
+        try:
+            await asyncio.wait([doing, storing], return_when=asyncio.FIRST_COMPLETED)
+            if storing.done():
+                storing.result()
+            return await doing
+        finally:
+            await finish(doing, storing)
+
+    async def done(self) -> None:
+        """Return once everything is stored; raises what storing it raises."""
+        await self._finished()
+        if self._held is not None:
+            held, self._held = self._held, None
+            self.begin(held)
+            await self._finished()
+
+    async def settle(self) -> None:
+        """Whatever has ended the loop: what is not stored yet may be first, so that nothing is done again without need.
+
+        Waits for a second at most, and raises nothing of what becomes of it.
+        """
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_SETTLE_SECONDS):
+                    await asyncio.gather(self.done(), return_exceptions=True)
+        finally:  # also where it is cancelled once more: a lease that is lost outdoes all
+            await finish(self._under_way)
+            self._under_way = None
+
+    async def _store(
+        self,
+        before: asyncio.Task[Standing] | None,
+        held: Checkpoint | None,
+        make: Callable[[], Awaitable[Checkpoint]],
+    ) -> Standing:
+        if before is not None:
+            await before
+        try:
+            checkpoint = await make()
+        finally:
+            self._takes_more = False
+        if held is not None:
+            checkpoint = _joined(held, checkpoint)
+        if self._more is not None:
+            checkpoint, self._more = _joined(checkpoint, self._more), None
+        return await self._save(checkpoint)
+
+    async def _finished(self) -> None:
+        if self._under_way is not None:
+            # Whoever is broken off meanwhile, the checkpoint is not: `settle` waits for it.
+            await asyncio.shield(self._under_way)
+            self._under_way = None
+
+    async def _done_in_time(self, over: asyncio.Event) -> None:
+        """What is under way is stored; what is held only where ``over`` does not come within its time."""
+        await self._finished()
+        if self._held is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(HELD_SECONDS):
+                    await over.wait()
+                return
+            await self.done()
+
+
+async def _marked(work: Coroutine[Any, Any, Result], over: asyncio.Event) -> Result:
+    try:
+        return await work
+    finally:
+        over.set()
+
+
+def _joined(first: Checkpoint, second: Checkpoint) -> Checkpoint:
+    """Both as one, in this order; one of them has looked at the worktree, and one has used anything, at most."""
+    return replace(
+        first,
+        messages=[*first.messages, *second.messages],
+        tree=second.tree or first.tree,
+        usage=first.usage or second.usage,
+        events=[*first.events, *second.events],
+        read_through=max(first.read_through, second.read_through),
+        outputs={**first.outputs, **second.outputs},
+    )

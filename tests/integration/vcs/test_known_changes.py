@@ -1,0 +1,166 @@
+"""A snapshot that is told what was written looks at nothing else, and comes to what a look at everything comes to."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from services.vcs.git.trees import tree_of_patch
+from services.vcs.worktrees.checkouts import CheckoutOptions
+from services.vcs.worktrees.snapshots import Snapshot, staged_tree
+from tests.integration.vcs.conftest import Node, Remote
+
+LARGE = bytes(range(256)) * 600
+FILES: dict[str, str | bytes | None] = {
+    "a/text": "one\ntwo\nthree\n" * 40,
+    "a/no end": "one\ntwo",
+    "empty": "",
+    "bytes": LARGE,
+    "new\nline": "odd\n",
+    "*": "a star\n",
+    "crlf": "one\r\ntwo\r\n",
+    ".gitignore": "*.log\n",
+    "kept.log": "tracked all the same\n",
+}
+CONTENTS = (
+    b"",
+    b"x",
+    b"one\ntwo\nthree\n",
+    b"diff --git a/x b/x\nindex 1..2\n",
+    LARGE[::-1],
+    b"\r\n\r\n",
+    b"\xff\xfe\n",
+    b"# y\n",
+)
+
+
+class Worked:
+    """One attempt's worktree, and what its snapshots cost."""
+
+    def __init__(self, node: Node, path: Path, base_sha: str) -> None:
+        self.node = node
+        self.path = path
+        self.base_sha = base_sha
+
+    async def snapshot(self, *written: str) -> tuple[Snapshot, list[str]]:
+        """With the names of the Git commands that it took; it holds what lies there."""
+        begun = len(self.node.git.commands)
+        paths = [name.encode() for name in written]
+        snapshot = await self.node.worktrees.checkpoint("run", 1, written=paths)
+        took = [command[0] for command in self.node.git.commands[begun:]]
+        _, place = self.node.worktrees.located("run", 1)
+        there = await staged_tree(self.node.git, place, self.base_sha)
+        assert await tree_of_patch(self.node.git, place, self.base_sha, snapshot.patch) == there
+        return snapshot, took
+
+
+@pytest.fixture
+async def worked(node: Node, remote: Remote) -> Worked:
+    (remote.work / "script").write_text("#!/bin/sh\n")
+    (remote.work / "script").chmod(0o755)
+    (remote.work / "link").symlink_to("empty")
+    base_sha = remote.commit(FILES)
+    return Worked(node, (await node.worktrees.prepare("run", 1, remote.repository)).path, base_sha)
+
+
+async def test_whatever_is_written_one_command_comes_to_the_same(worked: Worked):
+    """Files of the base and new ones, changed, emptied, deleted and put back, in any order."""
+    chance = random.Random(7)
+    (worked.path / "new").write_bytes(b"new\n")
+    await worked.snapshot()
+    names = [*(name for name in FILES if name != ".gitignore"), "script", "new"]
+    for _ in range(12):
+        written = chance.sample(names, chance.randint(1, 3))
+        was_deleted = not all((worked.path / name).exists() for name in written)
+        for name in written:
+            if chance.random() < 0.25:
+                (worked.path / name).unlink(missing_ok=True)
+            else:
+                (worked.path / name).write_bytes(chance.choice(CONTENTS))
+        snapshot, took = await worked.snapshot(*written)
+        assert took == ["diff-index"] or was_deleted or _is_touched_only(worked, written), "it has looked at everything"
+        whole, _ = await Worked.snapshot(worked)
+        assert _told(snapshot) == _told(whole)
+
+
+def _is_touched_only(worked: Worked, written: list[str]) -> bool:
+    """Whether one of them is as it was: written, and not changed. Git tells of it, and then has no patch for it."""
+    return any(_content(worked.path / name) == _original(name) for name in written)
+
+
+def _content(path: Path) -> bytes | None:
+    return path.read_bytes() if path.exists() else None
+
+
+def _original(name: str) -> bytes | None:
+    content = FILES.get(name)
+    return content.encode() if isinstance(content, str) else content
+
+
+def _told(snapshot: Snapshot) -> dict[bytes, tuple[str, str, str]]:
+    return {file.path: (file.change, file.new_mode, file.new_blob) for file in snapshot.files}
+
+
+async def test_the_first_after_a_checkout_takes_one_command_too(worked: Worked):
+    (worked.path / "a/text").write_bytes(b"other\n")
+    snapshot, took = await worked.snapshot("a/text")
+    assert took == ["diff-index"]
+    assert [(file.path, file.insertions, file.deletions) for file in snapshot.files] == [(b"a/text", 1, 120)]
+
+
+async def test_what_was_not_told_is_found_by_the_next_look_at_everything(worked: Worked):
+    (worked.path / "a/text").write_bytes(b"other\n")
+    (worked.path / "left").write_bytes(b"by nobody\n")
+    await worked.node.worktrees.checkpoint("run", 1, written=[b"a/text"])
+    snapshot, _ = await worked.snapshot()
+    assert {file.path for file in snapshot.files} == {b"a/text", b"left"}
+
+
+@pytest.mark.parametrize("name", [".gitignore", "link"])
+async def test_files_that_need_a_second_look_get_it(worked: Worked, name: str):
+    (worked.path / "debug.log").write_bytes(b"ignored until now\n")
+    (worked.path / name).write_bytes(b"nothing\nis ignored\n")
+    _, took = await worked.snapshot(name)
+    assert "add" in took
+
+
+async def test_nothing_is_known_after_a_restore(worked: Worked):
+    (worked.path / "a/text").write_bytes(b"other\n")
+    snapshot, _ = await worked.snapshot("a/text")
+    await worked.node.worktrees.restore("run", 1, b"")
+    (worked.path / "empty").write_bytes(b"not any more\n")
+    after, took = await worked.snapshot("empty")
+    assert "add" in took
+    assert {file.path for file in after.files} == {b"empty"}
+    await worked.node.worktrees.restore("run", 1, snapshot.patch)
+
+
+async def test_nothing_is_known_of_an_attempt_that_began_with_a_patch(worked: Worked, remote: Remote):
+    (worked.path / "a/text").write_bytes(b"other\n")
+    (worked.path / "new").write_bytes(b"new\n")
+    first, _ = await worked.snapshot()
+    node = worked.node
+    path = (await node.worktrees.prepare("run", 2, remote.repository, base_sha=worked.base_sha, patch=first.patch)).path
+    (path / "empty").write_bytes(b"not any more\n")
+    begun = len(node.git.commands)
+    second = await node.worktrees.checkpoint("run", 2, written=[b"empty"])
+    assert "add" in [command[0] for command in node.git.commands[begun:]]
+    assert {file.path for file in second.files} == {b"a/text", b"empty", b"new"}
+    (path / "new").unlink()
+    begun = len(node.git.commands)
+    third = await node.worktrees.checkpoint("run", 2, written=[b"new"])
+    assert [command[0] for command in node.git.commands[begun:]] == ["diff-index"]
+    assert {file.path for file in third.files} == {b"a/text", b"empty"}
+
+
+async def test_a_sparse_worktree_is_always_looked_at_as_a_whole(node: Node, remote: Remote):
+    remote.commit(FILES)
+    options = CheckoutOptions(path="a")
+    path = (await node.worktrees.prepare("run", 1, remote.repository, checkout=options)).path
+    (path / "a/text").write_bytes(b"other\n")
+    begun = len(node.git.commands)
+    snapshot = await node.worktrees.checkpoint("run", 1, written=[b"a/text"])
+    assert "add" in [command[0] for command in node.git.commands[begun:]]
+    assert [file.path for file in snapshot.files] == [b"a/text"]
