@@ -7,6 +7,7 @@ from datetime import timedelta
 
 from services.agent.assembly import Shared
 from services.agent.attempt import Attempt
+from services.agent.budget_news import BudgetNews
 from services.agent.model import Claude
 from services.agent.pace import FleetPace
 from services.agent.sandbox import Sandbox
@@ -48,6 +49,7 @@ async def serve(stop: asyncio.Event) -> None:
     sandbox = await Sandbox.find(settings.sandbox, paths=settings.sandbox_paths)
     pace = FleetPace(Pacing(database), bus)
     claude = Claude(pace=pace)
+    budget_news = BudgetNews()
     units = Units(database, ring=Bell(lambda rung: bus.ring(subjects.EVENTS_DOORBELL, rung.encode())))
     running = Running(units)
     shared = Shared(
@@ -60,6 +62,7 @@ async def serve(stop: asyncio.Event) -> None:
         bus=bus,
         sealer=settings.sealer,
         sandbox=sandbox,
+        budget_news=budget_news,
         searches=asyncio.Semaphore(_SEARCHES),
     )
     worker = Worker(
@@ -78,6 +81,7 @@ async def serve(stop: asyncio.Event) -> None:
         hearing = [
             asyncio.create_task(worker.hear_controls(), name="controls"),
             asyncio.create_task(pace.hear(), name="pace"),
+            asyncio.create_task(budget_news.hear(bus), name="budget news"),
         ]
         log.info(
             "started",

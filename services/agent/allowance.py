@@ -44,12 +44,15 @@ class Allowance:
         allow_unpriced: bool,
         is_budgeted: bool,
         reserve: Callable[..., Awaitable[Refusal | None]],
+        news: Callable[[], int],
+        news_known: int,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         """``spent``: by earlier attempts of the run. ``is_budgeted``: as in `ClaimedRun`.
 
         ``reserve``: ``Budgeting.reserve`` with hold and client filled in; called with `tokens`, `microusd` and
-        `job_budget`. ``pause``: waits for so many seconds.
+        `job_budget`. ``news``: how often budgets were changed so far; ``news_known``: when ``is_budgeted`` was
+        found. ``pause``: waits for so many seconds.
         """
         self._model = model
         self._spent = spent
@@ -58,6 +61,8 @@ class Allowance:
         self._allow_unpriced = allow_unpriced
         self._is_budgeted = is_budgeted
         self._reserve = reserve
+        self._news = news
+        self._news_known = news_known
         self._pause = pause
         self._input = _InputEstimate()
 
@@ -73,7 +78,9 @@ class Allowance:
         most = self._most(left, input_tokens, max_tokens)
         if most < least:
             raise BudgetExhaustedError(self._run_words(left, input_tokens + least, self._worst(input_tokens, least)))
-        if self._is_budgeted or self._job_budget not in (None, Budget()):
+        news = self._news()
+        if self._is_budgeted or news != self._news_known or self._job_budget not in (None, Budget()):
+            self._news_known = news
             return await self._reserved(input_tokens, most, least)
         return most
 

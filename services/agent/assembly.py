@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from services.agent.allowance import Allowance
+from services.agent.budget_news import BudgetNews
 from services.agent.checkpoints import Saver, TreeReader
 from services.agent.configuration import Configuration
 from services.agent.conversation import Conversation
@@ -47,6 +48,7 @@ class Shared:
     bus: Bus
     sealer: Sealer
     sandbox: Sandbox
+    budget_news: BudgetNews
     searches: asyncio.Semaphore
     """How many ripgrep processes may run at once."""
 
@@ -105,8 +107,9 @@ def loop_of(
     *,
     deltas: DeltaStream,
     notes: Sequence[str],
+    news_known: int,
 ) -> Loop:
-    """A loop that begins where the run's transcript stands."""
+    """A loop that begins where the run's transcript stands. ``news_known``: of budgets, when the run was claimed."""
     kind = kind_of(run, configuration)
     first = [] if run.messages else [_first_message(run)]
     if kind == "code" and run.repository is None:
@@ -120,6 +123,8 @@ def loop_of(
         allow_unpriced=configuration.allow_unpriced,
         is_budgeted=run.is_budgeted,
         reserve=_Reserve(run, shared.budgeting),
+        news=lambda: shared.budget_news.count,
+        news_known=news_known,
     )
 
     def on_standing(standing: Standing) -> None:

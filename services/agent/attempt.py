@@ -57,6 +57,7 @@ class Attempt:
         self._loop: Loop | None = None
         self._hearing: asyncio.Task[None] | None = None
         self._is_rung = False
+        self._news_known = shared.budget_news.count
 
     async def work(self) -> None:
         """Do the run's work and record how it ended.
@@ -150,6 +151,7 @@ class Attempt:
                 self._shared,
                 deltas=self._deltas,
                 notes=servers.problems,
+                news_known=self._news_known,
             )
             self._loop = loop
             await self._tell_problems(servers.problems)

@@ -20,6 +20,9 @@ ALL_EVENTS = "qd.evt.>"
 EVENTS_DOORBELL = "qd.ctl.events"
 """Core NATS: durable events were committed and wait to be published."""
 
+BUDGETS = "qd.ctl.budgets"
+"""Core NATS: the budgets over more than one run were changed."""
+
 PACE = "qd.ctl.pace"
 """Core NATS: the model service refused a request; its payload says of which key and address, as a hash."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from services.contracts import subjects
 from services.contracts.spending import Budgets
 from services.gateway.auth import CLIENT
 from services.gateway.body import read_body
@@ -21,7 +22,10 @@ async def put_budgets(request: web.Request) -> web.StreamResponse:
     """In force for the requests to models from now on; those under way go on."""
     read_query(request, NoQuery)
     wanted, _ = await read_body(request, Budgets)
-    return json_response(request, await gateway_of(request).budgets.replace(request[CLIENT], wanted))
+    gateway = gateway_of(request)
+    replaced = await gateway.budgets.replace(request[CLIENT], wanted)
+    await gateway.bus.ring(subjects.BUDGETS, b"")
+    return json_response(request, replaced)
 
 
 OPERATIONS = (

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from services.agent.assembly import Shared
 from services.agent.attempt import Attempt
+from services.agent.budget_news import BudgetNews
 from services.agent.model import Claude, Patience
 from services.agent.pace import FleetPace
 from services.agent.sandbox import Sandbox
@@ -68,6 +69,7 @@ def shared_of(
         bus=bus,
         sealer=settings.sealer,
         sandbox=sandbox,
+        budget_news=BudgetNews(),
         searches=asyncio.Semaphore(2),
     )
 
@@ -136,7 +138,8 @@ class Agent:
         self._pace = FleetPace(Pacing(fleet.domain.database), fleet.bus)
         self._claude = Claude(patience=HASTE, pace=self._pace)
         running = running or Running(fleet.domain.units)
-        shared = shared_of(
+        self._bus = fleet.bus
+        self._shared = shared = shared_of(
             settings,
             fleet.domain,
             fleet.bus,
@@ -159,7 +162,11 @@ class Agent:
     def start(self) -> None:
         self._heartbeat.start()
         self._taking = [asyncio.create_task(self._worker.take_orders(queue)) for queue in RUN_QUEUES]
-        self._hearing = [asyncio.create_task(self._worker.hear_controls()), asyncio.create_task(self._pace.hear())]
+        hearing = (self._worker.hear_controls(), self._pace.hear(), self._shared.budget_news.hear(self._bus))
+        self._hearing = [asyncio.create_task(each) for each in hearing]
+
+    async def has_heard_of_budgets(self) -> bool:
+        return self._shared.budget_news.count > 0
 
     async def take_no_more(self) -> None:
         await lifecycle.stop_tasks(self._taking, timeout=timedelta(seconds=DEADLINE_SECONDS))

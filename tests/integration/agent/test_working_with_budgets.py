@@ -11,6 +11,7 @@ import orjson
 import pytest
 
 from quarterdeck.offline_model.stream import events
+from services.contracts import subjects
 from services.contracts.spending import Budgets
 from services.contracts.words import EventKind, RunState
 from services.jobs.models import Client
@@ -109,11 +110,13 @@ async def test_a_model_without_a_price_is_refused_under_a_budget_in_usd(fleet: F
 
 
 async def test_a_day_s_budget_stops_a_run_that_is_under_way(fleet: Fleet, start_agent: StartAgent):
-    await start_agent()
+    agent = await start_agent()
     fleet.model.answer(hanging(READ))
     run_id = await fleet.dispatch()
     await fleet.model.until(fleet.model.waits)
     await set_budgets(fleet, day={"tokens": 1})
+    await fleet.bus.ring(subjects.BUDGETS)
+    await fleet.until(agent.has_heard_of_budgets)
     fleet.model.go_on.set()
     run = await fleet.until_run(run_id, RunState.FAILED)
     assert run["exit_reason"] == "budget_exhausted"
@@ -125,6 +128,18 @@ async def test_a_day_s_budget_stops_a_run_that_is_under_way(fleet: Fleet, start_
     (order,) = await fleet.order(await fleet.domain.retry(run["job_id"], resume=True))
     run = await fleet.until_run(order.run_id, RunState.COMPLETED, RunState.FAILED)
     assert run["outcome"] == "no_changes"
+
+
+async def test_a_day_s_budget_nobody_was_told_of_stops_a_run_a_turn_later(fleet: Fleet, start_agent: StartAgent):
+    await start_agent()
+    fleet.model.answer(hanging(READ), whole(READ), whole(DONE))
+    run_id = await fleet.dispatch()
+    await fleet.model.until(fleet.model.waits)
+    await set_budgets(fleet, day={"tokens": 1})
+    fleet.model.go_on.set()
+    run = await fleet.until_run(run_id, RunState.FAILED)
+    assert run["exit_reason"] == "budget_exhausted"
+    assert len(fleet.model.requests) <= 2
 
 
 async def test_the_runs_of_a_job_stay_within_its_budget_together(fleet: Fleet, start_agent: StartAgent, tmp_path: Path):

@@ -45,6 +45,8 @@ async def work(domain: Domain, wide: Database, run: ClaimedRun) -> str:
         allow_unpriced=False,
         is_budgeted=True,
         reserve=partial(Budgeting(wide).reserve, run.hold, client_id=run.client_id),
+        news=lambda: 0,
+        news_known=0,
         pause=soon,
     )
     request_bytes = 0

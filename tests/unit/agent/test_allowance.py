@@ -28,6 +28,7 @@ class Shared:
     refusals: list[Refusal] = field(default_factory=list)
     asked: list[dict[str, Any]] = field(default_factory=list)
     pauses: list[float] = field(default_factory=list)
+    news: int = 0
 
     async def reserve(self, **asked: Any) -> Refusal | None:
         self.asked.append(asked)
@@ -55,6 +56,8 @@ def made(
         allow_unpriced=options.get("allow_unpriced", False),
         is_budgeted=options.get("is_budgeted", False),
         reserve=shared.reserve,
+        news=lambda: shared.news,
+        news_known=0,
         pause=shared.pause,
     )
 
@@ -181,6 +184,17 @@ async def test_shared_budgets_are_asked_only_while_there_are_any() -> None:
     one.heard(is_budgeted=True)
     await one.before(3_000, 2_000)
     one.heard(is_budgeted=False)
+    await one.before(3_000, 2_000)
+    assert len(shared.asked) == 1
+
+
+async def test_shared_budgets_are_asked_once_when_there_is_news_of_them() -> None:
+    shared = Shared()
+    one = made(shared=shared)
+    await one.before(3_000, 2_000)
+    shared.news += 1
+    one.heard(is_budgeted=False)  # who answered may have looked before the change
+    await one.before(3_000, 2_000)
     await one.before(3_000, 2_000)
     assert len(shared.asked) == 1
 
