@@ -62,13 +62,20 @@ class BareSdk:
 
 
 @asynccontextmanager
-async def bare_sdk(bench: Bench, model: ScriptedModel, like: Talk) -> AsyncIterator[BareSdk]:
-    """With the system prompt, tools and results that an agent has just sent in the conversation ``like``."""
+async def bare_sdk(
+    bench: Bench, model: ScriptedModel, like: Talk, *, files: Path | None = None
+) -> AsyncIterator[BareSdk]:
+    """With the system prompt, tools and results that an agent has just sent in the conversation ``like``.
+
+    ``files``: where it uses the reading tools itself, before it answers with those results; None: it does not.
+    """
     request = await model.last_request(like)
     history = request.pop("messages")
-    path = bench.scratch / f"bare-{like.name}.json"
+    path = bench.scratch / f"bare-{like.name}{'-using-tools' if files else ''}.json"
     path.write_bytes(orjson.dumps({"request": request, "results": results(history), "history": history}))
-    command = ("-m", "tests.bench.peers.bare_sdk", f"--url={model.url}", f"--conversation={path}")
+    command: tuple[str, ...] = ("-m", "tests.bench.peers.bare_sdk", f"--url={model.url}", f"--conversation={path}")
+    if files is not None:
+        command = (*command, f"--files={files}")
     log_path = path.with_suffix(".log")
     with log_path.open("wb") as log:
         process = await asyncio.create_subprocess_exec(

@@ -59,9 +59,10 @@ class AgentStack:
             run = await anext(self.client.runs(job.id))
             raise JobFailedError(f"job {job.id} is {ended.state}, not completed: {run.error}")
 
-    async def bare(self, like: Talk) -> BareSdk:
-        """A bare loop that runs until the stack ends."""
-        return await self._opened.enter_async_context(bare_sdk(self.bench, self.model, like))
+    async def bare(self, like: Talk, *, uses_tools: bool = False) -> BareSdk:
+        """A bare loop that runs until the stack ends. ``uses_tools``: it does what reading calls ask for."""
+        files = self.repository.parent / "files" if uses_tools else None
+        return await self._opened.enter_async_context(bare_sdk(self.bench, self.model, like, files=files))
 
 
 @asynccontextmanager

@@ -10,7 +10,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tests.bench.agent_model import between
@@ -31,6 +31,9 @@ class Turns:
 
     ours: list[list[float]] = field(default_factory=list)
     bare: list[list[float]] = field(default_factory=list)
+    """Of a loop that is given the results of its calls."""
+    using: list[list[float]] = field(default_factory=list)
+    """Of a loop that uses the tools, too."""
     model: list[float] = field(default_factory=list)
     bytes: int = 0
 
@@ -41,8 +44,8 @@ async def measure(bench: Bench) -> Sequence[Result]:
         long = await _beside_bare(stack, LONG, bench.samples(4, 1))
         search = median_ms([_search_alone(stack.repository.parent / "files") for _ in range(20)])
     return [
-        _result("agent_turns_20", SHORT, short, MOST_RATIO_SHORT, search),
-        _result("agent_turns_150", LONG, long, MOST_RATIO_LONG, search),
+        *_results("agent_turns_20", SHORT, short, MOST_RATIO_SHORT, search),
+        *_results("agent_turns_150", LONG, long, MOST_RATIO_LONG, search),
     ]
 
 
@@ -54,17 +57,21 @@ async def _beside_bare(stack: AgentStack, turns: int, rounds: int) -> Turns:
     like, job = await stack.begin(script)
     await stack.completed(job)
     bare = await stack.bare(like)
-    await bare.converse(stack.model.talk(script))
+    using = await stack.bare(like, uses_tools=True)
     taken = Turns()
+    contest = ((bare, taken.bare), (using, taken.using))
+    for peer, _ in contest:
+        await peer.converse(stack.model.talk(script))
     for _ in range(rounds):
         talk, job = await stack.begin(script)
         # Nobody watches the job meanwhile: that would be measured, too.
         exchanges = await stack.model.until(talk, turns + 1)
         await stack.completed(job)
         taken.ours.append(between(exchanges))
-        talk = stack.model.talk(script)
-        await bare.converse(talk)
-        taken.bare.append(between(await stack.model.until(talk, turns + 1)))
+        for peer, seconds in contest:
+            talk = stack.model.talk(script)
+            await peer.converse(talk)
+            seconds.append(between(await stack.model.until(talk, turns + 1)))
     taken.bytes = exchanges[-1].size
     taken.model = await stack.model.own_seconds(stack.model.talk(script), [each.size for each in exchanges])
     return taken
@@ -75,27 +82,39 @@ def mean_ms(conversations: Iterable[Sequence[float]]) -> float:
     return median_ms([statistics.fmean(turns) for turns in conversations])
 
 
-def _result(name: str, turns: int, taken: Turns, most_ratio: float, search_ms: float) -> Result:
-    figure, baseline = mean_ms(taken.ours), mean_ms(taken.bare)
+def _results(name: str, turns: int, taken: Turns, most_ratio: float, search_ms: float) -> list[Result]:
+    """Beside a loop that uses the same tools, and beside one that is spared them."""
+    loop = "the SDK's bare messages.stream loop: same replies, same results, nothing stored"
+    using = _result(name, turns, taken.ours, f"{loop}; it uses the same tools plainly", taken.using, most_ratio)
+    spared = _result(f"{name}_given", turns, taken.ours, f"{loop}; it uses no tools", taken.bare, most_ratio)
+    details = {
+        **_by_tool(taken.ours),
+        "ripgrep alone": search_ms,
+        "the scripted model alone": statistics.fmean(taken.model) * 1000,
+        "last request (KB)": taken.bytes / 1000,
+    }
+    return [replace(using, details=using.details | details), spared]
+
+
+def _result(
+    name: str, turns: int, ours: list[list[float]], compared_with: str, bare: list[list[float]], most_ratio: float
+) -> Result:
+    figure, baseline = mean_ms(ours), mean_ms(bare)
     tail = turns // 5
     return Result(
         name=name,
         what=f"wall time a turn over {turns} turns of reading tools, checkpoints on",
         figure=figure,
         unit="ms",
-        compared_with="the SDK's bare messages.stream loop: same replies, same results, nothing stored",
+        compared_with=compared_with,
         baseline=baseline,
         goal=f"ratio ≤ {most_ratio:g}",
         met=figure / baseline <= most_ratio,
         details={
-            "first fifth": mean_ms(each[:tail] for each in taken.ours),
-            "last fifth": mean_ms(each[-tail:] for each in taken.ours),
-            "bare, first fifth": mean_ms(each[:tail] for each in taken.bare),
-            "bare, last fifth": mean_ms(each[-tail:] for each in taken.bare),
-            **_by_tool(taken.ours),
-            "ripgrep alone": search_ms,
-            "the scripted model alone": statistics.fmean(taken.model) * 1000,
-            "last request (KB)": taken.bytes / 1000,
+            "first fifth": mean_ms(each[:tail] for each in ours),
+            "last fifth": mean_ms(each[-tail:] for each in ours),
+            "bare, first fifth": mean_ms(each[:tail] for each in bare),
+            "bare, last fifth": mean_ms(each[-tail:] for each in bare),
         },
     )
 

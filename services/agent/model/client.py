@@ -71,7 +71,7 @@ class Claude:
     def __init__(self, *, patience: Patience | None = None, pace: Pace | None = None) -> None:
         self._patience = patience or Patience()
         self._pace = pace or FreePace()
-        self._http = anthropic.DefaultAsyncHttpxClient(
+        self._http = anthropic.DefaultAioHttpClient(
             timeout=httpx2.Timeout(_SILENCE_SECONDS, connect=_CONNECT_SECONDS),
             limits=httpx2.Limits(max_connections=_MOST_CONNECTIONS, max_keepalive_connections=_MOST_CONNECTIONS),
             follow_redirects=False,  # a key goes to the address that was allowed, and nowhere else
