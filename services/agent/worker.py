@@ -23,6 +23,7 @@ from services.jobs.errors import LeaseLostError
 from services.jobs.heartbeat import Ending, Heartbeat
 from services.jobs.models import ClaimedRun
 from services.jobs.running import Order, Running
+from services.runtime.batching import Rest
 from services.runtime.jetstream import Bus, Message
 from services.runtime.lifecycle import Capacity
 from services.runtime.postgres import StoreUnavailableError
@@ -33,6 +34,7 @@ log = logger("agent.worker")
 RUN_QUEUES = (Queue.CODE, Queue.TASK, Queue.REVIEW)
 ALL_CONTROLS = "qd.ctl.*"
 _NAK_SECONDS = 0.1
+_REST = Rest(timedelta(milliseconds=20))
 
 
 class Stop(StrEnum):
@@ -92,6 +94,8 @@ class Worker:
         self._heartbeat = heartbeat
         self._name = name
         self._capacity = Capacity(capacity)
+        self._pulled: list[Message] = []
+        self._is_claiming = False
         self._live: dict[UUID, _Live] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._draining = False
@@ -108,13 +112,17 @@ class Worker:
                 await _tell(message.nak(delay=_NAK_SECONDS))
             if taken := messages[:free]:
                 self._capacity.take(len(taken))
-                self._start(self._take(taken), "claims", places=0)
+                self._pulled += taken
+                if not self._is_claiming:
+                    self._is_claiming = True
+                    self._start(self._claim_pulled(), "claims", places=0)
 
-    def _start(self, work: Coroutine[Any, Any, None], name: str, *, places: int) -> None:
+    def _start(self, work: Coroutine[Any, Any, None], name: str, *, places: int) -> asyncio.Task[None]:
         """Run ``work`` beside everything else; it occupies ``places`` of the capacity, which are free at its end."""
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(partial(self._ended, places=places))
+        return task
 
     def _ended(self, task: asyncio.Task[None], *, places: int) -> None:
         self._tasks.discard(task)
@@ -148,6 +156,17 @@ class Worker:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=timeout.total_seconds() / 2)
 
+    async def _claim_pulled(self) -> None:
+        """One claim at a time: what comes meanwhile is claimed together."""
+        try:
+            while messages := self._pulled:
+                self._pulled, begun = [], time.monotonic()
+                # A task of its own: what goes wrong with some is not to keep others from being claimed.
+                await asyncio.wait([self._start(self._take(messages), "claim", places=0)])
+                await _REST.after(len(messages), begun=begun)
+        finally:
+            self._is_claiming = False
+
     async def _take(self, messages: Sequence[Message]) -> None:
         """Claim what ``messages`` order, in one transaction, and begin with each run that is ours now."""
         claimed_at = time.monotonic()
@@ -162,8 +181,7 @@ class Worker:
             return  # not acknowledged: they come again
         finally:
             self._capacity.give_back(len(messages) - begun)
-        for message in messages:
-            await _tell(message.ack())
+        await _tell(self._bus.acknowledge(messages))
 
     async def _see_through(self, run: ClaimedRun, claimed_at: float) -> None:
         """Work on ``run`` under its lease, and say how it ended where it was stopped from outside."""

@@ -13,12 +13,14 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from uuid_utils.compat import uuid7
+
 from services.contracts.words import EventKind, Queue
 from services.jobs.fairness import Allocation, Candidate, Flow, Load, allocate
 from services.jobs.limits import Limits, limits_of
 from services.jobs.scheduling import LEASE
 from services.jobs.states import RunTransition, sources
-from services.jobs.unit import SQL, Draft, Rung, Unit, Units
+from services.jobs.unit import SQL, Rung, Unit, Units
 from services.runtime.postgres import Connection, Record, Statements
 
 _STATEMENTS = Statements(SQL / "admitting.sql")
@@ -74,10 +76,9 @@ class Admitting:
             free=seen["free"],
             clocks=_clocks(seen["candidates"]),
         )
-        unit = await Unit.lock(connection, list(wanted.runs))
+        unit = await _unit(connection, seen["locked"], wanted)
         admission = _Admission(unit, wanted)
         orders = await admission.dispatch()
-        await unit.settle()
         return Admitted(orders, look_again=admission.left_some or len(orders) == MOST_AT_ONCE)
 
     async def ripen(self) -> int:
@@ -123,17 +124,15 @@ class _Admission:
             "dispatch",
             job_ids=list(counts),
             counts=list(counts.values()),
+            tags=[self._wanted.tags[job_id] for job_id in counts],
             sources=sources(RunTransition.ADMIT),
+            kind=EventKind.RUN_DISPATCHED.value,
+            event_ids=[uuid7() for _ in range(sum(counts.values()))],
             **_ticks(self._wanted.clocks),
         )
         await self._hide_what_has_nothing(rows, counts)
         places = {job_id: place for place, job_id in enumerate(counts)}
         rows.sort(key=lambda row: (places[row["job_id"]], row["position"]))  # the order in which they are to begin
-        for row in rows:
-            self._unit.count(row["job_id"], active=+1)
-            self._unit.jobs[row["job_id"]].fair_tag = self._wanted.tags[row["job_id"]]
-            draft = Draft(EventKind.RUN_DISPATCHED, {"dispatch": row["dispatch"]})
-            self._unit.tell(row["job_id"], draft, run_id=row["id"], attempt=row["attempt"])
         return [Dispatched(row["id"], row["job_id"], Queue(row["queue"]), row["dispatch"]) for row in rows]
 
     def _within_max_parallel(self, job_id: UUID) -> int:
@@ -150,6 +149,18 @@ class _Admission:
         if short:
             self.left_some = True
             await _STATEMENTS.execute(self._unit.connection, "hide", ids=short)
+
+
+async def _unit(connection: Connection, locked: Sequence[Mapping[str, Any]] | None, wanted: Allocation) -> Unit:
+    """Over the jobs of ``wanted``; ``locked``: those that are locked already, None where none is."""
+    if locked is None:
+        return await Unit.lock(connection, list(wanted.runs))
+    unit = Unit(connection)
+    for row in locked:
+        ids = {"job_id": UUID(row["job_id"]), "client_id": UUID(row["client_id"])}
+        if ids["job_id"] in wanted.runs:
+            unit.add({**row, **ids})
+    return unit
 
 
 def _candidate(row: Mapping[str, Any]) -> Candidate:

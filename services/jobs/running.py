@@ -33,14 +33,17 @@ from services.jobs.models import (
 from services.jobs.scheduling import LEASE, cancel_locked
 from services.jobs.states import RunTransition, sources
 from services.jobs.unit import SQL, Draft, Rung, Unit, Units
-from services.runtime.batching import Batcher
+from services.runtime.batching import Batcher, Rest
 from services.runtime.postgres import TRANSIENT, Connection, Record, Statements
 
 _STATEMENTS = Statements(SQL / "running.sql")
 _MAX_ERROR_CHARACTERS = 4_000
 
 
+_PLAIN = Checkout()
+_NO_SETTINGS = ClientSettings()
 _MOST_COMPLETIONS = 256
+_REST = Rest(timedelta(milliseconds=20))
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,9 @@ class _Completion:
 class Running:
     def __init__(self, units: Units) -> None:
         self._units = units
-        self._complete = Batcher[_Completion, bool](self._complete_all, most=_MOST_COMPLETIONS, transient=TRANSIENT)
+        self._complete = Batcher[_Completion, bool](
+            self._complete_all, most=_MOST_COMPLETIONS, transient=TRANSIENT, rest=_REST
+        )
 
     async def claim(self, orders: Sequence[Order], *, agent: str) -> dict[UUID, ClaimedRun]:
         """Take the runs that are ordered, each for a new attempt; those whose order is stale or that are to be
@@ -72,25 +77,39 @@ class Running:
         ``agent``: the process's unique name, which its leases are renewed under.
         """
         newest = {order.run_id: order for order in sorted(orders, key=lambda order: order.dispatch)}
+        job_ids = sorted({order.job_id for order in newest.values()})
 
-        async def work(unit: Unit) -> dict[UUID, ClaimedRun]:
-            rows = await _STATEMENTS.rows(
-                unit.connection,
+        async def work(connection: Connection) -> list[Record]:
+            return await _STATEMENTS.rows(
+                connection,
                 "claim_runs",
+                job_ids=job_ids,
+                job_event_ids=[uuid7() for _ in job_ids],
                 run_ids=list(newest),
+                event_ids=[uuid7() for _ in newest],
                 dispatches=[order.dispatch for order in newest.values()],
                 tokens=[uuid4() for _ in newest],
                 agent=agent,
                 lease=LEASE,
                 sources=sources(RunTransition.CLAIM),
             )
-            for row in rows:
-                unit.count(row["job_id"], started=1 if row["attempt"] == 1 else 0)
-                started = Draft(EventKind.RUN_STARTED, {"agent": agent})
-                unit.tell(row["job_id"], started, run_id=row["id"], attempt=row["attempt"])
-            return {row["id"]: await _claimed(unit.connection, row) for row in rows}
 
-        return await self._units.run([order.job_id for order in newest.values()], work)
+        rows = await self._units.database.in_statement(work)
+        if rows:
+            await self._units.ring(Rung.EVENTS)
+        return {row["id"]: await self._claimed(row) for row in rows}
+
+    async def _claimed(self, row: Record) -> ClaimedRun:
+        if row["attempt"] == 1 and row["resumes"] is None:
+            return _claimed_run(row)  # it cannot have left anything yet
+
+        async def left(connection: Connection) -> ClaimedRun:
+            messages = await _STATEMENTS.rows(connection, "transcript", run_id=row["id"])
+            saved = await _STATEMENTS.row(connection, "checkpoint", run_id=row["id"])
+            outputs = await _STATEMENTS.rows(connection, "outputs", run_id=row["id"])
+            return _claimed_run(row, messages, saved, outputs)
+
+        return await self._units.database.in_transaction(left)
 
     async def holds(self, run_id: UUID, *, attempt: int, token: UUID) -> bool:
         """Whether ``token`` holds the run now; without a lock."""
@@ -265,18 +284,9 @@ async def grant_lease(connection: Connection, identifier: UUID, *, kind: str, to
     )
 
 
-async def _claimed(connection: Connection, row: Record) -> ClaimedRun:
-    messages: list[Record] = []
-    outputs: list[Record] = []
-    saved: Record | None = None
-    head: bytes | None = row["head"]
-    if row["resumes"] is not None and row["attempt"] == 1:
-        await _STATEMENTS.execute(connection, "resume", run_id=row["id"], resumes=row["resumes"])
-        head = await _STATEMENTS.value(connection, "head", run_id=row["id"])
-    if row["resumes"] is not None or row["attempt"] > 1:  # else it cannot have left anything yet
-        messages = await _STATEMENTS.rows(connection, "transcript", run_id=row["id"])
-        saved = await _STATEMENTS.row(connection, "checkpoint", run_id=row["id"])
-        outputs = await _STATEMENTS.rows(connection, "outputs", run_id=row["id"])
+def _claimed_run(
+    row: Record, messages: Sequence[Record] = (), saved: Record | None = None, outputs: Sequence[Record] = ()
+) -> ClaimedRun:
     return ClaimedRun(
         hold=Hold(row["id"], row["job_id"], row["attempt"], row["lease_token"]),
         kind=JobKind(row["kind"]),
@@ -287,7 +297,7 @@ async def _claimed(connection: Connection, row: Record) -> ClaimedRun:
         base_ref=row["base_ref"],
         base_sha=row["base_sha"],
         branch=row["branch"],
-        checkout=Checkout.model_validate(row["checkout"] or {}),
+        checkout=Checkout.model_validate(row["checkout"]) if row["checkout"] else _PLAIN,
         skipped_for=row["skipped_for"],
         turns=row["turns"],
         attempts_spent=row["attempts_spent"],
@@ -296,9 +306,9 @@ async def _claimed(connection: Connection, row: Record) -> ClaimedRun:
         messages=[StoredMessage(m["number"], m["role"], m["body"]) for m in messages],
         tree=SavedTree(saved["patch"], saved["read_versions"]) if saved else None,
         client_id=row["client_id"],
-        client_settings=ClientSettings.model_validate(row["settings"] or {}),
+        client_settings=ClientSettings.model_validate(row["settings"]) if row["settings"] else _NO_SETTINGS,
         sealed=[sealed for sealed in (row["job_sealed"], row["client_sealed"]) if sealed is not None],
-        head=head,
+        head=row["head"],
         spent=Spent(row["tokens"], row["cost_microusd"]),
         is_budgeted=row["is_budgeted"],
         is_continued=row["resumes"] is not None and row["attempt"] == 1,

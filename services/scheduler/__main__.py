@@ -83,6 +83,7 @@ class Scheduler:
         # What a run's beginning tells comes in quick succession: a moment's patience publishes it together, and
         # leaves the processor to the beginning itself.
         await asyncio.sleep(EVENTS_LINGER.total_seconds())
+        await self._events_bell.wait(timedelta())  # what was rung for meanwhile is published now, too
         await self._publisher.run_once()
 
     async def _hear_commands(self) -> None:

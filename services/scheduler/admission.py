@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from datetime import timedelta
 
 from services.contracts import subjects
 from services.contracts.v1.commands_pb2 import WorkOrder
 from services.jobs.admitting import Admitting, Dispatched
+from services.runtime.batching import Rest
 from services.runtime.jetstream import Bus, BusUnavailableError, Outgoing
 from services.runtime.telemetry import logger
 
@@ -14,6 +17,7 @@ log = logger("scheduler.admission")
 
 _ROUNDS = 20
 """Before the loop's other duties have their turn."""
+_REST = Rest(timedelta(milliseconds=20))
 
 
 class Admission:
@@ -23,6 +27,7 @@ class Admission:
 
     async def run_once(self) -> None:
         """Fill the free slots; raises ``StoreUnavailableError``."""
+        begun = time.monotonic()
         for _ in range(_ROUNDS):
             if not self._bus.is_connected:
                 return  # nobody could hear of a work order: the runs are better off queued
@@ -30,6 +35,7 @@ class Admission:
             if admitted.orders:
                 await self._send(admitted.orders)
             if not admitted.look_again:
+                await _REST.after(len(admitted.orders), begun=begun)
                 return
 
     async def _send(self, dispatched: Sequence[Dispatched]) -> None:

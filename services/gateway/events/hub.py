@@ -1,13 +1,15 @@
 """One live consumer of the event stream in this process, fanned out in memory to the watchers of each job and client.
 
-It keeps one clock for all of them: what nobody told is looked for, and quiet connections are kept alive.
+It is there while anybody watches: what nobody here wants is not even read. It keeps one clock for all of them: what
+nobody told is looked for, and quiet connections are kept alive.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from dataclasses import replace
 from uuid import UUID
 
@@ -32,6 +34,8 @@ LOOK_SECONDS = 5.0
 """Durable events that nobody published (the scheduler is away) are found by looking into Postgres this often."""
 LOOK_WITHOUT_NATS_SECONDS = 1.0
 LOOKS_AT_ONCE = 4
+LINGER_SECONDS = 5.0
+"""How long the stream is heard after the last watcher has left: who comes back soon finds it there."""
 
 
 class Hub:
@@ -44,20 +48,41 @@ class Hub:
         self._heard_from = 0
         self._heard_to = 0
         self._covers = asyncio.Event()
+        self._watched = asyncio.Event()
         self._is_closed = False
 
     async def run(self) -> None:
         """Deliver for ever; to be run as a background task."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._tail(), name="event tail")
+            group.create_task(self._hear_watched(), name="event hearing")
             group.create_task(self._tick(), name="event clock")
             group.create_task(self._look(), name="event look")
+
+    async def _hear_watched(self) -> None:
+        """Hear the stream while somebody watches, for ever. Who comes asks for ``position``, which waits for it."""
+        while True:
+            await self._watched.wait()
+            async with asyncio.TaskGroup() as group:
+                tail = group.create_task(self._tail(), name="event tail")
+                await self._unwatched()
+                # In one step with having seen that nobody is there.
+                self._covers.clear()
+                self._watched.clear()
+                tail.cancel()
+
+    async def _unwatched(self) -> None:
+        """Until nobody has watched for a while."""
+        since: float | None = None
+        while since is None or time.monotonic() < since + LINGER_SECONDS:
+            await asyncio.sleep(TICK_SECONDS)
+            since = None if self._audiences() else since or time.monotonic()
 
     async def _tail(self) -> None:
         begin = await self._begin()
         self._covers.set()
-        async for message in self._bus.tail(EVENTS_STREAM, ALL_EVENTS, after=begin.last_sequence):
-            await self._deliver(message)
+        async with aclosing(self._bus.tail(EVENTS_STREAM, ALL_EVENTS, after=begin.last_sequence)) as messages:
+            async for message in messages:
+                await self._deliver(message)
 
     async def _begin(self) -> StreamPosition:
         while True:
@@ -132,6 +157,7 @@ class Hub:
             subscription.end()
         audience = audiences.setdefault(key, Audience())
         audience.subscriptions.add(subscription)
+        self._watched.set()
         try:
             yield subscription
         finally:

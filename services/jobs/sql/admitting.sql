@@ -1,7 +1,8 @@
 -- name: look^
 -- Whether this transaction is the one that admits; what the agents can hold, and hold now; and where that leaves room,
 -- the first jobs of each flow (a queue of a client), in their order. Flows are found by skipping from one to the next;
--- of one that has no room nothing is read.
+-- of one that has no room nothing is read. Where these are no more than may start anyway, they are locked, ascending, and
+-- read as ``lock_jobs`` does: a run's start waits for it.
 WITH RECURSIVE loads AS MATERIALIZED (
     SELECT queue, client_id, count(*) AS runs FROM runs WHERE state IN ('dispatched', 'running')
     GROUP BY queue, client_id
@@ -51,15 +52,24 @@ WITH RECURSIVE loads AS MATERIALIZED (
           AND coalesce(j.queue, j.kind) = f.queue AND j.client_id = f.client_id
         ORDER BY coalesce(j.queue, j.kind), j.client_id, j.priority DESC, j.fair_tag, j.id
         LIMIT greatest(0, f.slots)) j
+), locked AS MATERIALIZED (
+    SELECT id AS job_id, client_id, state AS job_state, cancel_requested_at IS NOT NULL AS cancel_requested,
+           coalesce(max_parallel, (options ->> 'maxParallel')::int) AS max_parallel, fair_tag, runs_total,
+           runs_started, runs_active, runs_completed, runs_failed, runs_cancelled, last_event_number
+    FROM jobs WHERE id = ANY(ARRAY(SELECT id FROM candidates))
+                AND (SELECT count(*) FROM candidates) <= (SELECT slots FROM free)
+    ORDER BY id FOR NO KEY UPDATE
 )
 SELECT (SELECT slots FROM free) AS free,
+       (SELECT jsonb_agg(l) FROM locked l) AS locked,
        (SELECT jsonb_agg(c) FROM candidates c) AS candidates,
        (SELECT jsonb_agg(jsonb_build_object('scope', scope, 'name', name, 'slots', slots)) FROM limits) AS limits,
        (SELECT jsonb_agg(l) FROM loads l) AS load;
 
 -- name: dispatch
 -- So many runs of each of these jobs, by their place, become dispatched; held are those that their branch or repository
--- has no room for. Their clients' clocks move on.
+-- has no room for. Their clients' clocks move on. What ``settle`` does for other transitions is done at once, since a run's
+-- start waits for it: a dispatch changes no job's state.
 WITH chosen AS MATERIALIZED (
     SELECT r.id, r.repository, r.branch, row_number() OVER (PARTITION BY r.repository ORDER BY w.place, r.position) AS turn,
            row_number() OVER (PARTITION BY r.repository, r.branch ORDER BY w.place, r.position) AS turn_of_branch
@@ -87,10 +97,25 @@ WITH chosen AS MATERIALIZED (
     INSERT INTO fair_clocks (client_id, queue, clock)
     SELECT * FROM unnest(:clock_clients::uuid[], :clock_queues::text[], :clocks::bigint[])
     ON CONFLICT (client_id, queue) DO UPDATE SET clock = greatest(fair_clocks.clock, excluded.clock)
+), dispatched AS (
+    UPDATE runs r SET state = 'dispatched', dispatch = dispatch + 1, dispatched_at = now(), queue_deadline = NULL
+    FROM judged j WHERE r.id = j.id AND NOT j.is_held
+    RETURNING r.id, r.job_id, r.position, r.queue, r.dispatch, r.attempt
+), counting AS (
+    UPDATE jobs j
+    SET runs_active = j.runs_active + c.runs, last_event_number = j.last_event_number + c.runs, fair_tag = w.tag
+    FROM (SELECT job_id, count(*)::int AS runs FROM dispatched GROUP BY job_id) c
+    JOIN unnest(:job_ids::uuid[], :tags::bigint[]) AS w (job_id, tag) ON w.job_id = c.job_id
+    WHERE j.id = c.job_id
+), telling AS (
+    INSERT INTO events (job_id, client_id, number, id, run_id, attempt, kind, data, created_at)
+    SELECT d.job_id, j.client_id, j.last_event_number + d.turn, (:event_ids::uuid[])[d.place], d.id, d.attempt,
+           :kind, jsonb_build_object('dispatch', d.dispatch), now()
+    FROM (SELECT *, row_number() OVER (PARTITION BY job_id ORDER BY position) AS turn, row_number() OVER () AS place
+          FROM dispatched) d
+    JOIN jobs j ON j.id = d.job_id
 )
-UPDATE runs r SET state = 'dispatched', dispatch = dispatch + 1, dispatched_at = now(), queue_deadline = NULL
-FROM judged j WHERE r.id = j.id AND NOT j.is_held
-RETURNING r.id, r.job_id, r.position, r.queue, r.dispatch, r.attempt;
+SELECT * FROM dispatched;
 
 -- name: hide!
 -- Not looked at again before one of their runs is due; at the latest in half a minute, should anybody forget to say so.

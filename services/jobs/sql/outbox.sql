@@ -10,13 +10,14 @@ FROM events e WHERE e.sequence > :after AND e.sequence <= :through ORDER BY e.se
 -- name: assign
 -- Give the next events their sequences: in order within each job, since numbers are committed in order.
 WITH next AS (
-    SELECT e.job_id, e.number, row_number() OVER (ORDER BY e.job_id, e.number) AS place
-    FROM (SELECT job_id, number FROM events WHERE published_at IS NULL ORDER BY job_id, number LIMIT :most) e
+    SELECT e.place_in_table, row_number() OVER (ORDER BY e.job_id, e.number) AS place
+    FROM (SELECT ctid AS place_in_table, job_id, number FROM events WHERE published_at IS NULL
+          ORDER BY job_id, number LIMIT :most) e
 ), given AS (
     UPDATE events e
     SET sequence = :assigned + n.place, published_at = now(),
         client_id = coalesce(e.client_id, (SELECT j.client_id FROM jobs j WHERE j.id = e.job_id))
-    FROM next n WHERE e.job_id = n.job_id AND e.number = n.number
+    FROM next n WHERE e.ctid = n.place_in_table
     RETURNING e.job_id, e.number, e.id, e.run_id, e.attempt, e.kind, e.data, e.created_at, e.client_id, e.sequence
 )
 SELECT * FROM given ORDER BY sequence;

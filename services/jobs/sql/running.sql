@@ -1,12 +1,21 @@
 -- name: claim_runs
 -- Take dispatched runs: for each a new attempt with a new lease token, once, and only for its newest work order.
-WITH claimed AS (
+-- Their jobs are locked, ascending, before any of them is. What ``settle`` does for other transitions is done at once, since
+-- a run's start waits for it: of a job's states a claim can only make `queued` `running`. What another run left, from which
+-- one is to begin, is copied: its transcript, tree and outputs. The numbers of its messages stay.
+WITH locked AS MATERIALIZED (
+    SELECT id, client_id, runs_started, last_event_number
+    FROM jobs WHERE id = ANY(:job_ids::uuid[]) ORDER BY id FOR NO KEY UPDATE
+), claimed AS (
     UPDATE runs r
     SET state = 'running', attempt = r.attempt + 1, lease_token = w.token, agent = :agent,
         started_at = coalesce(r.started_at, now()), time_left = NULL,
-        run_deadline = now() + coalesce(r.time_left, make_interval(secs => r.run_seconds))
+        run_deadline = now() + coalesce(r.time_left, make_interval(secs => r.run_seconds)),
+        head = CASE WHEN r.attempt > 0 OR r.resumes IS NULL THEN r.head
+               ELSE (SELECT o.head FROM runs o WHERE o.id = r.resumes) END
     FROM unnest(:run_ids::uuid[], :dispatches::int[], :tokens::uuid[]) AS w (run_id, dispatch, token)
-    WHERE r.id = w.run_id AND r.dispatch = w.dispatch AND r.state = ANY(:sources::text[])
+    WHERE (SELECT count(*) FROM locked) > 0
+      AND r.id = w.run_id AND r.dispatch = w.dispatch AND r.state = ANY(:sources::text[])
       AND r.cancel_requested_at IS NULL
     RETURNING r.id, r.job_id, r.client_id, r.queue, r.attempt, r.lease_token, r.repository, r.base_ref, r.base_sha,
               r.base_branch, r.branch, r.checkout, r.turns, r.attempts_spent, r.created_at, r.resumes, r.head, r.cost_microusd,
@@ -17,9 +26,45 @@ WITH claimed AS (
     SELECT c.id, 'run', c.lease_token, :agent, clock_timestamp() + :lease::interval FROM claimed c
     ON CONFLICT (id) DO UPDATE SET kind = excluded.kind, token = excluded.token, holder = excluded.holder,
                                    expires_at = excluded.expires_at
+), resumed AS (
+    SELECT id, resumes FROM claimed WHERE attempt = 1 AND resumes IS NOT NULL
+), tree AS (
+    INSERT INTO checkpoints (run_id, attempt, message, patch, read_versions)
+    SELECT r.id, 1, c.message, c.patch, c.read_versions FROM resumed r JOIN checkpoints c ON c.run_id = r.resumes
+    ON CONFLICT (run_id) DO NOTHING
+), kept AS (
+    INSERT INTO outputs (run_id, name, body)
+    SELECT r.id, o.name, o.body FROM resumed r JOIN outputs o ON o.run_id = r.resumes
+    ON CONFLICT (run_id, name) DO NOTHING
+), transcript AS (
+    INSERT INTO messages (run_id, number, attempt, role, body)
+    SELECT r.id, m.number, 0, m.role, m.body FROM resumed r JOIN messages m ON m.run_id = r.resumes
+    ON CONFLICT (run_id, number) DO NOTHING
+), placed AS MATERIALIZED (
+    SELECT c.id, c.job_id, c.attempt, j.client_id, j.last_event_number, j.runs_started,
+           row_number() OVER (PARTITION BY c.job_id ORDER BY c.id) AS turn, count(*) OVER of_job AS runs,
+           count(*) FILTER (WHERE c.attempt = 1) OVER of_job AS first_attempts
+    FROM claimed c JOIN locked j ON j.id = c.job_id WINDOW of_job AS (PARTITION BY c.job_id)
+), begun AS (
+    SELECT *, runs_started = 0 AND first_attempts > 0 AS is_first FROM placed WHERE turn = 1
+), counting AS (
+    UPDATE jobs j
+    SET runs_started = j.runs_started + b.first_attempts, started_at = coalesce(j.started_at, now()),
+        state = CASE WHEN j.state = 'queued' THEN 'running' ELSE j.state END,
+        last_event_number = j.last_event_number + b.runs + b.is_first::int
+    FROM begun b WHERE j.id = b.job_id
+), telling AS (
+    INSERT INTO events (job_id, client_id, number, id, run_id, attempt, kind, data, created_at)
+    SELECT p.job_id, p.client_id, p.last_event_number + p.turn, w.event_id, p.id, p.attempt, 'run.started',
+           jsonb_build_object('agent', :agent::text), now()
+    FROM placed p JOIN unnest(:run_ids::uuid[], :event_ids::uuid[]) AS w (run_id, event_id) ON w.run_id = p.id
+    UNION ALL
+    SELECT b.job_id, b.client_id, b.last_event_number + b.runs + 1, w.event_id, NULL, 0, 'job.started', '{}', now()
+    FROM begun b JOIN unnest(:job_ids::uuid[], :job_event_ids::uuid[]) AS w (job_id, event_id) ON w.job_id = b.job_id
+    WHERE b.is_first
 )
 SELECT c.*, j.kind, j.name, j.prompt, j.options, j.sealed AS job_sealed, s.settings, s.sealed AS client_sealed,
-       EXISTS (SELECT FROM budgets) AS is_budgeted,
+       EXISTS (SELECT FROM budgets b WHERE b.name = '' OR b.name = (SELECT n.name FROM clients n WHERE n.id = c.client_id)) AS is_budgeted,
        CASE WHEN j.name IS NOT NULL AND j.options ->> 'onExisting' = 'skip' AND c.queue <> 'review' THEN (
            SELECT coalesce(e.url, e.branch) FROM changesets e JOIN jobs o ON o.id = e.job_id JOIN runs r ON r.id = e.run_id
            WHERE e.client_id = c.client_id AND repository_key(e.repository) = repository_key(c.repository)
@@ -46,25 +91,6 @@ SELECT number, role, body FROM messages WHERE run_id = :run_id ORDER BY number;
 
 -- name: outputs
 SELECT name, body FROM outputs WHERE run_id = :run_id;
-
--- name: head$
-SELECT head FROM runs WHERE id = :run_id;
-
--- name: resume!
--- Begin with what another run left: its transcript, tree and outputs. The numbers of its messages stay.
-WITH tree AS (
-    INSERT INTO checkpoints (run_id, attempt, message, patch, read_versions)
-    SELECT :run_id, 1, c.message, c.patch, c.read_versions FROM checkpoints c WHERE c.run_id = :resumes
-    ON CONFLICT (run_id) DO NOTHING
-), head AS (
-    UPDATE runs r SET head = o.head FROM runs o WHERE r.id = :run_id AND o.id = :resumes
-), kept AS (
-    INSERT INTO outputs (run_id, name, body) SELECT :run_id, o.name, o.body FROM outputs o WHERE o.run_id = :resumes
-    ON CONFLICT (run_id, name) DO NOTHING
-)
-INSERT INTO messages (run_id, number, attempt, role, body)
-SELECT :run_id, m.number, 0, m.role, m.body FROM messages m WHERE m.run_id = :resumes
-ON CONFLICT (run_id, number) DO NOTHING;
 
 -- name: held^
 -- The fence: the run, locked, if this token still holds it and nobody asked for its cancel.

@@ -53,7 +53,8 @@ WITH new_jobs AS (
                 :max_parallels::int[], :retries_of::uuid[], :sealeds::bytea[], :totals::int[])
          AS j (id, client_id, kind, name, prompt, options, metadata, priority, not_before, queue, max_parallel,
                retry_of, sealed, total)
-    WHERE NOT (:unless_limited::bool AND EXISTS (SELECT FROM limits WHERE scope = 'queued'))
+    WHERE NOT (:unless_limited::bool
+               AND EXISTS (SELECT FROM limits WHERE scope = 'queued' AND name = ANY(:limit_names::text[])))
     ON CONFLICT (id) DO NOTHING
     RETURNING id, client_id, priority, max_parallel, not_before, queue, options
 ), new_runs AS (
@@ -77,4 +78,4 @@ WITH new_jobs AS (
     JOIN new_jobs n ON n.id = e.job_id
 )
 SELECT coalesce((SELECT max(created_at) FROM jobs WHERE id = ANY(:ids::uuid[])), now()) AS created_at,
-       EXISTS (SELECT FROM limits WHERE scope = 'queued') AS is_limited;
+       EXISTS (SELECT FROM limits WHERE scope = 'queued' AND name = ANY(:limit_names::text[])) AS is_limited;

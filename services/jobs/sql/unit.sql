@@ -1,7 +1,8 @@
 -- name: lock_jobs
 -- Lock these jobs, ascending, and read what a transition needs of them.
-SELECT id, client_id, state, cancel_requested_at IS NOT NULL AS cancel_requested,
-       coalesce(max_parallel, (options ->> 'maxParallel')::int) AS max_parallel, fair_tag, runs_total, runs_started, runs_active, runs_completed, runs_failed, runs_cancelled, last_event_number
+SELECT id AS job_id, client_id, state AS job_state, cancel_requested_at IS NOT NULL AS cancel_requested,
+       coalesce(max_parallel, (options ->> 'maxParallel')::int) AS max_parallel, fair_tag, runs_total,
+       runs_started, runs_active, runs_completed, runs_failed, runs_cancelled, last_event_number
 FROM jobs WHERE id = ANY(:ids::uuid[]) ORDER BY id FOR NO KEY UPDATE;
 
 -- name: settle!

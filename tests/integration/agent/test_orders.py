@@ -95,17 +95,6 @@ async def test_an_order_that_could_not_be_claimed_comes_again(
     assert (run["attempt"], run["times_lost"], running.tries) == (1, 0, 2)
 
 
-class DeafMessage:
-    """A work order whose acknowledgement does not reach NATS."""
-
-    def __init__(self, message: Message) -> None:
-        self.subject = message.subject
-        self.data = message.data
-
-    async def ack(self) -> None:
-        raise ConnectionClosedError
-
-
 class DeafBus(Bus):
     """Hears every order of another bus, whose server hears nothing back."""
 
@@ -117,7 +106,10 @@ class DeafBus(Bus):
         self, stream: str, subject: str, durable: str, *, batch: Callable[[], Awaitable[int]]
     ) -> AsyncIterator[Any]:
         async for messages in self._source.pull(stream, subject, durable, batch=batch):
-            yield [DeafMessage(message) for message in messages]
+            yield messages
+
+    async def acknowledge(self, messages: Sequence[Any]) -> None:
+        raise ConnectionClosedError
 
     async def listen(self, subject: str, callback: Callable[[Message], Awaitable[None]]) -> None:
         await self._source.listen(subject, callback)
@@ -132,17 +124,14 @@ async def test_an_order_that_cannot_be_acknowledged_is_carried_out(fleet: Fleet,
 
 
 class HeardMessage:
-    """A work order whose answer is written down."""
+    """A work order that is written down where it is given back."""
 
     def __init__(self, message: Message, answers: list[tuple[str, str]]) -> None:
         self.subject = message.subject
         self.data = message.data
+        self.reply = message.reply
         self._message = message
         self._answers = answers
-
-    async def ack(self) -> None:
-        self._answers.append((self.subject, "ack"))
-        await self._message.ack()
 
     async def nak(self, delay: float) -> None:
         self._answers.append((self.subject, "nak"))
@@ -161,6 +150,10 @@ class EagerBus(DeafBus):
     ) -> AsyncIterator[Any]:
         async for messages in self._source.pull(stream, subject, durable, batch=_one):
             yield [HeardMessage(message, self.answers) for message in messages]
+
+    async def acknowledge(self, messages: Sequence[Any]) -> None:
+        self.answers += [(message.subject, "ack") for message in messages]
+        await self._source.acknowledge(messages)
 
 
 async def _one() -> int:

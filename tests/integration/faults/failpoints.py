@@ -17,19 +17,19 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from nats.aio.client import Client
-from nats.aio.msg import Msg
-
 from services.runtime.jetstream import Bus
+from services.runtime.nats_client import Client
 from services.runtime.postgres import Connection, Database
 
 CALLS: dict[str, tuple[type, str]] = {
     "transaction": (Database, "in_transaction"),
+    "statement": (Database, "in_statement"),
     "publish_in_order": (Bus, "publish_in_order"),
     "publish_all": (Bus, "publish_all"),
     "ring": (Bus, "ring"),
     "send": (Client, "publish"),
-    "ack": (Msg, "ack"),
+    "send_many": (Client, "publish_many"),
+    "ack": (Bus, "acknowledge"),
 }
 """`transaction` has a third moment, `within`: all its statements are done and it is not committed."""
 EXIT_FAILPOINT = 86

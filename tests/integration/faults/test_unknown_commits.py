@@ -99,7 +99,11 @@ CASES = {
     "submit": Case(nothing, submit, commit=b"Change one thing"),  # in a statement, which commits by itself
     "submit with a key": Case(nothing, submit_with_key),
     "admit": Case(queued, lambda domain, _: domain.admit()),
-    "claim": Case(lambda domain, name: domain.dispatch_one(name), lambda domain, order: domain.claim(order)),
+    "claim": Case(
+        lambda domain, name: domain.dispatch_one(name),
+        lambda domain, order: domain.claim(order),
+        commit=b"agent-1",  # in a statement, too
+    ),
     "prepared": Case(claimed, prepared),
     # In a statement each, which commits by itself; they hold these words.
     "checkpoint": Case(started, checkpoint, commit=b"told once"),

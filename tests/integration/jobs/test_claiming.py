@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from tests.integration.jobs.domain import REPOSITORY, Domain
+from tests.integration.waiting import until_async
 
 LONG = timedelta(seconds=10)
 
@@ -37,6 +38,34 @@ async def test_claimers_at_once_get_one_claim(domain: Domain) -> None:
     assert (await domain.row("runs", order.run_id))["lease_token"] == run.hold.token
     assert (await domain.row("jobs", order.job_id))["runs_started"] == 1
     assert (await domain.kinds(order.job_id)).count("run.started") == 1
+
+
+async def test_claims_that_waited_for_their_job_go_by_what_it_is_then(domain: Domain) -> None:
+    """Three claims of one job begin while something else holds it, and has one of their runs cancelled."""
+    job_id = await domain.submit(*(f"{REPOSITORY}/{number}" for number in range(3)))
+    cancelled, *others = await domain.admit()
+    waiting = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+
+    async def are_waiting() -> bool:
+        return len(await domain.rows(waiting)) == 3
+
+    async with domain.database.transaction() as other:
+        await other.execute("SELECT FROM jobs WHERE id = $1 FOR NO KEY UPDATE", job_id)
+        await other.execute("UPDATE runs SET cancel_requested_at = now() WHERE id = $1", cancelled.run_id)
+        await other.execute(
+            "UPDATE jobs SET fair_tag = 77, last_event_number = last_event_number + 5 WHERE id = $1", job_id
+        )
+        before = await other.fetchval("SELECT last_event_number FROM jobs WHERE id = $1", job_id)
+        claiming = [asyncio.create_task(domain.claim(order, agent="a")) for order in (cancelled, *others)]
+        await until_async(are_waiting)
+    runs = await asyncio.gather(*claiming)
+
+    job = await domain.row("jobs", job_id)
+    told = [(event.number, event.kind) for event in await domain.events(job_id) if event.number > before]
+    assert [run is None for run in runs] == [True, False, False]
+    assert (job["state"], job["runs_started"], job["fair_tag"]) == ("running", 2, 77)
+    assert told == [(before + 1, "run.started"), (before + 2, "job.started"), (before + 3, "run.started")]
+    assert job["last_event_number"] == before + 3
 
 
 async def test_a_stale_work_order_claims_nothing(domain: Domain) -> None:

@@ -13,7 +13,7 @@ import pytest
 from quarterdeck.stack.embedded import EmbeddedServers
 from services.jobs.states import RunTransition, sources
 from services.jobs.unit import SQL
-from services.runtime.postgres import Statements
+from services.runtime.postgres import SERVER_SETTINGS, Statements
 from tests.integration.conftest import drop_database, execute
 from tests.integration.jobs.test_plans import Explaining, rows_read, scans
 
@@ -51,6 +51,9 @@ ONE = UUID(int=1)
 REPLACING, UPDATING = UUID(int=4), UUID(int=6)
 CLAIMED = [UUID(int=3), UUID(int=5)]
 CLAIM = {
+    "job_ids": CLAIMED,
+    "job_event_ids": CLAIMED,
+    "event_ids": CLAIMED,
     "run_ids": CLAIMED,
     "dispatches": [1, 1],
     "tokens": [TOKEN, ONE],
@@ -87,9 +90,8 @@ async def full_database(servers: EmbeddedServers, template_database: str) -> Asy
 @pytest.mark.parametrize("wanted", WANTED)
 async def test_few_rows_are_read_of_a_long_history(full_database: str, wanted: str, mode: str) -> None:
     file, ask, parameters, most = WANTED[wanted]
-    connection = await asyncpg.connect(full_database)
+    connection = await asyncpg.connect(full_database, server_settings=SERVER_SETTINGS | {"plan_cache_mode": mode})
     try:
-        await connection.execute(f"SET plan_cache_mode = {mode}")
         async with connection.transaction():
             explaining = Explaining(connection, options="ANALYZE, FORMAT JSON")
             await getattr(Statements(SQL / f"{file}.sql"), ask)(explaining, wanted, **parameters)

@@ -12,7 +12,7 @@ import pytest
 
 from quarterdeck.stack.embedded import EmbeddedServers
 from services.jobs.unit import SQL
-from services.runtime.postgres import Connection, Statements
+from services.runtime.postgres import SERVER_SETTINGS, Connection, Statements
 from tests.integration.conftest import drop_database, execute
 
 CLIENT = UUID(int=1)
@@ -92,6 +92,9 @@ WANTED: dict[str, tuple[str, dict[str, Any]]] = {
         {
             "job_ids": SOME_JOBS,
             "counts": [3] * 20,
+            "tags": [7] * 20,
+            "event_ids": [CLIENT] * 60,
+            "kind": "run.dispatched",
             "sources": ["queued"],
             "clock_clients": [CLIENT],
             "clock_queues": ["code"],
@@ -199,6 +202,22 @@ async def test_no_growing_table_is_read_whole(full_database: str, wanted: str, m
         await connection.close()
 
     assert list(scans(explaining.plan)) == [], orjson.dumps(explaining.plan, option=orjson.OPT_INDENT_2).decode()
+
+
+async def test_a_plan_from_when_all_tables_were_empty_reads_none_whole(database_url: str) -> None:
+    """Plans are kept for as long as their connection."""
+    read: dict[str, list[str]] = {}
+    connection = await asyncpg.connect(database_url, server_settings=SERVER_SETTINGS)
+    try:
+        for wanted, (file, parameters) in WANTED.items():
+            explaining = Explaining(connection)
+            asked = {name: [] if value is SOME_JOBS else value for name, value in parameters.items()}
+            await asking(Statements(SQL / f"{file}.sql"), wanted)(explaining, wanted.split(maxsplit=1)[0], **asked)
+            read[wanted] = list(scans(explaining.plan))
+    finally:
+        await connection.close()
+
+    assert {wanted: tables for wanted, tables in read.items() if tables} == {}
 
 
 def rows_read(plan: dict[str, Any], table: str) -> float:

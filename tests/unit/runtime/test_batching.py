@@ -3,10 +3,11 @@
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
+from datetime import timedelta
 
 import pytest
 
-from services.runtime.batching import Batcher
+from services.runtime.batching import Batcher, Rest
 
 
 class AwayError(Exception):
@@ -16,11 +17,11 @@ class AwayError(Exception):
 class Doubling:
     """Doubles numbers, a batch at a time, when let; an odd one is refused, a negative one spoils its whole batch."""
 
-    def __init__(self) -> None:
+    def __init__(self, rest: Rest | None = None) -> None:
         self.batches: list[list[int]] = []
         self.may_go = asyncio.Event()
         self.is_away = False
-        self.batcher = Batcher[int, int](self._carry_out, most=4, transient=(AwayError,))
+        self.batcher = Batcher[int, int](self._carry_out, most=4, transient=(AwayError,), rest=rest)
 
     async def _carry_out(self, numbers: Sequence[int]) -> Sequence[int | Exception]:
         self.batches.append(list(numbers))
@@ -100,3 +101,27 @@ async def test_a_caller_that_leaves_does_not_stop_the_others() -> None:
     with pytest.raises(asyncio.CancelledError):
         await leaving
     assert await doubling.batcher(6) == 12
+
+
+async def test_after_a_batch_of_many_the_next_begins_a_moment_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    rests: list[float] = []
+    has_rested = asyncio.Event()
+
+    async def rest(seconds: float) -> None:
+        rests.append(seconds)
+        await has_rested.wait()
+
+    doubling = Doubling(Rest(timedelta(hours=1), many=3))
+    doubling.may_go.set()
+    assert await doubling.batcher(2) == 4
+    monkeypatch.setattr("services.runtime.batching.asyncio.sleep", rest)
+    assert await asyncio.gather(*doubling.ask(2, 4, 6)) == [4, 8, 12], "their answers do not wait"
+    tasks = doubling.ask(8, 10)
+    for _ in range(10):
+        await asyncio.wait(tasks, timeout=0)
+    assert doubling.batches == [[2], [2, 4, 6]]
+    has_rested.set()
+
+    assert await asyncio.gather(*tasks) == [16, 20]
+    assert doubling.batches[2:] == [[8, 10]]
+    assert [3_500 < seconds <= 3_600 for seconds in rests] == [True]

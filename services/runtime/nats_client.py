@@ -1,0 +1,51 @@
+"""nats-py's client, which can also send many messages at once: one after the other, encoding each took it ten times
+as long as this does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple
+
+from nats.aio.client import Client as NatsClient
+from nats.aio.msg import Msg
+from nats.errors import ConnectionClosedError, MaxPayloadError
+
+
+class Outgoing(NamedTuple):
+    subject: str
+    data: bytes
+    message_id: str
+    """The `Nats-Msg-Id`: JetStream drops a second one within two minutes."""
+    headers: Mapping[str, str] = MappingProxyType({})
+    """Printable ASCII: words of ours, never a client's."""
+
+    @property
+    def all_headers(self) -> dict[str, str]:
+        return {"Nats-Msg-Id": self.message_id, **self.headers}
+
+    def command(self) -> bytes:
+        """As NATS's protocol has it: `HPUB`."""
+        head = "".join([f"{name}: {value}\r\n" for name, value in self.headers.items()])
+        headers = f"NATS/1.0\r\nNats-Msg-Id: {self.message_id}\r\n{head}\r\n"
+        size = len(headers)
+        return f"HPUB {self.subject} {size} {size + len(self.data)}\r\n{headers}".encode("ascii") + self.data + b"\r\n"
+
+
+class Client(NatsClient):
+    async def publish_many(self, messages: Sequence[Outgoing]) -> None:
+        """Send ``messages`` in their order, as ``publish`` would; raises nats-py's errors."""
+        if any(len(message.data) > self.max_payload for message in messages):
+            raise MaxPayloadError
+        await self._send_commands([message.command() for message in messages])
+
+    async def acknowledge(self, messages: Sequence[Msg]) -> None:
+        """Tell JetStream that ``messages`` are done with, as ``Msg.ack`` does for one; raises nats-py's errors."""
+        await self._send_commands([b"PUB %b 4\r\n+ACK\r\n" % message.reply.encode("ascii") for message in messages])
+
+    async def _send_commands(self, commands: Sequence[bytes]) -> None:
+        if not self.is_connected:
+            raise ConnectionClosedError
+        await self._send_command(b"".join(commands))
+        await self._flush_pending()
