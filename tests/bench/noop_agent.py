@@ -17,6 +17,7 @@ from services.jobs.models import ClaimedRun
 from services.jobs.running import Running
 from services.jobs.unit import Units
 from services.runtime.jetstream import Bus
+from services.runtime.lifecycle import look_for_garbage_less_often
 from services.runtime.postgres import Database
 from tests.bench.roles import PickUp, play
 
@@ -46,6 +47,7 @@ class NoWork:
 
 
 async def work(pick_up: PickUp) -> None:
+    look_for_garbage_less_often()  # as every service does
     node = Node(new_node_name("noop"), "agent", capacity=CAPACITY)
     database = Database(os.environ["DATABASE_URL"], size=POOL, name=node.name)
     bus = Bus(os.environ["NATS_URL"], name=node.name)
