@@ -66,6 +66,11 @@ class Allowance:
         self._pause = pause
         self._input = _InputEstimate()
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether a budget that others share holds, or may, as budgets were changed since that was found."""
+        return self._is_budgeted or self._news() != self._news_known or self._job_budget not in (None, Budget())
+
     async def before(self, request_bytes: int, max_tokens: int) -> int:
         """How many tokens of output a request of so many bytes may ask for: ``max_tokens``, or what the budgets leave.
 
@@ -78,9 +83,8 @@ class Allowance:
         most = self._most(left, input_tokens, max_tokens)
         if most < least:
             raise BudgetExhaustedError(self._run_words(left, input_tokens + least, self._worst(input_tokens, least)))
-        news = self._news()
-        if self._is_budgeted or news != self._news_known or self._job_budget not in (None, Budget()):
-            self._news_known = news
+        if self.is_shared:
+            self._news_known = self._news()
             return await self._reserved(input_tokens, most, least)
         return most
 

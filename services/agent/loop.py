@@ -71,6 +71,11 @@ class Model(Protocol):
         """What the run's requests have cost so far, as far as that is known."""
         ...
 
+    @property
+    def shares_budget(self) -> bool:
+        """Whether others count on what is stored of the run's use, and on what the next request reserves."""
+        ...
+
     async def __call__(self, messages: Sequence[bytes], watch: Watch) -> Reply:
         """The answer to ``messages``, each encoded. Raises what ends the attempt."""
         ...
@@ -187,6 +192,9 @@ class Loop:
                         return ended
                 if self._transcript.last_role == "user":
                     await self._ask()
+        except Exception:
+            await self._saving.done()  # it is about to be stored how the run ended: what it did, and paid, comes first
+            raise
         finally:
             await self._saving.settle()
 
@@ -210,7 +218,6 @@ class Loop:
     async def _ask(self) -> None:
         """One turn's request: checks the limits first, stores the reply."""
         if self._turn.number >= self._max_turns:
-            await self._saving.done()
             raise RunFailedError(ExitReason.MAX_TURNS, f"not finished after {self._max_turns} turns")
         self._turn.number += 1
         turn = self._turn.number
@@ -220,9 +227,15 @@ class Loop:
             lambda reason: self._deltas.reset(turn, reason),
             self._interrupt,
         )
-        reply = await self._saving.ahead(self._model(self._transcript.bodies, watch))
+        reply = await self._saving.ahead(self._reply(watch))
         await self._deltas.flush()
         await self._keep(reply, timedelta(seconds=time.monotonic() - began))
+
+    async def _reply(self, watch: Watch) -> Reply:
+        if self._model.shares_budget:
+            # Stored later, it would be missing from what the budget has left, and take this request's reservation away.
+            await self._saving.used()
+        return await self._model(self._transcript.bodies, watch)
 
     async def _keep(self, reply: Reply, took: timedelta) -> None:
         """Store the reply as far as it can stand in a transcript, before anything that it asks for is done."""
@@ -348,18 +361,21 @@ class Loop:
             outputs=self._toolbox.outputs.take_new(),
         )
         silently = self._toolbox.may_have_written(calls)
-        written = None if silently else self._written(calls, results, changes)
+        written = self._written(calls, results, changes, silently=silently)
         told_of = changes if silently else None
         self._saving.begin_making(lambda: self._with_tree(checkpoint, written, told_of=told_of))
 
     def _written(
-        self, calls: list[ToolCall], results: list[ToolResult], changes: list[FileChange]
+        self, calls: list[ToolCall], results: list[ToolResult], changes: list[FileChange], *, silently: bool
     ) -> list[FileChange] | None:
-        """``changes``, where that is all that can have been written since the last look at the worktree; else None."""
+        """``changes``, where that is all that can have been written since the last look at the worktree; else None.
+
+        ``silently``: more may have been changed than that.
+        """
         turn = self._turn
         turn.is_open = turn.is_open or self._toolbox.lets_others_write(calls)
         turn.is_sure = turn.is_sure and not self._toolbox.failed_to_write(calls, results)
-        if not changes or (turn.is_sure and not turn.is_open):
+        if not silently and (not changes or (turn.is_sure and not turn.is_open)):
             return changes
         turn.is_sure = True  # everything is looked at now
         return None

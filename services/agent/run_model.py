@@ -12,6 +12,11 @@ from services.jobs.models import ModelUse, Usage
 class Spending(Protocol):
     """Sees to it that no request comes to more than is left; `services.agent.allowance.Allowance`."""
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether a request that is made now has to be within what others share."""
+        ...
+
     async def before(self, request_bytes: int, max_tokens: int) -> int:
         """How long the reply may be; raises where nothing is left for one."""
         ...
@@ -44,6 +49,10 @@ class RunModel:
     @property
     def name(self) -> str:
         return self._profile.model
+
+    @property
+    def shares_budget(self) -> bool:
+        return self._spending.is_shared
 
     async def __call__(self, messages: Sequence[bytes], watch: Watch) -> Reply:
         """Raises what ``Claude.reply`` raises, and ``BudgetExhaustedError``."""

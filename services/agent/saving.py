@@ -29,6 +29,7 @@ class Saving:
         self._save = save
         self._held: Checkpoint | None = None
         self._under_way: asyncio.Task[Standing] | None = None
+        self._has_use = False
         self._takes_more = False
         self._more: Checkpoint | None = None
 
@@ -52,12 +53,15 @@ class Saving:
             return checkpoint
 
         self.begin_making(made)
+        self._has_use = self._has_use or checkpoint.usage is not None
 
     def begin_making(self, make: Callable[[], Awaitable[Checkpoint]]) -> None:
         """Begin to store what ``make`` comes to."""
         before, self._under_way = self._under_way, None
         held, self._held = self._held, None
-        self._takes_more = held is None  # a checkpoint tells of what one request has used
+        self._has_use = held is not None or (before is not None and self._has_use)
+        # A checkpoint tells of what one request has used; and more would go with what was begun before.
+        self._takes_more = held is None and before is None
         self._under_way = asyncio.create_task(self._store(before, held, make), name="checkpoint")
 
     async def beside(self, work: Coroutine[Any, Any, Result]) -> Result:
@@ -81,6 +85,11 @@ class Saving:
             return await doing
         finally:
             await finish(doing, storing)
+
+    async def used(self) -> None:
+        """Return once it is stored what requests have used; raises what storing it raises."""
+        if self._under_way is not None and self._has_use:
+            await asyncio.shield(self._under_way)
 
     async def done(self) -> None:
         """Return once everything is stored; raises what storing it raises."""

@@ -9,6 +9,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Protocol
 
 import httpx2
@@ -71,10 +72,11 @@ class Claude:
     def __init__(self, *, patience: Patience | None = None, pace: Pace | None = None) -> None:
         self._patience = patience or Patience()
         self._pace = pace or FreePace()
-        self._http = anthropic.DefaultAioHttpClient(
+        self._http = anthropic.DefaultAsyncHttpxClient(
             timeout=httpx2.Timeout(_SILENCE_SECONDS, connect=_CONNECT_SECONDS),
             limits=httpx2.Limits(max_connections=_MOST_CONNECTIONS, max_keepalive_connections=_MOST_CONNECTIONS),
             follow_redirects=False,  # a key goes to the address that was allowed, and nowhere else
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),  # none: what one key was given is not another's
         )
         self._client_of = lru_cache(_MOST_CLIENTS)(self._new_client)
 

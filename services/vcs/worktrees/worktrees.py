@@ -66,6 +66,16 @@ class _Preparing:
     task: asyncio.Task[Ready]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Known:
+    """``pieces``: None: they have to be looked for."""
+
+    pieces: Pieces | None
+
+
+_NOTHING: Final = _Known(None)
+
+
 class Worktrees:
     def __init__(
         self,
@@ -90,8 +100,8 @@ class Worktrees:
         self.spares = Spares(root, self._attempts, git, most=most_spares)
         self._slots = CheckoutSlots()
         self._preparing: dict[str, _Preparing] = {}
-        # Of plain worktrees, what the last snapshot found; None: it has to be looked for.
-        self._known: dict[tuple[str, int], Pieces | None] = {}
+        # Of plain worktrees, what the last snapshot found.
+        self._known: dict[tuple[str, int], _Known] = {}
 
     async def sweep(self) -> None:
         """Remove what a killed process was removing; for the start of the service."""
@@ -146,14 +156,14 @@ class Worktrees:
         """
         checkout, place = self.located(run_id, attempt)
         snapshot: Snapshot | None = None
-        known = self._known.get((run_id, attempt))
-        self._forget_known(run_id, attempt)  # until this has succeeded
+        known = self._known.get((run_id, attempt), _NOTHING).pieces
+        looking = self._forget_known(run_id, attempt)  # until this has succeeded
         if known is not None and written:
             snapshot = await renewed(self._git, place, checkout.base_sha, known, written)
         if snapshot is None:
             snapshot = await self.compared(checkout, lambda: take_snapshot(self._git, place, checkout.base_sha))
-        if (run_id, attempt) in self._known:
-            self._known[run_id, attempt] = pieces_of(snapshot)
+        if self._known.get((run_id, attempt)) is looking:  # else somebody looked later, or put something back
+            self._known[run_id, attempt] = _Known(pieces_of(snapshot))
         return snapshot
 
     async def compared(self, checkout: Checkout, compare: Callable[[], Awaitable[_T]]) -> _T:
@@ -183,6 +193,7 @@ class Worktrees:
         mark = place.git_dir / RESTORING
         mark.touch()
         await self._restore(checkout, place, patch)
+        self._forget_known(run_id, attempt)  # what somebody saw of it half-way
         mark.unlink(missing_ok=True)
 
     def located(self, run_id: str, attempt: int) -> tuple[Checkout, Place]:
@@ -262,7 +273,7 @@ class Worktrees:
             given_at_ns = await _next_tick(place.git_dir)
             self._attempts.record(replace(checkout, given_at_ns=given_at_ns))
             if asked.options == EVERYTHING:
-                self._known[run_id, attempt] = None if asked.patch else {}
+                self._known[run_id, attempt] = _Known(None if asked.patch else {})
         except (GitError, GitTimeoutError) as error:
             words = f"{repository.url} could not be checked out at {base.sha}"
             told = error.git_message or error.message
@@ -348,9 +359,12 @@ class Worktrees:
         if mirror and not self._attempts.numbers(run_id):
             await self._mirrors.unpin(mirror, run_id)
 
-    def _forget_known(self, run_id: str, attempt: int) -> None:
+    def _forget_known(self, run_id: str, attempt: int) -> _Known:
+        """What stands for it from now on."""
+        nothing = _Known(None)
         if (run_id, attempt) in self._known:
-            self._known[run_id, attempt] = None
+            self._known[run_id, attempt] = nothing
+        return nothing
 
     def _forget(self, run_id: str, task: asyncio.Task[Ready]) -> None:
         entry = self._preparing.get(run_id)

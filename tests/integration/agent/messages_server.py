@@ -22,12 +22,14 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class Answer:
-    """``then``: what the server does behind ``chunks``: end, cut the connection, or wait to be let go (and end)."""
+    """``then``: what the server does behind ``chunks``: end, cut the connection, or wait to be let go (and end, or
+    garble what follows).
+    """
 
     chunks: Sequence[bytes]
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
-    then: Literal["end", "cut", "wait"] = "end"
+    then: Literal["end", "cut", "wait", "garble"] = "end"
 
 
 def call(number: int, name: str, **arguments: Any) -> Json:
@@ -70,6 +72,8 @@ class MessagesServer:
         self.answers: list[Answer] = []
         self.ever_after: Answer | None = None
         self.requests: list[Json] = []
+        self.headers: list[dict[str, str]] = []
+        """Of the requests."""
         self.url = ""
         self.go_on = asyncio.Event()
         """Lets a waiting answer end."""
@@ -112,6 +116,7 @@ class MessagesServer:
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         async with self._asked:
+            self.headers.append(dict(request.headers))
             self.requests.append(orjson.loads(await request.read()))
             self._asked.notify_all()
         answer = self.answers.pop(0) if self.answers else self.ever_after
@@ -122,13 +127,16 @@ class MessagesServer:
         response = web.StreamResponse(status=answer.status, headers=headers)
         await response.prepare(request)
         await self._send(response, answer)
+        if answer.then == "garble":
+            assert request.transport is not None
+            request.transport.write(b"no chunk\r\n")
         if answer.then == "cut":
             assert request.transport is not None
             request.transport.abort()
         return response
 
     async def _send(self, response: web.StreamResponse, answer: Answer) -> None:
-        held_back = 2 if answer.then == "wait" else 0  # `message_delta` and `message_stop`
+        held_back = 2 if answer.then in {"wait", "garble"} else 0  # `message_delta` and `message_stop`
         ready = len(answer.chunks) - held_back
         for chunk in answer.chunks[:ready]:
             await response.write(chunk)
@@ -137,6 +145,8 @@ class MessagesServer:
         self.waits.set()
         try:
             await self.go_on.wait()
+            if answer.then == "garble":
+                return
             for chunk in answer.chunks[ready:]:
                 await response.write(chunk)
         except (asyncio.CancelledError, ConnectionError):

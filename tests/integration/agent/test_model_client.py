@@ -287,3 +287,22 @@ async def test_half_a_character_an_event_is_a_whole_one(server: MessagesServer, 
         pieces += [chunk.replace(b"XY", half) for half in halves]
     server.answer(Answer(pieces))
     assert (await asked.reply()).content == [said("a \U0001f600 b"), READ]
+
+
+async def test_a_cookie_is_not_given_back(server: MessagesServer, asked: Asked):
+    """Requests with other keys go over the same client: what one is given is not to name it beside another."""
+    server.answer(Answer(GOOD.chunks, headers={"set-cookie": "who=one; Path=/"}), GOOD)
+    await asked.reply()
+    await asked.reply()
+    assert [headers.get("Cookie", headers.get("cookie")) for headers in server.headers] == [None, None]
+
+
+async def test_a_stream_that_is_garbled_on_its_way_is_asked_for_again(server: MessagesServer, asked: Asked):
+    """At once: the limit of a silent stream is above this test's."""
+    server.answer(Answer(GOOD.chunks, then="garble"))
+    server.ever_after = GOOD
+    task = asyncio.create_task(asked.reply())
+    await server.until(asked.streaming)
+    server.go_on.set()
+    assert (await task).content == [said("Reading."), READ]
+    assert asked.resets

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from pathlib import Path
 
 import pytest
 
+from services.vcs.git.runner import Git, Place
 from services.vcs.git.trees import tree_of_patch
+from services.vcs.worktrees import worktrees
 from services.vcs.worktrees.checkouts import CheckoutOptions
-from services.vcs.worktrees.snapshots import Snapshot, staged_tree
+from services.vcs.worktrees.snapshots import Snapshot, staged_tree, take_snapshot
 from tests.integration.vcs.conftest import Node, Remote
 
 LARGE = bytes(range(256)) * 600
@@ -164,3 +167,27 @@ async def test_a_sparse_worktree_is_always_looked_at_as_a_whole(node: Node, remo
     snapshot = await node.worktrees.checkpoint("run", 1, written=[b"a/text"])
     assert "add" in [command[0] for command in node.git.commands[begun:]]
     assert [file.path for file in snapshot.files] == [b"a/text"]
+
+
+async def test_a_look_that_began_before_another_is_not_what_is_known(worked: Worked, monkeypatch: pytest.MonkeyPatch):
+    """Somebody looks at what differs while the agent works, and takes longer than it."""
+    looked, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow(git: Git, place: Place, base_sha: str) -> Snapshot:
+        snapshot = await take_snapshot(git, place, base_sha)
+        looked.set()
+        await go_on.wait()
+        return snapshot
+
+    with monkeypatch.context() as patched:
+        patched.setattr(worktrees, "take_snapshot", slow)
+        looking = asyncio.create_task(worked.node.worktrees.checkpoint("run", 1))
+        async with asyncio.timeout(60):
+            await looked.wait()
+    (worked.path / "a/text").write_bytes(b"other\n")
+    await worked.snapshot("a/text")
+    go_on.set()
+    assert (await looking).files == ()
+    (worked.path / "empty").write_bytes(b"not any more\n")
+    snapshot, _ = await worked.snapshot("empty")
+    assert {file.path for file in snapshot.files} == {b"a/text", b"empty"}

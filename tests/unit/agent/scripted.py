@@ -14,6 +14,7 @@ from services.agent.conversation import Conversation
 from services.agent.loop import Durable, Limits, Loop
 from services.agent.model import Fragment, Reply, Watch
 from services.agent.tools import FileChange, Toolbox, ToolCall, ToolResult, Workspace
+from services.agent.tools.calls import Tool
 from services.agent.transcript import Transcript
 from services.contracts.words import EventKind
 from services.jobs.errors import LeaseLostError
@@ -58,6 +59,7 @@ class Script:
 
     name = "scripted"
     spent_microusd = 0
+    shares_budget = False
 
     def __init__(self, *replies: Reply, fragments: Sequence[Fragment] = ()) -> None:
         self._replies = replies
@@ -120,6 +122,8 @@ class StoredRun:
         self.messages: list[StoredMessage] = [Transcript([]).append("user", [said(PROMPT)])]
         self.turns = 0
         self.events: list[Draft] = []
+        self.looked_at: list[list[str] | None] = []
+        """Of each checkpoint of results: the files that were written; None: not known."""
         self.record: list[str] = []
         """All that happened, in order: deltas, tools run, messages stored."""
         self.saves = 0
@@ -155,16 +159,18 @@ class StoredRun:
         conversation: Conversation | None = None,
         ends_on_text: bool = False,
         max_turns: int = 30,
+        extra: Sequence[Tool] = (),
     ) -> Loop:
         """A new attempt, from what is stored."""
         shutil.rmtree(self.tree)
         shutil.copytree(self._stored_tree, self.tree)
         workspace = Workspace(self.tree)
         workspace.restore_read_versions(self._versions)
-        toolbox = RecordedToolbox(workspace, kind="task" if conversation else "code")
+        toolbox = RecordedToolbox(workspace, kind="task" if conversation else "code", extra=extra)
         toolbox.record = self.record
 
         async def saved_tree(written: Sequence[FileChange] | None) -> SavedTree:
+            self.looked_at.append(None if written is None else [change.path for change in written])
             return SavedTree(None if written == [] else b"", workspace.read_versions())
 
         return Loop(

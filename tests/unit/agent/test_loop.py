@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from services.agent import saving
 from services.agent.loop import MAX_CUT_OFFS, MAX_IDENTICAL, MAX_MALFORMED, NUDGE_AT_IDENTICAL, Finished, RunFailedError
-from services.agent.model import Fragment, Reply
+from services.agent.model import Fragment, Reply, Watch
 from services.agent.prompts import prompt
+from services.agent.tools.calls import Outcome, ToolSpec
 from services.agent.transcript import Transcript
 from services.contracts.words import EventKind, ExitReason
+from services.jobs.models import Checkpoint, Standing
 from tests.unit.agent.scripted import Script, StoredRun, call, done, edit, read, reply, said, thought
 
 DONE = reply(done(99))
@@ -208,3 +213,51 @@ async def test_the_same_call_with_another_result_is_progress(run: StoredRun):
 
 def _is_results(message: dict[str, Any]) -> bool:
     return any(block["type"] == "tool_result" for block in message["content"])
+
+
+async def test_what_others_count_on_is_stored_before_the_next_request(run: StoredRun, monkeypatch: pytest.MonkeyPatch):
+    stored = run._save
+
+    async def stored_a_moment_later(checkpoint: Checkpoint) -> Standing:
+        for _ in range(10):
+            await asyncio.sleep(0)
+        return await stored(checkpoint)
+
+    monkeypatch.setattr(run, "_save", stored_a_moment_later)
+
+    class Shared(Script):
+        shares_budget = True
+
+        async def __call__(self, messages: Sequence[bytes], watch: Watch) -> Reply:
+            assert run.turns == self.asked, "else its budget is asked without what the run has used"
+            return await super().__call__(messages, watch)
+
+    assert await run.loop(Shared(read(1), read(2), reply(edit(3, "a", "b")), DONE)).run() == Finished("Changed.")
+
+
+@pytest.mark.parametrize("turns", [1, 4], ids=["too many turns", "the same call"])
+async def test_what_was_paid_is_stored_before_the_run_fails(
+    run: StoredRun, monkeypatch: pytest.MonkeyPatch, turns: int
+):
+    monkeypatch.setattr(saving, "_SETTLE_SECONDS", 0)
+    await failure(run, *[read(number) for number in range(MAX_IDENTICAL)], max_turns=turns)
+    assert run.turns == turns
+
+
+class Command:
+    """May have written anywhere, and may do so still."""
+
+    spec = ToolSpec("run_command", "Runs.", {"type": "object"}, writes=True, outside=True)
+
+    def subject(self, arguments: Any) -> str:
+        return ""
+
+    async def run(self, arguments: Any) -> Outcome:
+        return Outcome("Exit code 0")
+
+
+async def test_from_the_first_command_on_everything_is_looked_at_where_a_tool_writes(run: StoredRun):
+    edits = [reply(edit(number, old, new)) for number, old, new in ((2, "a", "b"), (5, "b", "c"))]
+    ran = reply(call(3, "run_command"))
+    await run.loop(Script(read(1), edits[0], ran, read(4), edits[1], DONE), extra=[Command()]).run()
+    assert run.looked_at == [[], ["f.txt"], None, [], None]

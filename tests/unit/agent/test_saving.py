@@ -168,3 +168,33 @@ async def test_what_is_begun_behind_another_waits_for_it():
     asyncio.get_running_loop().call_soon(store.open.set)
     await saving.done()
     assert [each.messages for each in store.stored] == [[RESULTS], [NEXT_REPLY]]
+
+
+async def test_what_was_used_is_waited_for_and_nothing_else():
+    store = Store()
+    saving = Saving(store)
+    store.open.clear()
+    saving.begin(Checkpoint(messages=[REPLY]))
+    async with asyncio.timeout(30):
+        await saving.used()
+    saving.hold(Checkpoint(messages=[REPLY], usage=USE))
+    saving.begin(Checkpoint(messages=[RESULTS]))
+    asyncio.get_running_loop().call_soon(store.open.set)
+    await saving.used()
+    assert [each.messages for each in store.stored] == [[REPLY], [REPLY, RESULTS]]
+
+
+async def test_nothing_overtakes_what_was_begun_behind_a_look_at_the_worktree():
+    store = Store()
+    saving = Saving(store)
+    looked = asyncio.Event()
+
+    async def making() -> Checkpoint:
+        await looked.wait()
+        return Checkpoint(messages=[REPLY])
+
+    saving.begin_making(making)
+    saving.begin(Checkpoint(messages=[RESULTS]))
+    asyncio.get_running_loop().call_later(0, looked.set)
+    await saving.save(Checkpoint(messages=[NEXT_REPLY]))
+    assert [message for each in store.stored for message in each.messages] == [REPLY, RESULTS, NEXT_REPLY]
