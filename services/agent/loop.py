@@ -8,7 +8,6 @@ checkpointed.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
@@ -170,7 +169,7 @@ class Loop:
         self._turn = _Turn(limits.turns)
         self._saving = Saving(self._stored)
         self._is_resumed = transcript.last_role == "assistant"
-        self._interrupt = conversation.interrupt if conversation is not None else asyncio.Event()
+        self._interrupt = conversation.interrupt if conversation is not None else None
 
     async def notice(self) -> None:
         """The user said something: if that is to be heard at once, what is under way is broken off."""

@@ -8,12 +8,12 @@ results, and a reply that comes while the worktree is still being looked at goes
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from services.agent.side_by_side import finish, side_by_side
+from services.agent.side_by_side import finish
 from services.jobs.models import Checkpoint, Standing
 
 Result = TypeVar("Result")
@@ -67,24 +67,29 @@ class Saving:
     async def beside(self, work: Coroutine[Any, Any, Result]) -> Result:
         """Do ``work`` beside what is being stored; both are done afterwards, but for what is held and was not due.
 
-        Raises what either raises, once both are ended.
+        Raises what either raises, once ``work`` is ended.
         """
         if self._under_way is None and self._held is None:
             return await work
-        over = asyncio.Event()
-        result, _ = await side_by_side(_marked(work, over), self._done_in_time(over))
-        return result
+        async with _ended_on_error(work) as doing:
+            await self._stored_or_failed(doing)
+            if self._held is not None:
+                await asyncio.wait([doing], timeout=HELD_SECONDS)
+            if self._held is not None and not doing.done():
+                held, self._held = self._held, None
+                self.begin(held)
+                await self._stored_or_failed(doing)
+            return await doing
 
     async def ahead(self, work: Coroutine[Any, Any, Result]) -> Result:
         """The same, but what is being stored may still be when ``work`` is done."""
-        doing, storing = asyncio.create_task(work), asyncio.create_task(self._finished())
-        try:
-            await asyncio.wait([doing, storing], return_when=asyncio.FIRST_COMPLETED)
-            if storing.done():
-                storing.result()
+        if self._under_way is None:
+            return await work
+        async with _ended_on_error(work) as doing:
+            await asyncio.wait([doing, self._under_way], return_when=asyncio.FIRST_COMPLETED)
+            if self._under_way.done():
+                await self._finished()
             return await doing
-        finally:
-            await finish(doing, storing)
 
     async def used(self) -> None:
         """Return once it is stored what requests have used; raises what storing it raises."""
@@ -136,22 +141,24 @@ class Saving:
             await asyncio.shield(self._under_way)
             self._under_way = None
 
-    async def _done_in_time(self, over: asyncio.Event) -> None:
-        """What is under way is stored; what is held only where ``over`` does not come within its time."""
+    async def _stored_or_failed(self, doing: asyncio.Task[Any]) -> None:
+        """Return once what is under way is stored; raises what storing it raises, or what ``doing`` raises before."""
+        while self._under_way is not None and not self._under_way.done():
+            waited = {self._under_way} if doing.done() else {self._under_way, doing}
+            await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+            if doing.done() and not self._under_way.done():
+                doing.result()
         await self._finished()
-        if self._held is not None:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(HELD_SECONDS):
-                    await over.wait()
-                return
-            await self.done()
 
 
-async def _marked(work: Coroutine[Any, Any, Result], over: asyncio.Event) -> Result:
+@asynccontextmanager
+async def _ended_on_error(work: Coroutine[Any, Any, Result]) -> AsyncIterator[asyncio.Task[Result]]:
+    doing = asyncio.create_task(work)
     try:
-        return await work
-    finally:
-        over.set()
+        yield doing
+    except BaseException:
+        await finish(doing)
+        raise
 
 
 def _joined(first: Checkpoint, second: Checkpoint) -> Checkpoint:

@@ -62,8 +62,8 @@ class Watch:
     """Gets the pieces as they come."""
     on_reset: Callable[[str], Awaitable[None]]
     """Gets the reason where those so far are void."""
-    interrupt: asyncio.Event
-    """Set by the asker: what there is of the reply is the reply."""
+    interrupt: asyncio.Event | None
+    """Set by the asker: what there is of the reply is the reply. None: it never interrupts."""
 
 
 class Claude:
@@ -121,7 +121,7 @@ class Claude:
                 permit=lambda: self._pace.permit(endpoint),
             )
 
-        reply = await _unless(watch.interrupt, all_tries())
+        reply = await (all_tries() if watch.interrupt is None else _unless(watch.interrupt, all_tries()))
         return assembly.interrupted() if reply is None else reply
 
 

@@ -37,6 +37,7 @@ class Caller:
 
         async def moment(watch: Watch) -> Reply:
             await self.calls("Stop.")
+            assert watch.interrupt is not None
             async with asyncio.timeout(DEADLINE_SECONDS):
                 await watch.interrupt.wait()
             return reply(*([said(so_far)] if so_far else []), stop=INTERRUPTED)
@@ -110,6 +111,7 @@ async def test_what_was_heard_already_interrupts_nothing(run: StoredRun, user: C
     async def rings(watch: Watch) -> None:
         assert user.loop is not None
         await user.loop.notice()
+        assert watch.interrupt is not None
         assert not watch.interrupt.is_set()
 
     assert await user.talk(Meanwhile(read(1), ANSWER, moments={1: says, 2: rings})) == Parked("It says a.")
