@@ -48,8 +48,9 @@ def _check_type(request: web.Request) -> None:
 async def read_bytes(request: web.Request) -> bytes:
     """The body as it came. Raises ``ProblemError``: 400, 408 or 413."""
     try:
-        # Most bodies are here with their head.
-        async with asyncio.timeout(None if request.content.is_eof() else READ_SECONDS):
+        if request.content.is_eof():
+            return await request.read()  # most bodies are here with their head
+        async with asyncio.timeout(READ_SECONDS):
             return await request.read()
     except TimeoutError as error:
         raise ProblemError(408, f"the body did not arrive within {READ_SECONDS:g} s") from error

@@ -31,8 +31,9 @@ class Commands:
 
         It is the one that lasts: the bell that the scheduler acts upon at once is rung where the job is stored.
         """
-        command = JobCommand(job_id=str(job_id))
-        self._send(COMMAND_SUBMIT, command, str(job_id), instead_of=COMMAND_SUBMIT, is_urgent=False)
+        if COMMAND_SUBMIT not in self._waiting:
+            command = JobCommand(job_id=str(job_id))
+            self._send(COMMAND_SUBMIT, command, str(job_id), name=COMMAND_SUBMIT, is_urgent=False)
 
     def cancel_requested(self, job_id: UUID, run_id: UUID | None = None) -> None:
         """Send without waiting. ``run_id``: only this run of the job."""
@@ -53,13 +54,13 @@ class Commands:
         command: JobCommand,
         message_id: str,
         *,
-        instead_of: str | None = None,
+        name: str | None = None,
         is_urgent: bool = True,
     ) -> None:
-        """``instead_of``: the name of a message that this one makes superfluous while it is not sent yet."""
+        """``name``: what it waits under; its ``message_id`` where None."""
         if len(self._waiting) >= MOST_WAITING:
             return
-        self._waiting[instead_of or message_id] = Outgoing(subject, command.SerializeToString(), message_id)
+        self._waiting[name or message_id] = Outgoing(subject, command.SerializeToString(), message_id)
         if is_urgent:
             self._urgent.set()
         if self._sending is None:

@@ -59,9 +59,19 @@ def register(app: web.Application, operations: Sequence[Operation], authenticato
             app.router.add_route(operation.method, operation.path, handler)
 
 
+@dataclass(frozen=True)
+class _Origin:
+    """The address that ``request`` came to: put together where a link begins with it, which few answers have."""
+
+    request: web.Request
+
+    def __str__(self) -> str:
+        return str(self.request.url.origin())
+
+
 def json_response(
     request: web.Request, model: BaseModel, *, status: int = 200, headers: dict[str, str] | None = None
 ) -> web.Response:
     """``model`` as JSON; links to pages of ours begin with the address that ``request`` came to."""
-    body = model.model_dump_json(by_alias=True, context={"origin": str(request.url.origin())}).encode()
+    body = model.model_dump_json(by_alias=True, context={"origin": _Origin(request)}).encode()
     return web.Response(status=status, body=body, content_type="application/json", headers=headers)

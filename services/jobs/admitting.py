@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
+import orjson
 from uuid_utils.compat import uuid7
 
 from services.contracts.words import EventKind, Queue
@@ -29,6 +31,8 @@ _ADMISSION_LOCK = 5_821_907_733
 _WITHOUT_LIMIT = 100
 MOST_AT_ONCE = 500
 """Runs that one transaction dispatches at most; it holds their jobs' locks."""
+_uuid = lru_cache(maxsize=4 * MOST_AT_ONCE)(UUID)
+"""A look names each job twice, and its client with each."""
 
 
 @dataclass(frozen=True)
@@ -69,14 +73,15 @@ class Admitting:
         assert seen is not None
         if not seen["candidates"]:
             return Admitted()  # nothing to admit, no slot, or another scheduler is at it
+        candidates = _rows(seen["candidates"])
         wanted = allocate(
-            [_candidate(row) for row in seen["candidates"]],
-            load=_load(seen["load"] or []),
-            limits=limits_of(seen["limits"] or []),
+            [_candidate(row) for row in candidates],
+            load=_load(_rows(seen["load"])),
+            limits=limits_of(_rows(seen["limits"])),
             free=seen["free"],
-            clocks=_clocks(seen["candidates"]),
+            clocks=_clocks(candidates),
         )
-        unit = await _unit(connection, seen["locked"], wanted)
+        unit = await _unit(connection, _rows(seen["locked"]), wanted)
         admission = _Admission(unit, wanted)
         orders = await admission.dispatch()
         return Admitted(orders, look_again=admission.left_some or len(orders) == MOST_AT_ONCE)
@@ -151,13 +156,19 @@ class _Admission:
             await _STATEMENTS.execute(self._unit.connection, "hide", ids=short)
 
 
-async def _unit(connection: Connection, locked: Sequence[Mapping[str, Any]] | None, wanted: Allocation) -> Unit:
-    """Over the jobs of ``wanted``; ``locked``: those that are locked already, None where none is."""
-    if locked is None:
+def _rows(aggregated: str | None) -> list[dict[str, Any]]:
+    """What `json_agg` made of some rows; of none it makes null."""
+    rows: list[dict[str, Any]] = orjson.loads(aggregated) if aggregated else []
+    return rows
+
+
+async def _unit(connection: Connection, locked: Sequence[Mapping[str, Any]], wanted: Allocation) -> Unit:
+    """Over the jobs of ``wanted``; ``locked``: those that are locked already."""
+    if not locked:
         return await Unit.lock(connection, list(wanted.runs))
     unit = Unit(connection)
     for row in locked:
-        ids = {"job_id": UUID(row["job_id"]), "client_id": UUID(row["client_id"])}
+        ids = {"job_id": _uuid(row["job_id"]), "client_id": _uuid(row["client_id"])}
         if ids["job_id"] in wanted.runs:
             unit.add({**row, **ids})
     return unit
@@ -165,8 +176,8 @@ async def _unit(connection: Connection, locked: Sequence[Mapping[str, Any]] | No
 
 def _candidate(row: Mapping[str, Any]) -> Candidate:
     return Candidate(
-        job_id=UUID(row["id"]),
-        client_id=UUID(row["client_id"]),
+        job_id=_uuid(row["id"]),
+        client_id=_uuid(row["client_id"]),
         client=row["client"],
         queue=Queue(row["queue"]),
         priority=row["priority"],
@@ -180,12 +191,12 @@ def _load(rows: Sequence[Mapping[str, Any]]) -> Load:
     by_client: Counter[UUID] = Counter()
     for row in rows:
         by_queue[Queue(row["queue"])] += row["runs"]
-        by_client[UUID(row["client_id"])] += row["runs"]
+        by_client[_uuid(row["client_id"])] += row["runs"]
     return Load(by_queue, by_client)
 
 
 def _clocks(rows: Sequence[Mapping[str, Any]]) -> dict[Flow, int]:
-    return {(Queue(row["queue"]), UUID(row["client_id"])): row["clock"] for row in rows}
+    return {(Queue(row["queue"]), _uuid(row["client_id"])): row["clock"] for row in rows}
 
 
 def _ticks(clocks: Mapping[Flow, int]) -> dict[str, list[object]]:

@@ -71,9 +71,16 @@ def encode_event(
     data: dict[str, Any],
 ) -> bytes:
     """Encode an event as the proto3 JSON mapping has it: default values left out, but for the payload itself."""
-    head = {"id": event_id, "jobId": job_id, "runId": run_id, "number": number, "attempt": attempt}
-    event: dict[str, Any] = {name: value for name, value in head.items() if value}
-    event["kind"] = kind.value
+    event: dict[str, Any] = {"id": event_id} if event_id else {}
+    if job_id:
+        event["jobId"] = job_id
+    if run_id:
+        event["runId"] = run_id
+    if number:
+        event["number"] = number
+    if attempt:
+        event["attempt"] = attempt
+    event["kind"] = str(kind)
     event["time"] = time.astimezone(UTC)
     event[payload_name(kind)] = data
     return orjson.dumps(event, option=orjson.OPT_UTC_Z)

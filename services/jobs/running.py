@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
+import orjson
 from uuid_utils.compat import uuid4, uuid7
 
 from services.contracts.agents import ClientSettings
@@ -43,7 +45,7 @@ _MAX_ERROR_CHARACTERS = 4_000
 _PLAIN = Checkout()
 _NO_SETTINGS = ClientSettings()
 _MOST_COMPLETIONS = 256
-_REST = Rest(timedelta(milliseconds=20))
+_REST = Rest(timedelta(milliseconds=30))
 
 
 @dataclass(frozen=True)
@@ -151,23 +153,28 @@ class Running:
         return await self._complete(_Completion(hold, outcome, storable(summary), read_through))
 
     async def _complete_all(self, completions: Sequence[_Completion]) -> Sequence[bool | Exception]:
-        async def work(unit: Unit) -> dict[UUID, bool]:
-            rows = await _STATEMENTS.rows(
-                unit.connection,
+        job_ids = sorted({each.hold.job_id for each in completions})
+        job_event_ids, event_ids = [uuid7() for _ in job_ids], [uuid7() for _ in completions]
+
+        async def work(connection: Connection) -> list[Record]:
+            await _STATEMENTS.execute(connection, "lock_jobs", ids=job_ids)
+            return await _STATEMENTS.rows(
+                connection,
                 "complete_runs",
+                job_ids=job_ids,
+                job_event_ids=job_event_ids,
                 run_ids=[each.hold.run_id for each in completions],
                 tokens=[each.hold.token for each in completions],
+                event_ids=event_ids,
                 outcomes=[each.outcome.value for each in completions],
                 summaries=[each.summary for each in completions],
                 read_through=[each.read_through for each in completions],
             )
-            done = {row["id"]: not row["has_unread"] for row in rows}
-            for each in completions:
-                if done.get(each.hold.run_id):
-                    _tell_completed(unit, each.hold, each.outcome, each.summary)
-            return done
 
-        done = await self._units.run([each.hold.job_id for each in completions], work)
+        rows = await self._units.database.in_transaction(work)
+        done = {row["id"]: not row["has_unread"] for row in rows}
+        if any(done.values()):
+            await self._units.ring(Rung.SLOTS)
         return [done[each.hold.run_id] if each.hold.run_id in done else _lost(each.hold) for each in completions]
 
     async def deliver(
@@ -292,7 +299,7 @@ def _claimed_run(
         kind=JobKind(row["kind"]),
         prompt=row["prompt"],
         name=row["name"],
-        options=JobOptions.model_validate(row["options"]),
+        options=_options(row["options"]),
         repository=row["repository"],
         base_ref=row["base_ref"],
         base_sha=row["base_sha"],
@@ -314,6 +321,12 @@ def _claimed_run(
         is_continued=row["resumes"] is not None and row["attempt"] == 1,
         outputs={output["name"]: output["body"] for output in outputs},
     )
+
+
+@lru_cache(maxsize=256)
+def _options(text: str) -> JobOptions:
+    """Most jobs of a client have the same; validating takes longer than all else of a claim. They are immutable."""
+    return JobOptions.model_validate(orjson.loads(text))
 
 
 async def _fenced(unit: Unit, hold: Hold) -> None:
@@ -338,10 +351,6 @@ async def _complete(unit: Unit, hold: Hold, outcome: Outcome, summary: str) -> N
     words = storable(summary)
     await _STATEMENTS.execute(unit.connection, "complete", run_id=hold.run_id, outcome=outcome.value, summary=words)
     await _drop_lease(unit, hold)
-    _tell_completed(unit, hold, outcome, words)
-
-
-def _tell_completed(unit: Unit, hold: Hold, outcome: Outcome, words: str) -> None:
     unit.count(hold.job_id, active=-1, completed=+1)
     data = {"state": RunState.COMPLETED.value, "outcome": outcome.value, "summary": words}
     _tell_all(unit, hold, [Draft(EventKind.RUN_FINISHED, data)])

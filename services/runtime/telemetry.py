@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
-from typing import Literal
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Literal
 
+import orjson
 import structlog
 
 
@@ -15,7 +19,7 @@ def configure_logs(*, service: str, level: str, log_format: Literal["json", "con
     Ours go there straight: by way of the standard library a line took twice as long, and every request has one.
     """
     renderer: structlog.types.Processor = (
-        structlog.processors.JSONRenderer()
+        structlog.processors.JSONRenderer(encoded)
         if log_format == "json"
         else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
     )
@@ -47,3 +51,18 @@ def logger(name: str) -> structlog.stdlib.BoundLogger:
     """``name``: the module's last words, as in `scheduler.admission`."""
     bound: structlog.stdlib.BoundLogger = structlog.get_logger(f"quarterdeck.{name}")
     return bound
+
+
+_OPTIONS = orjson.OPT_NON_STR_KEYS | orjson.OPT_PASSTHROUGH_DATACLASS
+"""Of a dataclass its repr is told, which leaves out what is secret."""
+
+
+def encoded(line: Any, default: Callable[[Any], Any]) -> str:
+    """As the standard library has it, which escapes all but ASCII: whatever a log is shown on, no text of others' acts
+    there. orjson does most lines, at a fifth of the time.
+    """
+    with suppress(orjson.JSONEncodeError):
+        json_bytes = orjson.dumps(line, default=default, option=_OPTIONS)
+        if json_bytes.isascii():
+            return json_bytes.decode()
+    return json.dumps(line, default=default)

@@ -61,10 +61,10 @@ WITH RECURSIVE loads AS MATERIALIZED (
     ORDER BY id FOR NO KEY UPDATE
 )
 SELECT (SELECT slots FROM free) AS free,
-       (SELECT jsonb_agg(l) FROM locked l) AS locked,
-       (SELECT jsonb_agg(c) FROM candidates c) AS candidates,
-       (SELECT jsonb_agg(jsonb_build_object('scope', scope, 'name', name, 'slots', slots)) FROM limits) AS limits,
-       (SELECT jsonb_agg(l) FROM loads l) AS load;
+       (SELECT json_agg(l) FROM locked l) AS locked,
+       (SELECT json_agg(c) FROM candidates c) AS candidates,
+       (SELECT json_agg(json_build_object('scope', scope, 'name', name, 'slots', slots)) FROM limits) AS limits,
+       (SELECT json_agg(l) FROM loads l) AS load;
 
 -- name: dispatch
 -- So many runs of each of these jobs, by their place, become dispatched; held are those that their branch or repository

@@ -63,7 +63,7 @@ WITH locked AS MATERIALIZED (
     FROM begun b JOIN unnest(:job_ids::uuid[], :job_event_ids::uuid[]) AS w (job_id, event_id) ON w.job_id = b.job_id
     WHERE b.is_first
 )
-SELECT c.*, j.kind, j.name, j.prompt, j.options, j.sealed AS job_sealed, s.settings, s.sealed AS client_sealed,
+SELECT c.*, j.kind, j.name, j.prompt, j.options::text AS options, j.sealed AS job_sealed, s.settings, s.sealed AS client_sealed,
        EXISTS (SELECT FROM budgets b WHERE b.name = '' OR b.name = (SELECT n.name FROM clients n WHERE n.id = c.client_id)) AS is_budgeted,
        CASE WHEN j.name IS NOT NULL AND j.options ->> 'onExisting' = 'skip' AND c.queue <> 'review' THEN (
            SELECT coalesce(e.url, e.branch) FROM changesets e JOIN jobs o ON o.id = e.job_id JOIN runs r ON r.id = e.run_id
@@ -118,16 +118,23 @@ UPDATE runs SET state = 'queued', lease_token = NULL, agent = NULL, error = :err
     queue_deadline = now() + :delay::interval + make_interval(secs => queue_seconds)
 WHERE id = :run_id;
 
+-- name: lock_jobs!
+-- Lock these jobs, ascending, before any of their runs is.
+SELECT FROM jobs WHERE id = ANY(:ids::uuid[]) ORDER BY id FOR NO KEY UPDATE;
+
 -- name: complete_runs
 -- Complete those of these runs that their token still holds and nobody asked to cancel, but for those whose user has
--- said something that is unread: whoever speaks locks the same job, so nothing is said in between.
+-- said something that is unread: whoever speaks locks the same job, so nothing is said in between. Their jobs are locked
+-- by a statement before this one, which sees what was committed until then. What ``settle`` does for other transitions is
+-- done at once: every run comes by here. A job with a run that completes has begun, and has not ended before.
 WITH held AS (
-    SELECT r.id, w.token, w.outcome, w.summary, w.read_through,
+    SELECT r.id, w.token, w.event_id, w.outcome, w.summary, w.read_through,
            EXISTS (SELECT FROM inbox i
                    WHERE i.run_id = r.id AND i.read_at IS NULL AND i.number > w.read_through) AS has_unread
     FROM runs r
-    JOIN unnest(:run_ids::uuid[], :tokens::uuid[], :outcomes::text[], :summaries::text[], :read_through::int[])
-         AS w (id, token, outcome, summary, read_through) ON r.id = w.id
+    JOIN unnest(:run_ids::uuid[], :tokens::uuid[], :event_ids::uuid[], :outcomes::text[], :summaries::text[],
+                :read_through::int[])
+         AS w (id, token, event_id, outcome, summary, read_through) ON r.id = w.id
     WHERE r.lease_token = w.token AND r.state = 'running' AND r.cancel_requested_at IS NULL
     FOR UPDATE OF r
 ), completed AS (
@@ -135,12 +142,42 @@ WITH held AS (
     SET state = 'completed', outcome = h.outcome, summary = h.summary, error = NULL, lease_token = NULL,
         finished_at = now()
     FROM held h WHERE r.id = h.id AND NOT h.has_unread
-    RETURNING r.id, h.token, h.read_through
+    RETURNING r.id, r.job_id, r.attempt, r.outcome, r.summary, h.token, h.event_id, h.read_through
 ), dropped AS (
     DELETE FROM leases l USING completed c WHERE l.id = c.id AND l.token = c.token
 ), heard AS (
     UPDATE inbox i SET read_at = now() FROM completed c
     WHERE i.run_id = c.id AND i.number <= c.read_through AND i.read_at IS NULL
+), counted AS MATERIALIZED (
+    SELECT j.id, j.client_id, j.last_event_number, c.runs, w.event_id, j.runs_completed + c.runs AS runs_completed,
+           CASE WHEN j.runs_completed + c.runs + j.runs_failed + j.runs_cancelled < j.runs_total
+                THEN CASE WHEN j.cancel_requested_at IS NULL THEN 'running' ELSE 'cancelling' END
+                WHEN j.cancel_requested_at IS NOT NULL AND j.runs_cancelled > 0 THEN 'cancelled'
+                ELSE 'completed' END AS state,
+           CASE WHEN j.runs_completed + c.runs = j.runs_total THEN 'all' ELSE 'partial' END AS outcome
+    FROM (SELECT job_id, count(*)::int AS runs FROM completed GROUP BY job_id) c
+    JOIN unnest(:job_ids::uuid[], :job_event_ids::uuid[]) AS w (job_id, event_id) ON w.job_id = c.job_id
+    JOIN jobs j ON j.id = c.job_id
+), ended AS (
+    SELECT *, state IN ('completed', 'cancelled') AS is_final FROM counted
+), settling AS (
+    UPDATE jobs j
+    SET state = e.state, outcome = CASE WHEN e.state = 'completed' THEN e.outcome END,
+        runs_active = j.runs_active - e.runs, runs_completed = e.runs_completed,
+        last_event_number = e.last_event_number + e.runs + e.is_final::int,
+        finished_at = CASE WHEN e.is_final THEN now() END
+    FROM ended e WHERE j.id = e.id
+), telling AS (
+    INSERT INTO events (job_id, client_id, number, id, run_id, attempt, kind, data, created_at)
+    SELECT c.job_id, e.client_id, e.last_event_number + row_number() OVER (PARTITION BY c.job_id ORDER BY c.id),
+           c.event_id, c.id, c.attempt, 'run.finished',
+           jsonb_build_object('state', 'completed', 'outcome', c.outcome, 'summary', c.summary), now()
+    FROM completed c JOIN ended e ON e.id = c.job_id
+    UNION ALL
+    SELECT e.id, e.client_id, e.last_event_number + e.runs + 1, e.event_id, NULL, 0, 'job.finished',
+           jsonb_build_object('state', e.state)
+           || CASE WHEN e.state = 'completed' THEN jsonb_build_object('outcome', e.outcome) ELSE '{}' END, now()
+    FROM ended e WHERE e.is_final
 )
 SELECT id, has_unread FROM held;
 

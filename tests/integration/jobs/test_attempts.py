@@ -10,6 +10,7 @@ from services.contracts.words import EventKind, ExitReason, Outcome, Publish
 from services.jobs.models import Checkpoint, ModelUse, SavedTree, StoredMessage, Usage
 from services.jobs.unit import Draft
 from tests.integration.jobs.domain import COMMIT, Domain
+from tests.integration.waiting import until_async
 
 EXACT = b'{"z": 1, "a":  2.0, "role":"user"}'
 STEP = Checkpoint(
@@ -114,6 +115,34 @@ async def test_completing_ends_run_and_job(domain: Domain, outcome: Outcome) -> 
     assert row["finished_at"] is not None
     assert (job["state"], job["outcome"], job["runs_active"], job["runs_completed"]) == ("completed", "all", 0, 1)
     assert await domain.rows("SELECT FROM leases") == []
+
+
+async def test_a_completion_that_waited_for_its_job_goes_by_what_is_unread_then(domain: Domain) -> None:
+    """It begins while something else holds the job, and has the user of one of the two runs say something."""
+    job_id = await domain.submit("https://a/1", "https://a/2", kind="task")
+    silent, spoken = [await domain.claimed(order) for order in await domain.admit()]
+    waiting = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    say = "INSERT INTO inbox (id, run_id, number, kind, body) VALUES (gen_random_uuid(), $1, 1, 'message', 'wait')"
+
+    async def is_waiting() -> bool:
+        return len(await domain.rows(waiting)) == 1
+
+    async with domain.database.transaction() as other:
+        await other.execute("SELECT FROM jobs WHERE id = $1 FOR NO KEY UPDATE", job_id)
+        completing = [
+            asyncio.create_task(domain.running.complete(run.hold, Outcome.ANSWERED, summary="done"))
+            for run in (silent, spoken)
+        ]
+        await until_async(is_waiting)
+        await other.execute(say, spoken.hold.run_id)
+        await other.execute("UPDATE jobs SET last_event_number = last_event_number + 5 WHERE id = $1", job_id)
+        before = await other.fetchval("SELECT last_event_number FROM jobs WHERE id = $1", job_id)
+
+    assert await asyncio.gather(*completing) == [True, False]
+    job = await domain.row("jobs", job_id)
+    assert (job["state"], job["runs_active"], job["runs_completed"]) == ("running", 1, 1)
+    told = [(event.number, event.run_id) for event in await domain.events(job_id) if event.number > before]
+    assert told == [(before + 1, silent.hold.run_id)]
 
 
 @pytest.mark.parametrize("reason", ExitReason)

@@ -61,6 +61,16 @@ CLAIM = {
     "lease": SOON,
     "sources": sources(RunTransition.CLAIM),
 }
+COMPLETE = {
+    "job_ids": CLAIMED,
+    "job_event_ids": CLAIMED,
+    "event_ids": CLAIMED,
+    "run_ids": CLAIMED,
+    "tokens": [TOKEN, ONE],
+    "outcomes": ["answered", "stored"],
+    "summaries": ["done", "done"],
+    "read_through": [0, 0],
+}
 WAKE = {"forge": "github", "repositories": ["%/o/7", "%:o/7"], "numbers": [3], "branches": ["b-7"], "shas": ["a" * 32]}
 # What is asked; and how many changesets that may read: those of one branch, or what a client has open on a repository.
 WANTED: dict[str, tuple[str, str, dict[str, Any], float]] = {
@@ -72,6 +82,7 @@ WANTED: dict[str, tuple[str, str, dict[str, Any], float]] = {
     "due": ("publishing", "rows", {"overdue": SOON}, 10),
     "retire_earlier": ("running", "rows", {"run_id": REPLACING, "before": UUID(int=JOBS), "comment": "x"}, 60),
     "claim_runs": ("running", "rows", CLAIM, 60),
+    "complete_runs": ("running", "rows", COMPLETE, 60),
 }
 
 
