@@ -1,5 +1,6 @@
 """`python -m tests.integration.faults.halting_agent`: the agent service; each of its runs comes to a halt at one step,
-to be killed there. What was under way beside that step goes on. The service's own code is not touched.
+to be killed there. What was under way beside that step goes on. The service's own code is not touched; but unless it is
+told to, it stores nothing together that can be stored apart, so that each step has a number that is always the same.
 
 A step is `<moment>:<call>:<which one of that call>`, counted from the attempt's start, as in `after:save:3`.
 """
@@ -22,9 +23,10 @@ from services.agent.assembly import Shared
 from services.agent.attempt import Attempt
 from services.agent.checkpoints import Saver
 from services.agent.model import Claude, client
+from services.agent.saving import Saving
 from services.agent.tools import Toolbox
 from services.agent.vcs_client import VcsClient
-from services.jobs.models import ClaimedRun
+from services.jobs.models import Checkpoint, ClaimedRun
 from services.jobs.running import Running
 from services.runtime import lifecycle
 
@@ -40,6 +42,8 @@ CALLS: dict[str, tuple[type, str]] = {
 """`request` has a third moment, `within`: the reply has begun to stream."""
 HALTS_VARIABLE = "TEST_HALTS"
 """A JSON object: run id to step. Runs that are not in it do not halt."""
+JOINS_VARIABLE = "TEST_JOINS"
+"""Set: checkpoints are stored together as they come; how many there are is then a matter of time."""
 HALTED = "halted:"
 
 
@@ -106,7 +110,15 @@ def _streamed(original: Callable[..., AsyncGenerator[str, None]]) -> Callable[..
     return stream
 
 
+async def _save_alone(saving: Saving, checkpoint: Checkpoint) -> None:
+    await saving.done()
+    await saving._save(checkpoint)
+
+
 def install() -> None:
+    if not os.environ.get(JOINS_VARIABLE):
+        for name, alone in {"hold": Saving.begin, "save": _save_alone}.items():
+            setattr(Saving, name, alone)
     for call, (owner, name) in CALLS.items():
         setattr(owner, name, _stepped(call, getattr(owner, name)))
     vars(client)["_events"] = _streamed(vars(client)["_events"])

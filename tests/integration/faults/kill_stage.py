@@ -23,7 +23,7 @@ from services.agent.transcript import result_blocks
 from services.runtime.postgres import Record
 from services.vcs.__main__ import Vcs
 from tests.integration.agent.fleet import Fleet
-from tests.integration.faults.halting_agent import HALTED, HALTS_VARIABLE
+from tests.integration.faults.halting_agent import HALTED, HALTS_VARIABLE, JOINS_VARIABLE
 from tests.integration.faults.kill_story import COMMAND_TURN, MODEL, Asked, told_again, untimed
 from tests.integration.faults.processes import Service
 
@@ -95,6 +95,8 @@ class Stage:
         self._start = start
         self._asked = asked
         self._lives = count(1)
+        self.joins = False
+        """Whether agents that are to be killed store together what comes together, as others do."""
 
     async def submit(self, number: int) -> list[StoryRun]:
         """So many runs of the same story, submitted at the same moment."""
@@ -126,6 +128,7 @@ class Stage:
             "QUARTERDECK_VCS_ADDRESS": self._nodes[node].settings.vcs_listen,
             "SANDBOX": "none",
             HALTS_VARIABLE: orjson.dumps({str(run_id): step for run_id, step in (halts or {}).items()}).decode(),
+            JOINS_VARIABLE: "yes" if self.joins else "",
         }
         agent = await self._start(module, **variables)
         await self._order()
