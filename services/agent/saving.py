@@ -76,8 +76,7 @@ class Saving:
             if self._held is not None:
                 await asyncio.wait([doing], timeout=HELD_SECONDS)
             if self._held is not None and not doing.done():
-                held, self._held = self._held, None
-                self.begin(held)
+                self._begin_held(self._held)
                 await self._stored_or_failed(doing)
             return await doing
 
@@ -100,8 +99,7 @@ class Saving:
         """Return once everything is stored; raises what storing it raises."""
         await self._finished()
         if self._held is not None:
-            held, self._held = self._held, None
-            self.begin(held)
+            self._begin_held(self._held)
             await self._finished()
 
     async def settle(self) -> None:
@@ -116,6 +114,10 @@ class Saving:
         finally:  # also where it is cancelled once more: a lease that is lost outdoes all
             await finish(self._under_way)
             self._under_way = None
+
+    def _begin_held(self, held: Checkpoint) -> None:
+        self._held = None  # else it would go with itself
+        self.begin(held)
 
     async def _store(
         self,

@@ -137,8 +137,7 @@ class Spares:
 
     async def remove(self, spare: Spare) -> None:
         """Removing what is gone succeeds. Raises ``OSError``, ``TimeoutError``."""
-        with suppress(FileNotFoundError):
-            await remove_tree(await self._attempts.put_aside(spare.path))
+        await self._put_away(spare.path)
 
     def present(self) -> list[Spare]:
         """Oldest first."""
@@ -173,11 +172,13 @@ class Spares:
 
     async def _removed(self, folder: Path) -> None:
         try:
-            await remove_tree(await self._attempts.put_aside(folder))
-        except FileNotFoundError:
-            return
+            await self._put_away(folder)
         except (OSError, TimeoutError) as error:
             log.warning("what was in a worktree is removed at the next start", error=str(error))
+
+    async def _put_away(self, folder: Path) -> None:
+        with suppress(FileNotFoundError):
+            await remove_tree(await self._attempts.put_aside(folder))
 
 
 def spares_in(root: Path) -> list[Spare]:
