@@ -24,8 +24,10 @@ class Snapshot:
 class Worktrees(Protocol):
     """Who knows what has changed in a worktree; the vcs."""
 
-    async def snapshot(self, hold: Hold, *, written: Sequence[str] = ()) -> Snapshot:
-        """``written``: all that was written since the last one, of files that were there then; empty: not known."""
+    async def snapshot(self, hold: Hold, *, written: Sequence[FileChange] = ()) -> Snapshot:
+        """``written``: all that was written since the last one, of files that were there then, each once, with what it
+        held then where that is known; empty: not known.
+        """
         ...
 
 
@@ -91,10 +93,11 @@ class TreeReader:
         return self._changed
 
 
-def _known_to_git(written: Sequence[FileChange]) -> list[str]:
-    """Their paths; none where one of them is new, or has a name that a message cannot hold."""
-    paths = [change.path for change in written]
-    return paths if all(each.change != "added" and _is_text(each.path) for each in written) else []
+def _known_to_git(written: Sequence[FileChange]) -> list[FileChange]:
+    """Each file's first change; none where one of them is new, or has a name that a message cannot hold."""
+    if any(each.change == "added" or not _is_text(each.path) for each in written):
+        return []
+    return list({each.path: each for each in reversed(written)}.values())
 
 
 def _is_text(path: str) -> bool:

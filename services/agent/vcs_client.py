@@ -13,6 +13,7 @@ import grpc
 import grpc.aio
 
 from services.agent.checkpoints import Snapshot
+from services.agent.tools import FileChange
 from services.contracts.v1 import vcs_pb2, vcs_pb2_grpc
 from services.contracts.words import ExitReason
 from services.jobs.errors import LeaseLostError
@@ -93,14 +94,16 @@ class VcsClient:
         """The worktree as a patch against its base."""
         return (await self.snapshot(hold)).patch
 
-    async def snapshot(self, hold: Hold, *, written: Sequence[str] = ()) -> Snapshot:
+    async def snapshot(self, hold: Hold, *, written: Sequence[FileChange] = ()) -> Snapshot:
         """The worktree as a patch against its base, and what differs from that.
 
-        ``written``: all that was written since the last one, of files that were there then; empty: not known.
+        ``written``: all that was written since the last one, of files that were there then, each once, with what it
+        held then where that is known; empty: not known.
         """
+        paths, before = [each.path for each in written], [each.before or b"" for each in written]
         async with _typed():
             reply = await self._stub.Checkpoint(
-                vcs_pb2.CheckpointRequest(worktree=_ref(hold), written=written),
+                vcs_pb2.CheckpointRequest(worktree=_ref(hold), written=paths, before=before),
                 metadata=self._metadata,
                 timeout=COMMIT_DEADLINE.total_seconds(),
             )

@@ -27,6 +27,12 @@ class Rescuing:
             stored: bool = await _STATEMENTS.value(connection, "is_stored", run_id=run_id, digest=digest)
         return stored
 
+    async def checkpointed(self, run_id: UUID) -> bytes:
+        """The patch of the run's checkpoint; empty where it has none."""
+        async with self._database.connection() as connection:
+            patch: bytes | None = await _STATEMENTS.value(connection, "checkpointed", run_id=run_id)
+        return patch or b""
+
     async def attempts_held(self, run_ids: Sequence[UUID]) -> dict[UUID, int]:
         """The attempt that is running, for each of ``run_ids`` that an agent holds."""
         async with self._database.connection() as connection:

@@ -7,7 +7,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BufferedReader, FileIO
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -32,13 +32,17 @@ from services.agent.workspace.reading import EXCERPT_BYTES, Excerpt, decoded, li
 
 WHOLE_BYTES = 1024 * 1024
 """The largest file that can be changed; larger ones can be read by ranges of lines."""
+_MOST_BEFORE_BYTES = 64 * 1024
 _DELETE = "\x7f"
 
 
 @dataclass(frozen=True, slots=True)
 class FileChange:
+    """``before``: what a modified file held; None where that is not known, or too much to be carried about."""
+
     path: str
     change: Literal["added", "modified", "deleted"]
+    before: bytes | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,14 +141,14 @@ class Workspace:
             self._remember(parts, new)
             return None
         self._require_fresh(parts, old)
-        return self._put(parts, new, mode)
+        return self._put(parts, new, mode, before=old)
 
     def edit(self, parts: Parts, change: Callable[[str], str]) -> FileChange:
         """Put ``change(text)`` in place of the file's text; what ``change`` raises leaves the file as it was."""
         old, mode = self._current(parts)
         self._require_fresh(parts, old)
         new = _encoded(change(decoded(old, joined(parts))), joined(parts))
-        return self._put(parts, new, mode)
+        return self._put(parts, new, mode, before=old)
 
     def delete(self, parts: Parts) -> FileChange:
         """Remove a file or a symbolic link."""
@@ -165,10 +169,10 @@ class Workspace:
         with self._files.file(parts) as file:
             return _read_whole(file, joined(parts)), os.fstat(file.fileno()).st_mode
 
-    def _put(self, parts: Parts, content: bytes, mode: int) -> FileChange:
+    def _put(self, parts: Parts, content: bytes, mode: int, *, before: bytes) -> FileChange:
         self._files.replace(parts, content, mode=mode)
         self._remember(parts, content)
-        return FileChange(joined(parts), "modified")
+        return FileChange(joined(parts), "modified", before if len(before) <= _MOST_BEFORE_BYTES else None)
 
     def _remember(self, parts: Parts, content: bytes) -> None:
         self._versions[joined(parts)] = _version(content)

@@ -177,6 +177,7 @@ class CheckpointRequest(_message.Message):
 
     WORKTREE_FIELD_NUMBER: _builtins.int
     WRITTEN_FIELD_NUMBER: _builtins.int
+    BEFORE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def worktree(self) -> Global___WorktreeRef: ...
     @_builtins.property
@@ -185,15 +186,22 @@ class CheckpointRequest(_message.Message):
         the base or of that checkpoint: then nothing else is looked at. Empty: everything is.
         """
 
+    @_builtins.property
+    def before(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """What these held at the last checkpoint, in the same order; empty where that is not told, which costs time alone. It
+        is used where it is what the base holds, by its hash.
+        """
+
     def __init__(
         self,
         *,
         worktree: Global___WorktreeRef | None = ...,
         written: _abc.Iterable[_builtins.str] | None = ...,
+        before: _abc.Iterable[_builtins.bytes] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["worktree", b"worktree"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["worktree", b"worktree", "written", b"written"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["before", b"before", "worktree", b"worktree", "written", b"written"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -3,6 +3,9 @@
 SELECT EXISTS (SELECT FROM checkpoints WHERE run_id = :run_id AND sha256(patch) = :digest)
     OR EXISTS (SELECT FROM changesets WHERE run_id = :run_id AND sha256(patch) = :digest);
 
+-- name: checkpointed$
+SELECT patch FROM checkpoints WHERE run_id = :run_id;
+
 -- name: attempts_kept
 -- The last attempt of each of these runs whose worktree its job keeps: until what it delivered is merged, closed or
 -- replaced, or the time for it is over.

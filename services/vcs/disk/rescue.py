@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Final, Protocol
 from uuid import UUID
 
-from services.vcs.errors import PatchTooLargeError
+from services.vcs.errors import PatchRefusedError, PatchTooLargeError
 from services.vcs.git.runner import Git, Place
-from services.vcs.git.trees import CommitMetadata, commit_tree, tree_of_commit
+from services.vcs.git.trees import CommitMetadata, commit_tree, tree_of_commit, tree_of_patch
 from services.vcs.mirrors.files import as_alternate
 from services.vcs.worktrees.attempts import Checkout
 from services.vcs.worktrees.snapshots import staged_tree
@@ -28,6 +28,9 @@ _AUTHOR: Final = ("Quarterdeck", "quarterdeck@users.noreply.invalid")
 class StoredPatches(Protocol):
     async def is_stored(self, run_id: UUID, patch: bytes) -> bool:
         """Whether the run's checkpoint or changeset is exactly ``patch``."""
+
+    async def checkpointed(self, run_id: UUID) -> bytes:
+        """The patch of the run's checkpoint; empty where it has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +70,7 @@ class Rescue:
         tree = await self._worktrees.compared(checkout, lambda: staged_tree(self._git, place, checkout.base_sha))
         if tree == await tree_of_commit(self._git, place, checkout.base_sha):
             return ""
-        if await self._is_stored(run_id, attempt):
+        if await self._is_stored(checkout, place, tree):
             return ""
         mirror, ref = self.place(checkout.mirror), f"{_RESCUED}{run_id}/{attempt}"
         if tree != await self._tree_at(mirror, ref):
@@ -89,12 +92,20 @@ class Rescue:
         arguments = ("update-ref", "-d", work.ref, work.commit_sha)
         await self._git.run(*arguments, place=self.place(folder), timeout=QUICK)
 
-    async def _is_stored(self, run_id: str, attempt: int) -> bool:
+    async def _is_stored(self, checkout: Checkout, place: Place, tree: str) -> bool:
+        run_id = UUID(checkout.run_id)
         try:
-            snapshot = await self._worktrees.checkpoint(run_id, attempt)
+            snapshot = await self._worktrees.checkpoint(checkout.run_id, checkout.attempt)
         except PatchTooLargeError:
             return False  # so it was never stored either
-        return await self._stored.is_stored(UUID(run_id), snapshot.patch)
+        if await self._stored.is_stored(run_id, snapshot.patch):
+            return True
+        # A checkpoint may say the same in other words: it has one hunk a file where Git has several.
+        patch = await self._stored.checkpointed(run_id)
+        try:
+            return bool(patch) and await tree_of_patch(self._git, place, checkout.base_sha, patch) == tree
+        except PatchRefusedError:
+            return False
 
     async def _tree_at(self, mirror: Place, ref: str) -> str:
         arguments = ("rev-parse", "--verify", "--quiet", f"{ref}^{{tree}}")

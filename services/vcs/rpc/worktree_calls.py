@@ -4,6 +4,7 @@ import os
 from collections.abc import AsyncIterator, Iterable
 from contextlib import aclosing
 from functools import partial
+from itertools import chain, repeat
 
 from services.contracts.v1 import vcs_pb2, vcs_pb2_grpc
 from services.runtime.postgres import StoreUnavailableError
@@ -18,6 +19,7 @@ from services.vcs.rpc.parts import Difference, Parts
 from services.vcs.rpc.progress import followed
 from services.vcs.rpc.statuses import Context, reported
 from services.vcs.worktrees.checkouts import CheckoutOptions
+from services.vcs.worktrees.known_changes import Written
 from services.vcs.worktrees.worktrees import Ready
 
 
@@ -38,7 +40,8 @@ class WorktreeCalls(vcs_pb2_grpc.VcsServicer):
 
     async def Checkpoint(self, request: vcs_pb2.CheckpointRequest, context: Context) -> vcs_pb2.CheckpointReply:  # noqa: N802
         async with reported(context):
-            written = [os.fsencode(path) for path in request.written]
+            befores = chain(request.before, repeat(b""))
+            written = [Written(os.fsencode(path), next(befores) or None) for path in request.written]
             snapshot = await self._parts.worktrees.checkpoint(*worktree_of(request.worktree), written=written)
             return vcs_pb2.CheckpointReply(patch=snapshot.patch, files=_file_stats(snapshot.files))
 

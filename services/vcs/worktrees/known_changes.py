@@ -1,20 +1,23 @@
-"""A snapshot renewed where it is known which files were written since the last: Git looks at those and no others.
+"""A snapshot renewed where it is known which files were written since the last: those are looked at and no others.
 
 A snapshot of everything stages the whole worktree, three Git processes, and in a large one reads the state of every
-file; a run that edits file by file waits for it at every turn. What is remembered lies in memory and beside the index:
-where any of it is missing, or a file is of a kind that needs a second look, everything is looked at again.
+file; a run that edits file by file waits for it at every turn. Where it is also known what a file held in the base, no
+Git is needed at all (``edits.py``); else one process. What is remembered lies in memory and beside the index: where any
+of it is missing, or a file is of a kind that needs a second look, everything is looked at again.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, TypeAlias
 
 from services.vcs.git.diffstat import GITLINK_MODE, LINK_MODE, FileChange, parse_diffstat
+from services.vcs.git.listings import Listings
 from services.vcs.git.runner import Git, Place
+from services.vcs.worktrees.edits import edit_of
 from services.vcs.worktrees.snapshots import PRINT_PATCH, STAGE_TIMEOUT, STAGED, Snapshot
 
 MAX_PATHS: Final = 100
@@ -29,11 +32,20 @@ _NO_BLOB: Final = re.compile("0+")
 
 
 @dataclass(frozen=True, slots=True)
+class Written:
+    """A file that was written. ``before``: its content at the last snapshot; None: not told."""
+
+    path: bytes
+    before: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Piece:
-    """One file's part of a snapshot."""
+    """One file's part of a snapshot. ``base``: its content in the base; None: not known here."""
 
     file: FileChange
     patch: bytes
+    base: bytes | None = None
 
 
 Pieces: TypeAlias = Mapping[bytes, Piece]
@@ -41,31 +53,69 @@ Pieces: TypeAlias = Mapping[bytes, Piece]
 
 
 def pieces_of(snapshot: Snapshot) -> Pieces | None:
-    """None where the snapshot cannot be renewed file by file, or is too large to be remembered."""
-    if len(snapshot.patch) > MAX_REMEMBERED_BYTES:
-        return None
+    """None where the snapshot cannot be renewed file by file."""
     return _pieces(snapshot.files, snapshot.patch)
 
 
-async def renewed(git: Git, place: Place, base_sha: str, known: Pieces, written: Sequence[bytes]) -> Snapshot | None:
-    """The snapshot, given that since ``known`` nothing but ``written`` was written; None: look at everything.
+def snapshot_of(pieces: Pieces) -> Snapshot:
+    ordered = [pieces[path] for path in sorted(pieces)]
+    return Snapshot(b"".join(piece.patch for piece in ordered), tuple(piece.file for piece in ordered))
 
-    ``written``: paths of files that are in the base or in ``known``. Raises ``GitError``.
-    """
-    if len(written) > MAX_PATHS or any(_needs_all(path, known.get(path)) for path in written):
+
+def remembered(pieces: Pieces | None) -> Pieces | None:
+    """What is kept of ``pieces`` until the next snapshot; None: nothing, they are too large."""
+    if pieces is None or (patches := sum(len(piece.patch) for piece in pieces.values())) > MAX_REMEMBERED_BYTES:
         return None
+    if patches + sum(len(piece.base or b"") for piece in pieces.values()) > MAX_REMEMBERED_BYTES:
+        return {path: replace(piece, base=None) for path, piece in pieces.items()}
+    return pieces
+
+
+async def renewed(
+    git: Git, listings: Listings, place: Place, base_sha: str, known: Pieces, written: Sequence[Written]
+) -> Pieces | None:
+    """What differs by now, given that since ``known`` nothing but ``written`` was written; None: look at everything.
+
+    ``written``: files that are in the base or in ``known``. Raises ``GitError``, ``GitTimeoutError``.
+    """
+    paths = {each.path for each in written}
+    if len(paths) > MAX_PATHS or any(_needs_all(path, known.get(path)) for path in paths):
+        return None
+    found = await _edited(git, listings, place, base_sha, known, written)
+    if found is None:
+        found = await _compared(git, place, base_sha, paths)
+    if found is None:
+        return None
+    return {**{path: piece for path, piece in known.items() if path not in paths}, **found}
+
+
+async def _edited(
+    git: Git, listings: Listings, place: Place, base_sha: str, known: Pieces, written: Sequence[Written]
+) -> Pieces | None:
+    """Those of ``written`` that differ, where all of them are edits of files whose content in the base is known."""
+    bases = {each.path: known[each.path].base if each.path in known else each.before for each in written}
+    if None in bases.values() or (listing := await listings.of(git, place, base_sha)) is None:
+        return None
+    assert place.work_tree is not None
+    found = {}
+    for path, base in bases.items():
+        entry = listing.entry(path)
+        edit = edit_of(place.work_tree, path, entry, base) if entry is not None and base is not None else None
+        if edit is None:
+            return None
+        if edit.patch:
+            found[path] = Piece(edit.file, edit.patch, base)
+    return found
+
+
+async def _compared(git: Git, place: Place, base_sha: str, paths: Collection[bytes]) -> Pieces | None:
+    """Those of ``paths`` that differ, as Git sees it; None where it cannot tell of one of them alone."""
     staged = place.git_dir / STAGED
     index = replace(place, index=staged if staged.exists() else place.git_dir / "index")
     # Only read: the index stays as it was, and what was staged then is compared with what lies there now.
-    arguments = ("diff-index", "-z", "--raw", "--numstat", *PRINT_PATCH, base_sha, "--", *map(os.fsdecode, written))
+    arguments = ("diff-index", "-z", "--raw", "--numstat", *PRINT_PATCH, base_sha, "--", *map(os.fsdecode, paths))
     literal = {"GIT_LITERAL_PATHSPECS": "1"}
-    output = await git.run(*arguments, place=index, variables=literal, timeout=STAGE_TIMEOUT, writes=False)
-    found = _parsed(output)
-    if found is None:
-        return None
-    whole = {**{path: piece for path, piece in known.items() if path not in written}, **found}
-    ordered = [whole[path] for path in sorted(whole)]
-    return Snapshot(b"".join(piece.patch for piece in ordered), tuple(piece.file for piece in ordered))
+    return _parsed(await git.run(*arguments, place=index, variables=literal, timeout=STAGE_TIMEOUT, writes=False))
 
 
 def _needs_all(path: bytes, before: Piece | None) -> bool:

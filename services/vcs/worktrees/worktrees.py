@@ -13,6 +13,7 @@ from typing import Final, TypeVar
 
 from services.runtime.telemetry import logger
 from services.vcs.errors import CloneFailedError, GitError, GitTimeoutError, LeaseLostError
+from services.vcs.git.listings import Listings
 from services.vcs.git.remotes import is_corruption
 from services.vcs.git.repositories import Repository, parse_repository
 from services.vcs.git.runner import Git, Place, Progress
@@ -23,7 +24,7 @@ from services.vcs.mirrors.reach import Reach, ReachOfRun
 from services.vcs.worktrees import lfs, sparse, submodules
 from services.vcs.worktrees.attempts import Attempts, Checkout, checked_run_id
 from services.vcs.worktrees.checkouts import EVERYTHING, CheckoutOptions, CheckoutSlots, write_repository
-from services.vcs.worktrees.known_changes import Pieces, pieces_of, renewed
+from services.vcs.worktrees.known_changes import Pieces, Written, pieces_of, remembered, renewed, snapshot_of
 from services.vcs.worktrees.restoring import put_back, put_extras_again, write_pointer
 from services.vcs.worktrees.snapshots import TICK, Snapshot, take_snapshot
 from services.vcs.worktrees.spares import RESTORING, Spares
@@ -102,6 +103,7 @@ class Worktrees:
         self._preparing: dict[str, _Preparing] = {}
         # Of plain worktrees, what the last snapshot found.
         self._known: dict[tuple[str, int], _Known] = {}
+        self._listings = Listings()
 
     async def sweep(self) -> None:
         """Remove what a killed process was removing; for the start of the service."""
@@ -148,22 +150,25 @@ class Worktrees:
             raise LeaseLostError(f"attempt {attempt} of run {run_id} was released or displaced while it was prepared")
         return task.result()
 
-    async def checkpoint(self, run_id: str, attempt: int, *, written: Sequence[bytes] = ()) -> Snapshot:
+    async def checkpoint(self, run_id: str, attempt: int, *, written: Sequence[Written] = ()) -> Snapshot:
         """The worktree against its base.
 
-        ``written``: all that was written since the last call, files of the base or of that snapshot; empty: not known.
-        Raises ``UnknownWorktreeError``, ``LeaseLostError``, ``PatchTooLargeError``, ``GitError``.
+        ``written``: all that was written since the last call, files of the base or of that snapshot, each once; empty:
+        not known. Raises ``UnknownWorktreeError``, ``LeaseLostError``, ``PatchTooLargeError``, ``GitError``.
         """
         checkout, place = self.located(run_id, attempt)
-        snapshot: Snapshot | None = None
+        pieces: Pieces | None = None
         known = self._known.get((run_id, attempt), _NOTHING).pieces
         looking = self._forget_known(run_id, attempt)  # until this has succeeded
         if known is not None and written:
-            snapshot = await renewed(self._git, place, checkout.base_sha, known, written)
-        if snapshot is None:
+            pieces = await renewed(self._git, self._listings, place, checkout.base_sha, known, written)
+        if pieces is not None:
+            snapshot = snapshot_of(pieces)
+        else:
             snapshot = await self.compared(checkout, lambda: take_snapshot(self._git, place, checkout.base_sha))
+            pieces = pieces_of(snapshot)
         if self._known.get((run_id, attempt)) is looking:  # else somebody looked later, or put something back
-            self._known[run_id, attempt] = _Known(pieces_of(snapshot))
+            self._known[run_id, attempt] = _Known(remembered(pieces))
         return snapshot
 
     async def compared(self, checkout: Checkout, compare: Callable[[], Awaitable[_T]]) -> _T:

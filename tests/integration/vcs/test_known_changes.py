@@ -12,6 +12,7 @@ from services.vcs.git.runner import Git, Place
 from services.vcs.git.trees import tree_of_patch
 from services.vcs.worktrees import worktrees
 from services.vcs.worktrees.checkouts import CheckoutOptions
+from services.vcs.worktrees.known_changes import Written
 from services.vcs.worktrees.snapshots import Snapshot, staged_tree, take_snapshot
 from tests.integration.vcs.conftest import Node, Remote
 
@@ -47,11 +48,11 @@ class Worked:
         self.path = path
         self.base_sha = base_sha
 
-    async def snapshot(self, *written: str) -> tuple[Snapshot, list[str]]:
+    async def snapshot(self, *written: str | Written) -> tuple[Snapshot, list[str]]:
         """With the names of the Git commands that it took; it holds what lies there."""
         begun = len(self.node.git.commands)
-        paths = [name.encode() for name in written]
-        snapshot = await self.node.worktrees.checkpoint("run", 1, written=paths)
+        told = [each if isinstance(each, Written) else Written(each.encode()) for each in written]
+        snapshot = await self.node.worktrees.checkpoint("run", 1, written=told)
         took = [command[0] for command in self.node.git.commands[begun:]]
         _, place = self.node.worktrees.located("run", 1)
         there = await staged_tree(self.node.git, place, self.base_sha)
@@ -116,7 +117,7 @@ async def test_the_first_after_a_checkout_takes_one_command_too(worked: Worked):
 async def test_what_was_not_told_is_found_by_the_next_look_at_everything(worked: Worked):
     (worked.path / "a/text").write_bytes(b"other\n")
     (worked.path / "left").write_bytes(b"by nobody\n")
-    await worked.node.worktrees.checkpoint("run", 1, written=[b"a/text"])
+    await worked.node.worktrees.checkpoint("run", 1, written=[Written(b"a/text")])
     snapshot, _ = await worked.snapshot()
     assert {file.path for file in snapshot.files} == {b"a/text", b"left"}
 
@@ -148,12 +149,12 @@ async def test_nothing_is_known_of_an_attempt_that_began_with_a_patch(worked: Wo
     path = (await node.worktrees.prepare("run", 2, remote.repository, base_sha=worked.base_sha, patch=first.patch)).path
     (path / "empty").write_bytes(b"not any more\n")
     begun = len(node.git.commands)
-    second = await node.worktrees.checkpoint("run", 2, written=[b"empty"])
+    second = await node.worktrees.checkpoint("run", 2, written=[Written(b"empty")])
     assert "add" in [command[0] for command in node.git.commands[begun:]]
     assert {file.path for file in second.files} == {b"a/text", b"empty", b"new"}
     (path / "new").unlink()
     begun = len(node.git.commands)
-    third = await node.worktrees.checkpoint("run", 2, written=[b"new"])
+    third = await node.worktrees.checkpoint("run", 2, written=[Written(b"new")])
     assert [command[0] for command in node.git.commands[begun:]] == ["diff-index"]
     assert {file.path for file in third.files} == {b"a/text", b"empty"}
 
@@ -164,7 +165,7 @@ async def test_a_sparse_worktree_is_always_looked_at_as_a_whole(node: Node, remo
     path = (await node.worktrees.prepare("run", 1, remote.repository, checkout=options)).path
     (path / "a/text").write_bytes(b"other\n")
     begun = len(node.git.commands)
-    snapshot = await node.worktrees.checkpoint("run", 1, written=[b"a/text"])
+    snapshot = await node.worktrees.checkpoint("run", 1, written=[Written(b"a/text")])
     assert "add" in [command[0] for command in node.git.commands[begun:]]
     assert [file.path for file in snapshot.files] == [b"a/text"]
 

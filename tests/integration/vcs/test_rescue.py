@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from services.jobs.models import Checkpoint, SavedTree
 from services.jobs.rescuing import Rescuing
 from services.runtime.postgres import Database
 from services.vcs.disk.rescue import Rescue
@@ -21,6 +22,7 @@ from services.vcs.mirrors.mirrors import Mirrors
 from services.vcs.mirrors.options import MirrorOptions
 from services.vcs.worktrees import snapshots
 from services.vcs.worktrees.checkouts import CheckoutOptions
+from services.vcs.worktrees.known_changes import Written
 from services.vcs.worktrees.worktrees import Worktrees
 from tests.integration.git_server import git_server
 from tests.integration.jobs.domain import COMMIT, Domain
@@ -39,6 +41,9 @@ class Stored:
 
     async def is_stored(self, _: UUID, patch: bytes) -> bool:
         return patch in self.patches
+
+    async def checkpointed(self, _: UUID) -> bytes:
+        return self.patches[0] if self.patches else b""
 
 
 @pytest.fixture
@@ -209,6 +214,29 @@ async def database(database_url: str) -> AsyncIterator[Database]:
     await database.close()
 
 
+async def test_nothing_is_kept_of_what_a_checkpoint_says_in_other_words(
+    rescue: Rescue, node: Node, remote: Remote, stored: Stored
+) -> None:
+    """Told of what the file held, vcs makes one hunk where Git makes two."""
+    lines = [f"{number}\n" for number in range(40)]
+    remote.commit({"text": "".join(lines)})
+    path = await prepared(node, remote, {"text": "".join(["first\n", *lines[1:-1], "last\n"])})
+    before = Written(b"text", "".join(lines).encode())
+    stored.patches = [(await node.worktrees.checkpoint(RUN, 1, written=[before])).patch]
+    assert stored.patches[0] != (await node.worktrees.checkpoint(RUN, 1)).patch
+    assert await rescue.rescue(RUN, 1) == ""
+    (path / "text").write_text("and on\n")
+    assert await rescue.rescue(RUN, 1) == REF
+
+
+async def test_what_a_checkpoint_cannot_have_meant_is_kept(
+    rescue: Rescue, node: Node, remote: Remote, stored: Stored
+) -> None:
+    await prepared(node, remote, {"new": "x\n"})
+    stored.patches = [b"no patch"]
+    assert await rescue.rescue(RUN, 1) == REF
+
+
 async def test_what_is_stored_of_a_run_is_told_by_its_bytes(database: Database) -> None:
     domain = Domain(database)
     domain.client = await domain.new_client("tester")
@@ -217,3 +245,7 @@ async def test_what_is_stored_of_a_run_is_told_by_its_bytes(database: Database) 
     assert await rescuing.is_stored(run.hold.run_id, COMMIT.patch)
     assert not await rescuing.is_stored(run.hold.run_id, COMMIT.patch + b"\n")
     assert not await rescuing.is_stored(uuid4(), COMMIT.patch)
+    assert await rescuing.checkpointed(run.hold.run_id) == b""
+    other = await domain.start()
+    await domain.running.checkpoint(other.hold, Checkpoint(tree=SavedTree(b"a patch", {})))
+    assert await rescuing.checkpointed(other.hold.run_id) == b"a patch"

@@ -92,6 +92,8 @@ async def test_writing_makes_directories_and_says_what_changed(root: Path, use: 
     assert "nothing changed" in again.content
     replaced = await use("write_file", path="a/b/c.txt", content="bye\n")
     assert replaced.changed == (FileChange("a/b/c.txt", "modified"),), "a write counts as a read"
+    assert made.changed[0].before is None
+    assert replaced.changed[0].before == b"hello\n"
     assert names_in(root / "a/b") == ["c.txt"]
 
 
