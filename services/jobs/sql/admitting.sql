@@ -3,6 +3,8 @@
 -- the first jobs of each flow (a queue of a client), in their order. Flows are found by skipping from one to the next;
 -- of one that has no room nothing is read. Where these are no more than may start anyway, they are locked, ascending, and
 -- read as ``lock_jobs`` does: a run's start waits for it.
+-- That start does not wait for the disk, too: a dispatch that a crash takes back leaves the run queued, and its order
+-- stale. Whatever follows from it, a claim or a published event, is on the disk only behind it (docs/adr/0007).
 WITH RECURSIVE loads AS MATERIALIZED (
     SELECT queue, client_id, count(*) AS runs FROM runs WHERE state IN ('dispatched', 'running')
     GROUP BY queue, client_id
@@ -60,7 +62,7 @@ WITH RECURSIVE loads AS MATERIALIZED (
                 AND (SELECT count(*) FROM candidates) <= (SELECT slots FROM free)
     ORDER BY id FOR NO KEY UPDATE
 )
-SELECT (SELECT slots FROM free) AS free,
+SELECT set_config('synchronous_commit', 'off', true) AS commit, (SELECT slots FROM free) AS free,
        (SELECT json_agg(l) FROM locked l) AS locked,
        (SELECT json_agg(c) FROM candidates c) AS candidates,
        (SELECT json_agg(json_build_object('scope', scope, 'name', name, 'slots', slots)) FROM limits) AS limits,

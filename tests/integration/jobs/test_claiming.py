@@ -40,6 +40,25 @@ async def test_claimers_at_once_get_one_claim(domain: Domain) -> None:
     assert (await domain.kinds(order.job_id)).count("run.started") == 1
 
 
+async def test_an_order_whose_dispatch_a_crash_took_back_is_stale(domain: Domain) -> None:
+    """A dispatch does not wait for the disk: its order may be out, and what it wrote gone."""
+    order = await domain.dispatch_one()
+    async with domain.database.transaction() as forgetting:
+        await forgetting.execute("DELETE FROM events WHERE kind = 'run.dispatched'")
+        await forgetting.execute("UPDATE runs SET state = 'queued', dispatch = dispatch - 1, dispatched_at = NULL")
+        await forgetting.execute(
+            "UPDATE jobs SET runs_active = runs_active - 1, last_event_number = last_event_number - 1"
+        )
+
+    assert await domain.claim(order) is None
+    assert (await domain.row("runs", order.run_id))["state"] == "queued"
+
+    (again,) = await domain.admit()
+    assert again == order
+    run = await domain.claimed(again)
+    assert (run.hold.attempt, await domain.claim(order)) == (1, None)
+
+
 async def test_claims_that_waited_for_their_job_go_by_what_it_is_then(domain: Domain) -> None:
     """Three claims of one job begin while something else holds it, and has one of their runs cancelled."""
     job_id = await domain.submit(*(f"{REPOSITORY}/{number}" for number in range(3)))
