@@ -9,6 +9,7 @@ from uuid import UUID
 import asyncpg
 import orjson
 import pytest
+from uuid_utils.compat import uuid7
 
 from quarterdeck.stack.embedded import EmbeddedServers
 from services.jobs.unit import SQL
@@ -245,3 +246,51 @@ async def test_a_look_reads_no_more_than_the_free_slots_of_each_client(full_data
     assert free == 10
     flows = 20
     assert free * (flows - 1) <= rows_read(explaining.plan, "jobs") <= free * (flows - 1) + 2 * flows
+
+
+BATCH = """WITH runs AS (
+    UPDATE runs r SET state = 'running', lease_token = gen_random_uuid() FROM jobs j
+    WHERE j.id = r.job_id AND r.id IN (
+        SELECT r.id FROM runs r JOIN jobs j ON j.id = r.job_id WHERE r.state = 'queued' AND j.runs_total = 1 LIMIT 200)
+    RETURNING r.id, r.job_id, r.lease_token
+), jobs AS (
+    UPDATE jobs SET state = 'running', runs_active = 1, last_event_number = 1000 WHERE id IN (SELECT job_id FROM runs)
+) SELECT * FROM runs"""
+MOST_ROWS_A_RUN = 100
+"""That all steps of a plan pass on or throw away. Where a step goes through the whole batch for each run of it, as many
+more as the batch has."""
+
+
+async def test_what_a_batch_of_completions_takes_grows_with_it_and_no_faster(full_database: str) -> None:
+    connection = await asyncpg.connect(full_database, server_settings=SERVER_SETTINGS)
+    try:
+        async with connection.transaction():
+            runs = await connection.fetch(BATCH)
+            explaining = Explaining(connection, options="ANALYZE, FORMAT JSON")
+            ids, jobs = [run["id"] for run in runs], sorted({run["job_id"] for run in runs})
+            await Statements(SQL / "running.sql").rows(
+                explaining,
+                "complete_runs",
+                job_ids=jobs,
+                job_event_ids=[uuid7() for _ in jobs],
+                run_ids=ids,
+                tokens=[run["lease_token"] for run in runs],
+                event_ids=[uuid7() for _ in runs],
+                outcomes=["answered"] * len(runs),
+                summaries=["done"] * len(runs),
+                read_through=[0] * len(runs),
+            )
+            await connection.execute("ROLLBACK; BEGIN")
+    finally:
+        await connection.close()
+
+    assert len({run["job_id"] for run in runs}) == 200
+    words = orjson.dumps(explaining.plan, option=orjson.OPT_INDENT_2).decode()
+    assert rows_passed(explaining.plan) < MOST_ROWS_A_RUN * len(runs), words
+
+
+def rows_passed(plan: dict[str, Any]) -> float:
+    """How many rows all steps of the plan, which was carried out, have passed on or thrown away."""
+    removed = sum(plan.get(f"Rows Removed by {by}", 0) for by in ("Filter", "Join Filter", "Index Recheck"))
+    own: float = (plan["Actual Rows"] + removed) * plan["Actual Loops"]
+    return own + sum(rows_passed(part) for part in plan.get("Plans", []))
