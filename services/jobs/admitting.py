@@ -26,8 +26,10 @@ from services.jobs.unit import SQL, Rung, Unit, Units
 from services.runtime.postgres import Connection, Record, Statements
 
 _STATEMENTS = Statements(SQL / "admitting.sql")
-# Chosen once, at random; whoever holds this advisory lock is the one that admits.
+# Chosen once, at random; whoever holds this advisory lock is the one that admits. Taken by a statement of its own: what
+# the next one sees is then never older than the lock, but holds all that was admitted by whoever had it before.
 _ADMISSION_LOCK = 5_821_907_733
+_TAKE_TURN = f"SELECT set_config('quarterdeck.admits', pg_try_advisory_xact_lock({_ADMISSION_LOCK})::text, true)"
 _WITHOUT_LIMIT = 100
 MOST_AT_ONCE = 500
 """Runs that one transaction dispatches at most; it holds their jobs' locks."""
@@ -61,15 +63,13 @@ class Admitting:
 
     async def admit(self) -> Admitted:
         """Dispatch queued runs while slots are free. Raises ``StoreUnavailableError``."""
-        admitted = await self._units.database.in_transaction(self._admit)
+        admitted = await self._units.database.in_transaction(self._admit, first=_TAKE_TURN)
         if admitted.orders:
             await self._units.ring(Rung.EVENTS)
         return admitted
 
     async def _admit(self, connection: Connection) -> Admitted:
-        seen = await _STATEMENTS.row(
-            connection, "look", lock=_ADMISSION_LOCK, alive=LEASE, fleet=self._most_runs, most=MOST_AT_ONCE
-        )
+        seen = await _STATEMENTS.row(connection, "look", alive=LEASE, fleet=self._most_runs, most=MOST_AT_ONCE)
         assert seen is not None
         if not seen["candidates"]:
             return Admitted()  # nothing to admit, no slot, or another scheduler is at it

@@ -19,7 +19,14 @@ from functools import partial
 from uuid import UUID
 
 from services.jobs.leases import Node, Renewed, renew, tell_gone, tell_seen
-from services.runtime.postgres import CONNECTION_ERRORS, Connection, StoreUnavailableError, breakage_told, connect
+from services.runtime.postgres import (
+    CONNECTION_ERRORS,
+    UNDONE,
+    Connection,
+    StoreUnavailableError,
+    breakage_told,
+    connect,
+)
 from services.runtime.telemetry import logger
 
 log = logger("jobs.heartbeat")
@@ -32,7 +39,7 @@ BLOCKED_FOR_GOOD = timedelta(seconds=60)
 EXIT_BLOCKED = 70
 EXIT_HEARTBEAT_DIED = 71
 _TICK_SECONDS = 0.25
-_TRANSIENT: tuple[type[BaseException], ...] = (StoreUnavailableError, *CONNECTION_ERRORS)
+_TRANSIENT: tuple[type[BaseException], ...] = (StoreUnavailableError, *CONNECTION_ERRORS, *UNDONE)
 
 
 class Ending(StrEnum):

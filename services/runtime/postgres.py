@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
@@ -39,6 +40,10 @@ SERVER_SETTINGS = {
 
 class StoreUnavailableError(Exception):
     """Postgres cannot be reached, is shutting down or has no room; nothing is known to have changed. Try again."""
+
+
+class TookTooLongError(StoreUnavailableError):
+    """The server ended the transaction every time, after 2 s: it may be too much at once."""
 
 
 _GONE = (
@@ -143,25 +148,29 @@ class Database:
             yield connection
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Connection]:
-        """One transaction, committed at the end of the block; read committed; 10 s at most in all."""
+    async def transaction(self, *, first: str = "") -> AsyncIterator[Connection]:
+        """One transaction, committed at the end of the block; read committed; 10 s at most in all.
+
+        ``first``: as for ``in_transaction``.
+        """
         try:
             async with (
                 asyncio.timeout(TRANSACTION_SECONDS),
                 self.connection() as connection,
-                connection.transaction(),
+                _begun_with(connection, first) if first else connection.transaction(),
             ):
                 yield connection
         except TimeoutError as error:
             raise StoreUnavailableError(f"a transaction took over {TRANSACTION_SECONDS:g} s") from error
 
-    async def in_transaction(self, work: Callable[[Connection], Awaitable[Result]]) -> Result:
+    async def in_transaction(self, work: Callable[[Connection], Awaitable[Result]], *, first: str = "") -> Result:
         """Run ``work`` in a transaction, again from its start where Postgres undid it or the connection broke.
 
-        ``work`` must be safe to run twice: a broken connection leaves unknown whether its commit happened.
+        ``work`` must be safe to run twice: a broken connection leaves unknown whether its commit happened. ``first``: a
+        statement of ours before it, which takes no parameters and gives nothing back; it costs no round trip.
         Gives up after 4 s with ``StoreUnavailableError``.
         """
-        return await self._retried(self._once, work)
+        return await self._retried(partial(self._once, first=first), work)
 
     async def in_statement(self, work: Callable[[Connection], Awaitable[Result]]) -> Result:
         """The same for a ``work`` of a single statement, which is a transaction by itself."""
@@ -182,11 +191,13 @@ class Database:
         )
         try:
             return await retrying(attempt, work)
+        except asyncpg.TransactionTimeoutError as error:
+            raise TookTooLongError(_words(error)) from error
         except _UNDONE as error:
             raise StoreUnavailableError(_words(error)) from error
 
-    async def _once(self, work: Callable[[Connection], Awaitable[Result]]) -> Result:
-        async with self.transaction() as connection:
+    async def _once(self, work: Callable[[Connection], Awaitable[Result]], *, first: str) -> Result:
+        async with self.transaction(first=first) as connection:
             return await work(connection)
 
     async def _alone(self, work: Callable[[Connection], Awaitable[Result]]) -> Result:
@@ -204,6 +215,18 @@ class Database:
         except StoreUnavailableError as error:
             return f"unreachable: {error}"
         return "ok"
+
+
+@asynccontextmanager
+async def _begun_with(connection: Connection, statement: str) -> AsyncIterator[None]:
+    """``connection.transaction()``, whose BEGIN takes ``statement`` along."""
+    try:
+        await connection.execute(f"BEGIN; {statement}")
+        yield
+    except BaseException:
+        await connection.execute("ROLLBACK")
+        raise
+    await connection.execute("COMMIT")
 
 
 @asynccontextmanager
@@ -248,6 +271,7 @@ async def connect(url: str, *, name: str, timeout_seconds: float) -> asyncpg.Con
 ConflictError = asyncpg.UniqueViolationError
 TRANSIENT: tuple[type[BaseException], ...] = (StoreUnavailableError,)
 CONNECTION_ERRORS: tuple[type[BaseException], ...] = _GONE
+UNDONE: tuple[type[BaseException], ...] = _UNDONE
 
 
 class Statements:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal, TypeVar
 
-SERVERS_AND_SERVICES = ("gateway", "scheduler", "vcs", "nats", "postgres")
+SERVERS_AND_SERVICES = ("gateway", "scheduler", "scheduler-2", "vcs", "nats", "postgres")
 EVERYTHING = "everything"
 STORE = "nats"
 """Whose storage is wiped."""

@@ -1,21 +1,26 @@
-"""The stack under chaos: the local stack, but that a process which died is never left lying for long."""
+"""The stack under chaos: the local stack, but that a process which died is never left lying for long, and that two
+schedulers share the work, as any number may.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import psutil
 
-from quarterdeck.stack import LocalStack, StackOptions
+from quarterdeck.stack import LocalStack, StackInfo, StackOptions
+from quarterdeck.stack.services import ServiceSpecs
 from quarterdeck.stack.supervisor import Backoff, Notice, Supervisor
 
 TURN_DELAY_MS = 250
 """A model slow enough for most faults to meet runs under way."""
 _LONGEST_BACKOFF_SECONDS = 2.0
+_SECOND = "scheduler-2"
 _DELAY_VARIABLE = "QUARTERDECK_OFFLINE_TURN_DELAY_MS"
 
 
@@ -30,6 +35,14 @@ class ChaosStack(LocalStack):
             on_change=self._record,
             backoff=partial(Backoff, ceiling=_LONGEST_BACKOFF_SECONDS),
         )
+
+    async def _start_services(self, specs: ServiceSpecs) -> StackInfo:
+        info = await super()._start_services(specs)
+        await self._start_on(1, lambda port: replace(specs.scheduler(port), name=_SECOND, log=self._folder.log(_SECOND)))
+        return info
+
+    def _stop_order(self) -> list[list[str]]:
+        return [[_SECOND], *super()._stop_order()]
 
 
 @asynccontextmanager

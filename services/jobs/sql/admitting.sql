@@ -1,15 +1,13 @@
 -- name: look^
--- Whether this transaction is the one that admits; what the agents can hold, and hold now; and where that leaves room,
--- the first jobs of each flow (a queue of a client), in their order. Flows are found by skipping from one to the next;
--- of one that has no room nothing is read. Where these are no more than may start anyway, they are locked, ascending, and
--- read as ``lock_jobs`` does: a run's start waits for it.
--- That start does not wait for the disk, too: a dispatch that a crash takes back leaves the run queued, and its order
--- stale. Whatever follows from it, a claim or a published event, is on the disk only behind it (docs/adr/0007).
+-- Nothing where this transaction is not the one that admits. What the agents can hold, and hold now; and where that
+-- leaves room, the first jobs of each flow (a queue of a client), in their order. Flows are found by skipping from one to
+-- the next; of one that has no room nothing is read. Where these are no more than may start anyway, they are locked,
+-- ascending, and read as ``lock_jobs`` does: a run's start waits for it.
 WITH RECURSIVE loads AS MATERIALIZED (
     SELECT queue, client_id, count(*) AS runs FROM runs WHERE state IN ('dispatched', 'running')
     GROUP BY queue, client_id
 ), fleet AS MATERIALIZED (
-    SELECT pg_try_advisory_xact_lock(:lock) AS is_mine,
+    SELECT current_setting('quarterdeck.admits', true) = 'true' AS is_mine,
            least((SELECT coalesce(sum(capacity), 0) FROM nodes
                   WHERE kind = 'agent' AND seen_at > now() - :alive::interval),
                  coalesce((SELECT slots FROM limits WHERE scope = 'fleet'), :fleet)) AS slots,
@@ -62,7 +60,7 @@ WITH RECURSIVE loads AS MATERIALIZED (
                 AND (SELECT count(*) FROM candidates) <= (SELECT slots FROM free)
     ORDER BY id FOR NO KEY UPDATE
 )
-SELECT set_config('synchronous_commit', 'off', true) AS commit, (SELECT slots FROM free) AS free,
+SELECT (SELECT slots FROM free) AS free,
        (SELECT json_agg(l) FROM locked l) AS locked,
        (SELECT json_agg(c) FROM candidates c) AS candidates,
        (SELECT json_agg(json_build_object('scope', scope, 'name', name, 'slots', slots)) FROM limits) AS limits,
@@ -100,7 +98,7 @@ WITH chosen AS MATERIALIZED (
     SELECT * FROM unnest(:clock_clients::uuid[], :clock_queues::text[], :clocks::bigint[])
     ON CONFLICT (client_id, queue) DO UPDATE SET clock = greatest(fair_clocks.clock, excluded.clock)
 ), dispatched AS (
-    UPDATE runs r SET state = 'dispatched', dispatch = dispatch + 1, dispatched_at = now(), queue_deadline = NULL
+    UPDATE runs r SET state = 'dispatched', dispatch = dispatch + 1, dispatched_at = now()
     FROM judged j WHERE r.id = j.id AND NOT j.is_held
     RETURNING r.id, r.job_id, r.position, r.queue, r.dispatch, r.attempt
 ), counting AS (

@@ -1,6 +1,7 @@
 -- name: cursor^
--- The place of publication, if this transaction is the one that publishes.
-SELECT c.assigned, c.published FROM event_cursor c WHERE pg_try_advisory_xact_lock(:lock);
+-- The place of publication, if this transaction is the one that publishes. Locked, so that it is read as whoever
+-- published last has left it: what the statement saw when it began may be older than the lock that it has got since.
+SELECT c.assigned, c.published FROM event_cursor c WHERE pg_try_advisory_xact_lock(:lock) FOR NO KEY UPDATE;
 
 -- name: assigned
 -- What has a sequence and is perhaps not in NATS yet.

@@ -6,10 +6,13 @@ import random
 import asyncpg
 import pytest
 
-from services.contracts.words import Queue
+from services.contracts.words import Outcome, Queue
 from services.jobs import admitting
+from services.jobs.admitting import Admitting, Dispatched
 from services.jobs.reading import JobFilter
-from tests.integration.jobs.domain import REPOSITORY, Domain
+from services.jobs.unit import Rung, Units
+from services.runtime.postgres import Database
+from tests.integration.jobs.domain import REPOSITORY, Domain, tell_capacity
 
 
 async def test_no_more_are_admitted_than_slots_are_free(domain: Domain) -> None:
@@ -184,6 +187,54 @@ async def test_while_one_scheduler_admits_no_other_does(domain: Domain) -> None:
         assert await domain.admit() == []
 
     assert len(await domain.admit()) == 1
+
+
+RUNS = 600
+
+
+async def test_what_has_its_turn_sees_all_that_was_admitted_before(domain: Domain, domain_database_url: str) -> None:
+    """Many schedulers look as fast as they can while runs come and go: the limit is never exceeded."""
+    await domain.set_limits(fleet=10)
+    await domain.submit(*(f"https://a/{n}" for n in range(RUNS)))
+    databases = [Database(domain_database_url, size=1, name=f"scheduler {n}") for n in range(4)]
+    schedulers = [Admitting(Units(database, ring=_nobody), most_runs=10_000) for database in databases]
+    ended = 0
+    dispatched: asyncio.Queue[Dispatched] = asyncio.Queue()
+
+    async def admit(scheduler: Admitting) -> None:
+        while ended < RUNS:
+            for order in (await scheduler.admit()).orders:
+                dispatched.put_nowait(order)
+            await asyncio.sleep(0)
+
+    async def work() -> None:
+        nonlocal ended
+        while ended < RUNS:
+            run = await domain.claimed(await dispatched.get())
+            await domain.running.complete(run.hold, Outcome.NO_CHANGES, summary="")
+            ended += 1
+
+    async def most_at_once() -> int:
+        seen = 0
+        while ended < RUNS:
+            await tell_capacity(domain.database, 1_000)
+            rows = await domain.rows("SELECT FROM runs WHERE state IN ('dispatched', 'running')")
+            seen = max(seen, len(rows))
+        return seen
+
+    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+        watching = group.create_task(most_at_once())
+        working = [group.create_task(work()) for _ in range(3)]
+        await asyncio.gather(*(admit(scheduler) for scheduler in schedulers))
+        for task in working:
+            task.cancel()
+    for database in databases:
+        await database.close()
+    assert watching.result() == 10
+
+
+async def _nobody(_: Rung) -> None:
+    """Hears a ring."""
 
 
 async def test_a_run_to_be_cancelled_is_not_admitted(domain: Domain) -> None:

@@ -19,7 +19,7 @@ from services.runtime.postgres import Database
 from services.scheduler.publication import EventPublisher
 from tests.integration.jobs.domain import Domain
 from tests.integration.scheduler.conftest import Restart
-from tests.integration.waiting import until
+from tests.integration.waiting import until, until_async
 
 Published = dict[str, list[int]]
 
@@ -145,6 +145,29 @@ async def test_publishers_at_once_keep_the_order(domain: Domain, bus: Bus, publi
     await publisher.run_once()
 
     assert await published(bus) == {str(job_id): list(range(1, 72))}
+
+
+async def test_what_has_its_turn_sees_all_that_was_published_before(domain: Domain) -> None:
+    """One scheduler's turn begins while what another has published is not committed yet."""
+    await domain.submit()
+    (before,) = await domain.rows("SELECT assigned FROM event_cursor")
+    last = before["assigned"]
+    waiting = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    async with domain.database.transaction() as other:
+        await other.execute("UPDATE events SET sequence = $1, published_at = now()", last + 1)
+        await other.execute("UPDATE event_cursor SET assigned = $1, published = $2", last + 1, last)
+        turn = asyncio.create_task(domain.outbox.next(last, most=10))
+
+        async def is_past_or_waiting() -> bool:
+            return turn.done() or bool(await domain.rows(waiting))
+
+        await until_async(is_past_or_waiting)
+
+    (event,) = await turn or []
+    assert event.sequence == last + 1
+    assert await domain.outbox.next(last + 1, most=10) == []
+    (cursor,) = await domain.rows("SELECT assigned, published FROM event_cursor")
+    assert tuple(cursor) == (last + 1, last + 1)
 
 
 async def test_while_one_scheduler_publishes_no_other_does(domain: Domain, publisher: EventPublisher) -> None:
