@@ -89,8 +89,11 @@ class Allowance:
         return most
 
     def used(self, use: Usage, *, request_bytes: int) -> int | None:
-        """Count what the reply to a request of so many bytes used; return its cost in microdollars, None: no price."""
-        self._input.learn(request_bytes, use.total - use.output_tokens)
+        """Count what the reply to a request of so many bytes used, as far as that is known; return its cost in
+        microdollars, None: no price.
+        """
+        if input_tokens := use.total - use.output_tokens:  # none: it was broken off before it told of its input
+            self._input.learn(request_bytes, input_tokens)
         cost = cost_microusd(self._model, use)
         self._spent = Spent(self._spent.tokens + use.total, self._spent.microusd + (cost or 0))
         return cost

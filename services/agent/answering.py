@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
+from pydantic import ValidationError
+
 from services.agent.model import INTERRUPTED, Reply
 from services.agent.tools import Completion, ToolCall, ToolResult
-from services.agent.tools.finishing import AskUser
+from services.agent.tools.finishing import AskUser, TaskComplete, TaskCompleteInput
 
+NOTED = "Noted."
+CANCELLED = (
+    "Cancelled: your user stopped the run before the result of this call was known. It may have taken effect outside "
+    "of the worktree, or not; the worktree is as it was before the calls of this turn."
+)
 OTHERS_FAILED = "Not noted, as another call of this turn failed: see to that first."
 MORE_WAS_SAID = "Not noted: your user has more to say."
 NOT_ALONE = "Not asked: your user is waited for only where `ask_user` is the one call of a turn. Call it again, alone."
@@ -41,6 +49,21 @@ def question_of(call: ToolCall | None) -> str:
     """What ``call`` asks the user; empty where it asks nothing, or there is no call."""
     asked = call.input.get("question") if call is not None and isinstance(call.input, dict) else None
     return asked.strip() if isinstance(asked, str) else ""
+
+
+def only_completes(calls: Sequence[ToolCall]) -> bool:
+    """Whether there is nothing that ``calls`` do but to call the work done."""
+    return all(call.name == TaskComplete.name for call in calls)
+
+
+def completion_of(calls: Sequence[ToolCall]) -> Completion | None:
+    """What the last of ``calls`` says that calls the work done; None where none does."""
+    for call in reversed(calls):
+        if call.name == TaskComplete.name:
+            with suppress(ValidationError):
+                given = TaskCompleteInput.model_validate(call.input)
+                return Completion(given.summary, given.status)
+    return None
 
 
 def is_meant(completion: Completion, results: Sequence[ToolResult]) -> bool:

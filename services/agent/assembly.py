@@ -12,24 +12,27 @@ from services.agent.budget_news import BudgetNews
 from services.agent.checkpoints import Saver, TreeReader
 from services.agent.configuration import Configuration
 from services.agent.conversation import Conversation
+from services.agent.endings import Limits
 from services.agent.events import DeltaStream
-from services.agent.loop import Durable, Limits, Loop
-from services.agent.model import Claude, Endpoint, Profile, encode_head
+from services.agent.loop import Loop
+from services.agent.model import Claude, Endpoint, Profile, encode_head, tools_of
 from services.agent.prompts import prompt
-from services.agent.run_model import RunModel
+from services.agent.recording import Durable
+from services.agent.run_model import RunModel, SoFar
 from services.agent.sandbox import Sandbox
 from services.agent.settings import AgentSettings
 from services.agent.tools import Toolbox, Workspace
-from services.agent.tools.calls import Tool
+from services.agent.tools.calls import Tool, ToolSpec
 from services.agent.tools.commands import RunCommand
 from services.agent.tools.outputs import Outputs
 from services.agent.tools.toolbox import Kind
 from services.agent.transcript import Transcript
+from services.agent.unstored_use import UnstoredUse
 from services.agent.vcs_client import VcsClient
 from services.contracts.words import JobKind, PermissionMode
 from services.jobs.budgeting import Budgeting
 from services.jobs.messaging import Messaging
-from services.jobs.models import ClaimedRun, Standing, StoredMessage
+from services.jobs.models import Checkpoint, ClaimedRun, Standing, StoredMessage
 from services.jobs.running import Running
 from services.runtime.jetstream import Bus
 from services.runtime.sealing import Sealer
@@ -91,7 +94,15 @@ def toolbox_of(
                 outputs=outputs,
             )
         )
-    return Toolbox(workspace, kind=kind, searches=shared.searches, outputs=outputs, extra=extra)
+    return Toolbox(
+        workspace, kind=kind, searches=shared.searches, outputs=outputs, extra=extra, offered=offered_before(run)
+    )
+
+
+def offered_before(run: ClaimedRun) -> list[ToolSpec]:
+    """The tools that the stored beginning of the run's requests offers; none where none is stored yet."""
+    listed = tools_of(run.head) if run.head else []
+    return [ToolSpec(each["name"], each["description"], each["input_schema"], writes=True) for each in listed]
 
 
 def may_run_commands(configuration: Configuration) -> bool:
@@ -108,8 +119,13 @@ def loop_of(
     deltas: DeltaStream,
     notes: Sequence[str],
     news_known: int,
+    unstored: UnstoredUse,
+    until: float,
 ) -> Loop:
-    """A loop that begins where the run's transcript stands. ``news_known``: of budgets, when the run was claimed."""
+    """A loop that begins where the run's transcript stands. ``news_known``: of budgets, when the run was claimed.
+
+    ``unstored``: is told what requests use. ``until``: when the run is out of time, on the monotonic clock.
+    """
     kind = kind_of(run, configuration)
     first = [] if run.messages else [_first_message(run)]
     if kind == "code" and run.repository is None:
@@ -132,18 +148,36 @@ def loop_of(
 
     endpoint = Endpoint(configuration.api_key, configuration.base_url)
     profile = Profile(configuration.model, configuration.max_tokens, configuration.temperature, configuration.effort)
-    save = Saver(shared.running, run.hold, first=first, head=None if run.head else head, on_standing=on_standing)
+    saver = Saver(shared.running, run.hold, first=first, head=None if run.head else head, on_standing=on_standing)
+
+    async def save(checkpoint: Checkpoint) -> Standing:
+        standing = await saver(checkpoint)
+        unstored.stored(checkpoint.usage)
+        return standing
+
     worktrees = shared.vcs if run.has_worktree else None
     tree = TreeReader(worktrees, run.hold, workspace, is_fresh=run.tree is None)
     return Loop(
         model=RunModel(
-            shared.claude, endpoint, profile, head=head, spending=allowance, spent_microusd=run.spent.microusd
+            shared.claude,
+            endpoint,
+            profile,
+            head=head,
+            spending=allowance,
+            unstored=unstored,
+            so_far=SoFar(run.spent.microusd, run.turns, until),
         ),
         toolbox=toolbox,
-        transcript=Transcript(run.messages or first),
+        transcript=Transcript(run.messages or first, copied=run.copied),
         deltas=deltas,
-        durable=Durable(save, tree, tree.changed),
-        limits=Limits(configuration.max_turns, run.turns),
+        durable=Durable(save, tree, tree.changed, lambda: tree.problem),
+        limits=Limits(
+            configuration.max_turns,
+            run.turns,
+            max_identical_calls=run.options.max_identical_calls,
+            max_malformed_turns=run.options.max_malformed_turns,
+            max_cut_offs=run.options.max_cut_offs,
+        ),
         conversation=Conversation(lambda: shared.messaging.unread(run.hold)) if kind == "task" else None,
         ends_on_text=kind == "plan",
     )

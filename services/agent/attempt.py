@@ -6,6 +6,7 @@ import asyncio
 import random
 import shutil
 import tempfile
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
@@ -14,11 +15,12 @@ from pathlib import Path
 
 from services.agent import events
 from services.agent.allowance import BudgetExhaustedError
-from services.agent.assembly import Shared, kind_of, loop_of, toolbox_of
+from services.agent.assembly import Shared, kind_of, loop_of, offered_before, toolbox_of
 from services.agent.configuration import Configuration, ConfigurationError, resolve
-from services.agent.delivery import Delivery
+from services.agent.delivery import AUTO, Delivery
+from services.agent.endings import Finished, Parked, RunFailedError
 from services.agent.events import DeltaStream
-from services.agent.loop import Finished, Loop, Parked, RunFailedError
+from services.agent.loop import Loop
 from services.agent.mcp import McpTools, connected
 from services.agent.model import (
     ContextExhaustedError,
@@ -30,10 +32,12 @@ from services.agent.model import (
 from services.agent.prompts import prompt
 from services.agent.sandbox import Limits
 from services.agent.tools import Workspace
+from services.agent.unstored_use import UnstoredUse
 from services.agent.vcs_client import VcsAwayError, VcsFailedError
-from services.contracts.words import ExitReason, Outcome
+from services.agent.verification import detect_in_base
+from services.contracts.words import ExitReason, JobKind, Outcome
 from services.jobs.errors import LeaseLostError
-from services.jobs.models import ClaimedRun
+from services.jobs.models import Checkpoint, ClaimedRun
 from services.jobs.unit import Draft
 from services.runtime.backing_off import back_off
 from services.runtime.postgres import StoreUnavailableError
@@ -57,7 +61,11 @@ class Attempt:
         self._loop: Loop | None = None
         self._hearing: asyncio.Task[None] | None = None
         self._is_rung = False
+        self._left: Checkpoint | None = None
+        self._tests_found: str | None = None
         self._news_known = shared.budget_news.count
+        self._unstored = UnstoredUse(lambda uses: shared.running.count_void(run.hold, uses))
+        self._until = time.monotonic() + run.seconds_left
 
     async def work(self) -> None:
         """Do the run's work and record how it ended.
@@ -89,6 +97,13 @@ class Attempt:
             await self._fail_or_retry(ExitReason.INTERNAL, words, retryable=True)
         finally:
             self._close()
+
+    def left(self) -> Checkpoint | None:
+        return self._left
+
+    def kill(self) -> None:
+        """End all programs of the attempt at once: the lease is lost."""
+        self._shared.sandbox.kill()
 
     async def release(self) -> None:
         """Give the worktree back; what cannot be given back now is left to the vcs's janitor.
@@ -127,11 +142,16 @@ class Attempt:
         try:
             async with deadline:
                 await self._work()
+        except (asyncio.CancelledError, LeaseLostError):
+            self._left = self._loop.left() if self._loop is not None else None
+            raise
         except TimeoutError as error:
             if not deadline.expired():  # somebody else's: a bug here, as it should have been told otherwise
                 raise
             seconds = self._run.options.deadline_seconds
             raise RunFailedError(ExitReason.TIMED_OUT, f"not finished within {seconds} s") from error
+        finally:
+            await self._unstored.settle()  # before it is told how the attempt ended: that gives its lease up
 
     async def _work(self) -> None:
         if self._run.skipped_for is not None:
@@ -152,14 +172,16 @@ class Attempt:
                 deltas=self._deltas,
                 notes=servers.problems,
                 news_known=self._news_known,
+                unstored=self._unstored,
+                until=self._until,
             )
             self._loop = loop
             await self._tell_problems(servers.problems)
             if self._is_rung:
                 self.hear()  # it rang before there was a loop
-            # What ended once would only end again: blocked, or with tests that fail.
-            is_over = self._run.is_continued and loop.had_ended
-            ended = await (loop.go_on(prompt("go_on")) if is_over else loop.run())
+            # What ended once would only end again: blocked, stuck, or with tests that fail.
+            goes_on = self._run.is_continued and loop.owes_an_answer
+            ended = await (loop.go_on(prompt("go_on")) if goes_on else loop.run())
             while not await self._finish(ended, loop, configuration, workspace):
                 ended = await loop.run()  # something was said in between: the loop goes on with that
 
@@ -183,6 +205,9 @@ class Attempt:
             base_sha=worktree.base_sha,
             base_branch=worktree.base_branch,
         )
+        if self._run.options.test_command == AUTO and kind_of(self._run, configuration) == "code":
+            patch = (self._run.tree.patch if self._run.tree else None) or b""
+            self._tests_found = await detect_in_base(self._shared.vcs, self._hold, worktree.path, patch=patch)
         yield Workspace(worktree.path)
 
     async def _begin(
@@ -215,8 +240,13 @@ class Attempt:
             worktree=workspace.root,
             limits=Limits(),
             allow_private_addresses=self._shared.settings.allow_private_addresses,
+            expected=offered_before(self._run),
         ) as servers:
-            yield servers
+            try:
+                yield servers
+            except LeaseLostError:
+                self.kill()  # else the servers would be given the time to end by themselves
+                raise
 
     async def _tell_problems(self, problems: Sequence[str]) -> None:
         if problems:
@@ -226,13 +256,17 @@ class Attempt:
         self, ended: Finished | Parked, loop: Loop, configuration: Configuration, workspace: Workspace
     ) -> bool:
         """Record how the loop ended; False where that does not stand, as the user has said something unread."""
+        await self._unstored.store()
         if isinstance(ended, Parked):
             return await self._shared.messaging.park(self._hold, summary=ended.summary)
         if ended.blocked:
             raise RunFailedError(ExitReason.BLOCKED, ended.summary or "the model said that it cannot go on")
         if kind_of(self._run, configuration) == "code":
-            await Delivery(self._run, configuration, self._shared, workspace.root).deliver(ended, loop)
+            delivery = Delivery(self._run, configuration, self._shared, workspace.root, tests_found=self._tests_found)
+            await delivery.deliver(ended, loop)
             return True
+        if self._run.kind is not JobKind.TASK:  # a task's user may have said something that its results go with
+            await loop.conclude()
         return await self._running.complete(
             self._hold, Outcome.ANSWERED, summary=ended.summary, read_through=ended.read_through
         )
@@ -242,6 +276,8 @@ class Attempt:
         if retryable and spent < self._run.options.max_attempts:
             await self._running.retry(self._hold, error=words, delay=_delay(spent))
         else:
+            if self._loop is not None:
+                await self._loop.conclude()
             await self._running.fail(self._hold, reason, error=words)
 
 

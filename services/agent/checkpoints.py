@@ -21,12 +21,16 @@ class Snapshot:
     files: Mapping[str, tuple[str, str]]
 
 
+class TreeTooLargeError(Exception):
+    """A worktree differs from its base by more than can be stored. The message says by how much, and which files."""
+
+
 class Worktrees(Protocol):
     """Who knows what has changed in a worktree; the vcs."""
 
     async def snapshot(self, hold: Hold, *, written: Sequence[FileChange] = ()) -> Snapshot:
         """``written``: all that was written since the last one, of files that were there then, each once, with what it
-        held then where that is known; empty: not known.
+        held then where that is known; empty: not known. Raises ``TreeTooLargeError``.
         """
         ...
 
@@ -72,12 +76,20 @@ class TreeReader:
         self._stored_versions: Mapping[str, str] = workspace.read_versions()
         self._files: Mapping[str, tuple[str, str]] | None = {} if is_fresh else None
         self._changed: list[FileChange] = []
+        self.problem = ""
+        """Why the worktree cannot be stored as it is; what was stored of it before stands. Empty: it can."""
 
     async def __call__(self, written: Sequence[FileChange] | None) -> SavedTree | None:
         """``written``: what tools have changed since the last call; None: that is not known."""
         versions = self._workspace.read_versions()
         if written != [] and self._worktrees is not None:
-            snapshot = await self._worktrees.snapshot(self._hold, written=_known_to_git(written or ()))
+            try:
+                snapshot = await self._worktrees.snapshot(self._hold, written=_known_to_git(written or ()))
+            except TreeTooLargeError as error:
+                self.problem, self._changed, self._stored_versions = str(error), [], versions
+                # Newer than the tree: what is changed in a file that was put back has to be read again first.
+                return SavedTree(None, versions)
+            self.problem = ""
             # What earlier attempts changed is not known by file: their changes were told by them.
             self._changed = [] if self._files is None else changes(self._files, snapshot.files)
             self._files = snapshot.files

@@ -16,7 +16,8 @@ from services.jobs.sealed import CLIENT_KEY, MCP_SERVERS, client_owner, job_owne
 from services.runtime.base_urls import BaseUrlNotAllowedError, BaseUrls
 from services.runtime.sealing import Opener, SealingError
 
-RETIRED_MODELS = frozenset({"claude-3-7-sonnet-20250219"})
+RETIRED_MODELS = ("claude-3-7-sonnet",)
+"""The beginnings of their names: each has an alias, and names with a date."""
 Value = TypeVar("Value")
 
 
@@ -126,9 +127,9 @@ def _service(levels: Sequence[_Level], allowed: BaseUrls) -> tuple[str, str]:
 
 def _current(model: str, own: str) -> tuple[str, tuple[str, ...]]:
     """``model``, or what takes a retired one's place, which a note tells."""
-    if model not in RETIRED_MODELS:
+    if not model.startswith(RETIRED_MODELS):
         return model, ()
-    instead = DEFAULT_MODEL if own in RETIRED_MODELS else own
+    instead = DEFAULT_MODEL if own.startswith(RETIRED_MODELS) else own
     return instead, (f"{model} is retired: {instead} is used in its place; name another model in your settings",)
 
 

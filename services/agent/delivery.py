@@ -8,13 +8,15 @@ from pathlib import Path
 
 from services.agent import events
 from services.agent.assembly import Shared
+from services.agent.checkpoints import TreeTooLargeError
 from services.agent.configuration import Configuration
-from services.agent.loop import Finished, Loop, Parked
+from services.agent.endings import Finished, Parked, RunFailedError
+from services.agent.loop import Loop
+from services.agent.prompts import prompt
 from services.agent.verification import (
     TESTS_FAILED_MARK,
     Verdict,
     Verifier,
-    detect,
     prompt_of,
     tests_ended,
     tests_started,
@@ -24,39 +26,75 @@ from services.contracts.templates import fill, subject_of, values_of
 from services.contracts.trailers import with_trailer
 from services.contracts.v1.commands_pb2 import PublishOrder
 from services.contracts.v1.vcs_pb2 import CommitMetadata
-from services.contracts.words import OnUnverified, Outcome, Publish, Queue
+from services.contracts.words import ExitReason, OnUnverified, Outcome, Publish, Queue
 from services.jobs.models import ClaimedRun, Commit
 from services.runtime.jetstream import BusUnavailableError, Outgoing
 
-_AUTO = "auto"
+_TOO_LARGE_MARK = prompt("too_large_to_deliver").partition("{")[0]
+_MAX_TOO_LARGE = 2
+"""How often a change goes back that is too large to be delivered."""
+AUTO = "auto"
+"""The test command that is to be found in the repository."""
 
 
 class Delivery:
-    def __init__(self, run: ClaimedRun, configuration: Configuration, shared: Shared, worktree: Path) -> None:
+    def __init__(
+        self,
+        run: ClaimedRun,
+        configuration: Configuration,
+        shared: Shared,
+        worktree: Path,
+        *,
+        tests_found: str | None = None,
+    ) -> None:
+        """``tests_found``: the command that runs the tests that the repository had before the run's work."""
         self._run = run
         self._hold = run.hold
         self._shared = shared
         self._configuration = configuration
         self._worktree = worktree
+        self._tests_found = tests_found
 
     async def deliver(self, finished: Finished, loop: Loop) -> None:
         """Hand over what the model made, checked as the job wants it; failing tests go back to ``loop`` first."""
         command = await self._test_command()
         verifier = self._verifier(command) if command else None
         while True:
-            # Made before the tests run: what they leave behind is never part of it.
-            commit = await self._shared.vcs.commit(self._hold, self._commit_metadata(), self._run)
+            if loop.has_warning and loop.owes_an_answer:
+                finished = await self._told(loop, prompt("not_done_yet"))
+                continue
+            try:
+                # Made before the tests run: what they leave behind is never part of it.
+                commit = await self._shared.vcs.commit(self._hold, self._commit_metadata(), self._run)
+            except TreeTooLargeError as error:
+                finished = await self._told_of_size(loop, finished, str(error))
+                continue
             if commit is None:
+                await loop.conclude()
                 await self._complete_without_changes(finished.summary)
                 return
             fixes = loop.times_begun(TESTS_FAILED_MARK)
             verdict = await self._verdict(verifier, fixes) if verifier else None
             if verdict is None or not self._may_be_fixed(verdict, fixes) or finished.blocked:
                 break
-            ended = await loop.go_on(prompt_of(verdict))
-            assert not isinstance(ended, Parked), "a code run has no conversation"
-            finished = ended
+            if not loop.owes_an_answer:
+                break  # an earlier attempt had told that this is the end, and died before it was handed over
+            finished = await self._told(loop, prompt_of(verdict))
+        await loop.conclude()
         await self._hand_over(commit, finished.summary, verdict)
+
+    async def _told(self, loop: Loop, words: str) -> Finished:
+        """What the model comes to that has called its work done, and hears ``words``."""
+        ended = await loop.go_on(words)
+        assert not isinstance(ended, Parked), "a code run has no conversation"
+        return ended
+
+    async def _told_of_size(self, loop: Loop, finished: Finished, problem: str) -> Finished:
+        """The same where its change is too large. Raises ``RunFailedError`` where it has heard so often enough."""
+        if finished.blocked or not loop.owes_an_answer or loop.times_begun(_TOO_LARGE_MARK) >= _MAX_TOO_LARGE:
+            words = f"the change cannot be delivered: {problem}. List what is built or downloaded in .gitignore"
+            raise RunFailedError(ExitReason.STUCK, f"{words}; a retry with resume goes on from before it was too large")
+        return await self._told(loop, prompt("too_large_to_deliver").format(reason=problem))
 
     async def _complete_without_changes(self, summary: str) -> None:
         """What an earlier job of the same name has open is stale then: there is nothing left to change."""
@@ -72,12 +110,12 @@ class Delivery:
 
     async def _test_command(self) -> str | None:
         wanted = self._run.options.test_command
-        if wanted != _AUTO:
+        if wanted != AUTO:
             return wanted
-        if (found := detect(self._worktree)) is None:
-            words = "no tests were found in the repository: the change is delivered without"
+        if self._tests_found is None:
+            words = "no tests were found in what the run began from: the change is delivered without"
             await self._shared.running.tell(self._hold, [events.log_line("warning", words)])
-        return found
+        return self._tests_found
 
     def _verifier(self, command: str) -> Verifier:
         return Verifier(

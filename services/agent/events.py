@@ -9,20 +9,24 @@ from typing import Any
 
 from uuid_utils.compat import uuid7
 
+from services.agent.fragments import Fragments
 from services.agent.model import Fragment, Reply
 from services.agent.tools import FileChange, ToolCall, ToolResult
 from services.contracts import subjects
-from services.contracts.text import storable
+from services.contracts.text import clipped, storable
 from services.contracts.words import EventKind
-from services.jobs.eventlog import encode_event
+from services.jobs.eventlog import MOST_BYTES, MOST_LINE_CHARACTERS, encode_event
 from services.jobs.models import Hold, ModelUse, Usage
 from services.jobs.unit import Draft
 from services.runtime.jetstream import Bus
 
-DELTA_EVERY = timedelta(milliseconds=50)
-"""Deltas are merged to at most 20 a second a run."""
+MOST_A_SECOND = 20
+"""Deltas of one run."""
+KEPT_FOR_ENDS = 2
+"""Of these: an end is told at once, as what is told behind it would otherwise come before."""
+DELTA_EVERY = timedelta(seconds=1) / 16
+"""While a reply streams; a turn's first does not wait for it."""
 _MICRO = 1_000_000
-_MAX_DELTA_CHARACTERS = 100_000
 
 
 def prepared(data: dict[str, Any]) -> Draft:
@@ -47,14 +51,15 @@ def tool_started(turn: int, call: ToolCall, subject: str) -> Draft:
 
 def usage(turn: int, use: ModelUse, run_microusd: int) -> Draft:
     """``run_microusd``: what the run has cost so far, with this."""
-    data = {
+    data: dict[str, Any] = {
         "turn": turn,
         "model": storable(use.model),
         "tokens": _tokens(use.tokens),
-        "costUsd": (use.cost_microusd or 0) / _MICRO,
         "runCostUsd": run_microusd / _MICRO,
         "isUnpriced": use.cost_microusd is None,
     }
+    if use.cost_microusd is not None:
+        data["costUsd"] = use.cost_microusd / _MICRO
     return Draft(EventKind.USAGE, data)
 
 
@@ -84,52 +89,73 @@ def file_changed(change: FileChange) -> Draft:
 
 
 def log_line(level: str, message: str) -> Draft:
-    return Draft(EventKind.LOG, {"level": level, "message": storable(message)})
+    return Draft(EventKind.LOG, {"level": level, "message": clipped(storable(message), MOST_LINE_CHARACTERS)})
 
 
 class DeltaStream:
-    """Sends the fragments of one run's replies, merged while they wait; losing one loses nothing durable."""
+    """Sends the fragments of one run's replies, joined while they wait; losing one loses nothing durable.
+
+    No second has more than 20 deltas, but where over ten turns end in it: each end tells what is left of its turn.
+    """
 
     def __init__(self, bus: Bus, hold: Hold) -> None:
         self._bus = bus
         self._hold = hold
-        self._pending: deque[tuple[int, Fragment]] = deque()
-        self._flushing: asyncio.Task[None] | None = None
+        self._waiting = Fragments()
+        self._timer: asyncio.TimerHandle | None = None
+        self._sending: asyncio.Task[None] | None = None
+        self._sent: deque[float] = deque(maxlen=MOST_A_SECOND - KEPT_FOR_ENDS)
+        """When the last ones were."""
+        self._turn: int | None = None
 
     def add(self, turn: int, fragment: Fragment) -> None:
-        """Queue a fragment; it goes out within 50 ms."""
-        last = self._pending[-1] if self._pending else None
-        if last and last[0] == turn and (last[1].type, last[1].block) == (fragment.type, fragment.block):
-            merged = Fragment(fragment.type, fragment.block, last[1].text + fragment.text)
-            self._pending[-1] = (turn, merged)
-        else:
-            self._pending.append((turn, fragment))
-        if self._flushing is None:
-            self._flushing = asyncio.create_task(self._flush_soon(), name="deltas")
+        """Queue a fragment. A turn's first goes out at once, what follows within 62.5 ms, where the second has room."""
+        self._waiting.add(turn, fragment)
+        self._send_later()
 
-    async def _flush_soon(self) -> None:
-        # The first fragment goes at once; what comes within the next 50 ms goes together.
-        await self._send()
-        await asyncio.sleep(DELTA_EVERY.total_seconds())
-        self._flushing = None
-        if self._pending:
-            self._flushing = asyncio.create_task(self._flush_soon(), name="deltas")
+    def _send_later(self) -> None:
+        if self._timer is None and self._sending is None:
+            self._timer = asyncio.get_running_loop().call_later(self._seconds_to_wait(), self._begin_sending)
+
+    def _begin_sending(self) -> None:
+        self._timer = None
+        self._sending = asyncio.create_task(self._send_next(), name="deltas")
+
+    async def _send_next(self) -> None:
+        is_early = self._seconds_to_wait() > 0  # a turn has ended since, and what waits now is of another
+        data = None if is_early else self._waiting.take(is_end=False)
+        try:
+            if data is not None:
+                await self._send(data)
+        finally:
+            self._sending = None
+        if self._waiting.turn is not None and (is_early or data is not None):
+            self._send_later()
+
+    def _seconds_to_wait(self) -> float:
+        now, free_at = asyncio.get_running_loop().time(), 0.0
+        if self._sent and self._waiting.turn == self._turn:
+            free_at = self._sent[-1] + DELTA_EVERY.total_seconds()
+        if len(self._sent) == self._sent.maxlen:
+            free_at = max(free_at, self._sent[0] + 1)
+        return max(free_at - now, 0)
 
     async def flush(self) -> None:
-        """Send what waits; call it before the durable event that the deltas lead up to."""
-        await self._send()
+        """Send what waits; call it before the durable event that the deltas lead up to, and where nothing follows."""
+        self._stop_waiting()
+        while (data := self._waiting.take(is_end=True)) is not None:
+            await self._send(data)
 
-    async def _send(self) -> None:
-        # One by one: what `reset` forgets meanwhile must not go out behind it.
-        while self._pending:
-            turn, fragment = self._pending.popleft()
-            text = storable(fragment.text[:_MAX_DELTA_CHARACTERS])
-            data = {"turn": turn, "type": fragment.type, "text": text, "block": fragment.block}
-            await self._bus.publish_unstored(self._subject(EventKind.DELTA), self._encoded(EventKind.DELTA, data))
+    async def _send(self, data: dict[str, Any]) -> None:
+        self._turn = data["turn"]
+        self._sent.append(asyncio.get_running_loop().time())
+        await self._bus.publish_unstored(self._subject(EventKind.DELTA), self._encoded(EventKind.DELTA, data))
 
     async def reset(self, turn: int, reason: str) -> None:
         """Say that the deltas of ``turn`` so far are void."""
-        self._pending.clear()
+        self._stop_waiting()
+        self._waiting.clear()
+        self._turn = None  # the first of what comes in its place is a first again
         data = {"turn": turn, "reason": storable(reason)}
         await self._bus.publish_unstored(self._subject(EventKind.TURN_RESET), self._encoded(EventKind.TURN_RESET, data))
 
@@ -139,8 +165,14 @@ class DeltaStream:
         await self._bus.publish_unstored(self._subject(EventKind.PROGRESS), self._encoded(EventKind.PROGRESS, data))
 
     def close(self) -> None:
-        if self._flushing is not None:
-            self._flushing.cancel()
+        self._stop_waiting()
+        if self._sending is not None:
+            self._sending.cancel()
+
+    def _stop_waiting(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _subject(self, kind: EventKind) -> str:
         return subjects.event(str(self._hold.job_id), str(self._hold.run_id), kind)
@@ -155,4 +187,5 @@ class DeltaStream:
             kind=kind,
             time=datetime.now(UTC),
             data=data,
+            most_bytes=MOST_BYTES,
         )

@@ -9,54 +9,45 @@ checkpointed.
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, Protocol
 
 from services.agent import events
 from services.agent.answering import (
+    CANCELLED,
     MORE_WAS_SAID,
     NOT_ALONE,
+    NOTED,
     OTHERS_FAILED,
+    completion_of,
     instead_of,
     is_meant,
+    only_completes,
     only_question,
     question_of,
     standing_blocks,
     text_block,
-    text_of,
 )
 from services.agent.conversation import Conversation, Heard
+from services.agent.endings import Finished, Limits, Parked, exceeded, failure_of
 from services.agent.model import Fragment, Reply, Watch
 from services.agent.prompts import prompt
-from services.agent.saving import Saving
-from services.agent.tools import FileChange, Toolbox, ToolCall, ToolResult
+from services.agent.recording import STORED_AGAIN, TOO_LARGE_MARK, Durable, Recording, ended
+from services.agent.saving import Saving, joined
+from services.agent.tools import Completion, Toolbox, ToolCall, ToolResult
 from services.agent.tools.finishing import AskUser, TaskComplete
 from services.agent.transcript import Transcript, result_blocks
-from services.contracts.words import ExitReason
-from services.jobs.models import Checkpoint, ModelUse, SavedTree, Standing, StoredMessage
+from services.jobs.models import Checkpoint, ModelUse, Standing, StoredMessage
 from services.jobs.unit import Draft
 
 # Replies that are not over, and the prompt that has the model go on with them.
 _GOES_ON = {"max_tokens": "cut_off", "pause_turn": "paused", "compaction": "paused"}
 
-_MOST_FILES_TOLD = 1_000
-
-MAX_NUDGES = 1
-MAX_CUT_OFFS = 2
-MAX_MALFORMED = 3
-MAX_IDENTICAL = 4
-NUDGE_AT_IDENTICAL = 3
-
-
-class RunFailedError(Exception):
-    """The attempt cannot be finished. ``retryable``: another attempt may well be."""
-
-    def __init__(self, reason: ExitReason, words: str, *, retryable: bool = False) -> None:
-        super().__init__(words)
-        self.reason = reason
-        self.retryable = retryable
+_MAX_NUDGES = 1
+_FEWEST_IDENTICAL = 2
+"""From so many on the model is told that it repeats itself."""
 
 
 class Model(Protocol):
@@ -90,55 +81,25 @@ class Deltas(Protocol):
     async def reset(self, turn: int, reason: str) -> None: ...
 
 
-@dataclass(frozen=True)
-class Finished:
-    """The model is done, or its user is."""
-
-    summary: str
-    blocked: bool = False
-    read_through: int = 0
-    """The highest number of the user's messages that was heard and may not be stored as read; 0: none."""
-
-
-@dataclass(frozen=True)
-class Parked:
-    """It is its user's turn; nothing that was said is unread. ``summary``: what the model said last."""
-
-    summary: str
-
-
-@dataclass
-class Durable:
-    """Where a loop keeps what must not be lost."""
-
-    save: Callable[[Checkpoint], Awaitable[Standing]]
-    """Stores a checkpoint, fenced."""
-    saved_tree: Callable[[Sequence[FileChange] | None], Awaitable[SavedTree | None]]
-    """What to store of the worktree, given what tools wrote (None: not known); None where that is as it was."""
-    changed: Callable[[], Sequence[FileChange]] = tuple
-    """What the last ``saved_tree`` found to differ from the one before it."""
-
-
-@dataclass
-class Limits:
-    max_turns: int
-    turns: int = 0
-    """Requests that earlier attempts made."""
-
-
 @dataclass
 class _Turn:
     """What is under way."""
 
     number: int
-    is_sure: bool = True
-    """Whether all that was written since everything was looked at is what tools have told of."""
-    is_open: bool = False
-    """Whether something else may write in the worktree at any time."""
     malformed: int = 0
     """Turns in a row that had only malformed calls."""
-    results: list[ToolResult] | None = None
-    """Of calls that were made with what ended the loop, for when it goes on all the same."""
+    held: _Held | None = None
+
+
+@dataclass(frozen=True)
+class _Held:
+    """What the calls of the last reply came to, which ended the loop. It is stored once it is known what is said with
+    it: why the model is to go on, or that this was the end.
+    """
+
+    results: list[ToolResult]
+    checkpoint: Checkpoint
+    """What is to be stored with them."""
 
 
 class Loop:
@@ -162,8 +123,10 @@ class Loop:
         self._toolbox = toolbox
         self._transcript = transcript
         self._deltas = deltas
-        self._durable = durable
-        self._max_turns = limits.max_turns
+        is_put_back = transcript.newest_begun(TOO_LARGE_MARK, STORED_AGAIN) == TOO_LARGE_MARK
+        self._recording = Recording(toolbox, durable, is_put_back=is_put_back)
+        self._save = durable.save
+        self._limits = limits
         self._conversation = conversation
         self._ends_on_text = ends_on_text
         self._turn = _Turn(limits.turns)
@@ -182,13 +145,16 @@ class Loop:
 
         Raises ``RunFailedError``, and what saving and the model raise.
         """
+        return self._stored_end() or await self._drive()
+
+    async def _drive(self) -> Finished | Parked:
         try:
             while True:
                 if self._transcript.last_role == "assistant":
-                    ended = await self._after_reply()
+                    outcome = await self._after_reply()
                     self._is_resumed = False
-                    if ended is not None:
-                        return ended
+                    if outcome is not None:
+                        return outcome
                 if self._transcript.last_role == "user":
                     await self._ask()
         except Exception:
@@ -198,32 +164,79 @@ class Loop:
             await self._saving.settle()
 
     @property
-    def had_ended(self) -> bool:
-        """Whether the transcript ends where the model called its work done."""
+    def owes_an_answer(self) -> bool:
+        """Whether the model has spoken last, and it is not its user's turn."""
+        if self._conversation is None:
+            return self._transcript.last_role == "assistant"
         calls = self._transcript.open_calls()
-        return bool(calls) and all(call.name == TaskComplete.name for call in calls)
+        return bool(calls) and only_question(calls) is None
+
+    @property
+    def has_warning(self) -> bool:
+        """Whether the model is to hear of something, with whatever is said next, before what it has done can stand."""
+        return self._recording.has_warning
 
     async def go_on(self, words: str) -> Finished | Parked:
-        """Say ``words`` to a model that was done, and drive on as ``run`` does."""
-        answers = [ToolResult(call.id, "Noted.") for call in self._transcript.open_calls()]
-        message = self._transcript.append("user", [*result_blocks(answers), text_block(words)])
-        await self._saving.save(Checkpoint(messages=[message], events=[self._next_turn()]))
-        return await self.run()
+        """Say ``words`` to the model that has spoken last, with what its calls came to, and drive on as ``run`` does.
+
+        Nothing that it has said ends the loop: it is asked in any case, if the run may ask at all.
+        """
+        calls = self._transcript.open_calls()
+        if (held := self._turn.held) is None:
+            held = await self._hold(calls, await self._made(calls))
+            self._is_resumed, self._toolbox.completion = False, None
+        checkpoint = self._answered(calls, held, words)
+        await self._saving.save(joined(checkpoint, Checkpoint(events=[self._next_turn()])))
+        return await self._drive()
+
+    async def conclude(self) -> None:
+        """What the loop ended with stands, and nothing follows from it in this run: store what came with it.
+
+        The model is to read it only where its user has the run go on, so that it says this already.
+        """
+        calls = self._transcript.open_calls()
+        if self._turn.held is not None and not only_completes(calls):
+            await self._saving.save(self._answered(calls, self._turn.held, prompt("go_on")))
+
+    def left(self) -> Checkpoint | None:
+        """What is to be stored where the run is cancelled now, after whatever else is stored: what the last reply's
+        calls came to, as far as that is known. The loop is not to be run again then.
+        """
+        calls = self._transcript.open_calls()
+        if not self.owes_an_answer or only_completes(calls):
+            return None
+        results = [ToolResult(call.id, CANCELLED, is_error=True) for call in calls]
+        told = Checkpoint(events=ended(self._turn.number, calls, results))
+        return self._answered(calls, self._turn.held or _Held(results, told), prompt("go_on"))
+
+    def _answered(self, calls: list[ToolCall], held: _Held, words: str) -> Checkpoint:
+        """With the results of ``calls``, which end nothing, and ``words``."""
+        self._turn.held = None
+        results = instead_of(TaskComplete.name, calls, held.results, NOTED)
+        said = [text_block(each) for each in (*self._recording.news(), words)]
+        message = self._transcript.append("user", [*result_blocks(results), *said])
+        return joined(held.checkpoint, Checkpoint(messages=[message]))
+
+    def _stored_end(self) -> Finished | None:
+        """With what an earlier attempt of this run had concluded, if one had."""
+        completion = completion_of(self._transcript.calls_answered_with(prompt("go_on")))
+        return _finished(completion) if completion is not None else None
 
     def times_begun(self, mark: str) -> int:
-        """How often ``go_on`` said what begins with ``mark``, over all attempts; since its user had the run go on."""
-        return self._transcript.times_begun(mark, since=prompt("go_on"))
+        """How often ``go_on`` said what begins with ``mark``, over all attempts."""
+        return self._transcript.times_begun(mark)
 
     async def _ask(self) -> None:
         """One turn's request: checks the limits first, stores the reply."""
-        if self._turn.number >= self._max_turns:
-            raise RunFailedError(ExitReason.MAX_TURNS, f"not finished after {self._max_turns} turns")
-        self._turn.number += 1
-        turn = self._turn.number
+        turn = self._turn
+        failure = exceeded(self._limits, self._transcript, turns=turn.number, malformed=turn.malformed)
+        if failure is not None:
+            raise failure
+        turn.number += 1
         began = time.monotonic()
         watch = Watch(
-            lambda fragment: self._deltas.add(turn, fragment),
-            lambda reason: self._deltas.reset(turn, reason),
+            lambda fragment: self._deltas.add(turn.number, fragment),
+            lambda reason: self._deltas.reset(turn.number, reason),
             self._interrupt,
         )
         reply = await self._saving.ahead(self._reply(watch))
@@ -243,7 +256,7 @@ class Loop:
             events.turn_ended(self._turn.number, reply, took),
             events.usage(self._turn.number, use, self._model.spent_microusd),
         ]
-        if (failure := self._failure(reply)) is not None:
+        if (failure := failure_of(reply, self._transcript, self._limits)) is not None:
             await self._saving.save(Checkpoint(usage=use, events=told))  # it was paid for all the same
             raise failure
         messages = [self._transcript.append("assistant", standing_blocks(reply))]
@@ -260,20 +273,6 @@ class Loop:
         else:  # its user may have said something, which the answer tells, or it may be the end
             self._saving.begin(checkpoint)
 
-    def _failure(self, reply: Reply) -> RunFailedError | None:
-        """Why the run cannot go on from ``reply``."""
-        match reply.stop_reason:
-            case "refusal":
-                return RunFailedError(ExitReason.MODEL_REFUSED, text_of(reply) or "the model refused the request")
-            case "model_context_window_exceeded":
-                words = "the conversation no longer fits the model's window"
-                return RunFailedError(ExitReason.CONTEXT_EXHAUSTED, words)
-            case "max_tokens" if self._transcript.times_said(prompt("cut_off")) >= MAX_CUT_OFFS:
-                words = f"its replies were cut off at max_tokens {MAX_CUT_OFFS + 1} times"
-                return RunFailedError(ExitReason.STUCK, words)
-            case _:
-                return None
-
     async def _after_reply(self) -> Finished | Parked | None:
         """Do what the last reply asks for; None where the model is to be asked again."""
         calls = self._transcript.open_calls()
@@ -281,7 +280,7 @@ class Loop:
             return await self._run_tools(calls)
         if self._conversation is not None:
             return await self._hear(self._conversation)
-        if self._ends_on_text or self._transcript.times_said(prompt("nudge")) >= MAX_NUDGES:
+        if self._ends_on_text or self._transcript.times_said(prompt("nudge")) >= _MAX_NUDGES:
             return Finished(self._transcript.last_text())
         message = self._say(prompt("nudge"))
         await self._saving.save(Checkpoint(messages=[message], events=[self._next_turn()]))
@@ -320,9 +319,8 @@ class Loop:
         heard = await self._conversation.hear_if_told() if self._conversation is not None else None
         completion, self._toolbox.completion = self._toolbox.completion, None
         if completion is not None and heard is None and is_meant(completion, results):
-            # Stored no further: a resumed attempt runs these calls again, from the checkpoint before them.
-            self._turn.results = results if self._conversation is not None else None
-            return Finished(completion.summary, blocked=completion.status == "blocked")
+            await self._hold(calls, results)
+            return _finished(completion)
         if completion is not None and heard is None:
             results = instead_of(TaskComplete.name, calls, results, OTHERS_FAILED, is_error=True)
         elif heard is not None:
@@ -332,81 +330,55 @@ class Loop:
 
     async def _results(self, calls: list[ToolCall]) -> list[ToolResult]:
         """What ``calls`` come to; they are not made again where the loop had ended with them."""
-        results, self._turn.results = self._turn.results, None
-        if results is not None:
-            if self._conversation is not None:
-                self._conversation.told(has_unread=True)  # else it would have ended
-            return results
+        if self._turn.held is None:
+            return await self._made(calls)
+        if self._conversation is not None:
+            self._conversation.told(has_unread=True)  # else it would have ended
+        return self._turn.held.results
+
+    async def _made(self, calls: list[ToolCall]) -> list[ToolResult]:
         results = await self._saving.beside(
             # What an earlier attempt may have done outside is not done again.
             self._toolbox.run(calls, after_a_break=self._is_resumed, interrupt=self._interrupt)
         )
         return instead_of(AskUser.name, calls, results, NOT_ALONE, is_error=True)
 
+    async def _hold(self, calls: list[ToolCall], results: list[ToolResult]) -> _Held:
+        """The loop ends with ``calls``: keep what they came to, and tell watchers of it now.
+
+        Were this attempt lost, the next would make them again, from the checkpoint before them.
+        """
+        checkpoint = Checkpoint(events=ended(self._turn.number, calls, results))
+        if not only_completes(calls):
+            made = await self._recording.of(self._turn.number, calls, results)()
+            await self._saving.save(Checkpoint(events=made.events))
+            checkpoint = replace(made, events=())
+        self._turn.held = _Held(results, checkpoint)
+        return self._turn.held
+
     def _answer(self, calls: list[ToolCall], results: list[ToolResult], heard: Heard | None) -> None:
         """Give the model the ``results`` of its ``calls``; they are stored while it is asked again."""
         content = result_blocks(results)
-        if self._repeats(calls, results) == NUDGE_AT_IDENTICAL:
+        self._turn.malformed = self._turn.malformed + 1 if all(result.malformed for result in results) else 0
+        if self._transcript.repeats_with(content) >= max(_FEWEST_IDENTICAL, self._limits.max_identical_calls - 1):
             content.append(text_block(prompt("repeating")))
-        content += [text_block(words) for words in (heard.texts if heard else ())]
+        content += [text_block(words) for words in (*self._recording.news(), *(heard.texts if heard else ()))]
         message = self._transcript.append("user", content)
-        told = [events.tool_ended(self._turn.number, *answered) for answered in zip(calls, results, strict=True)]
-        changes = [change for result in results for change in result.changed]
-        told += [events.file_changed(change) for change in changes]
-        checkpoint = Checkpoint(
-            messages=[message],
-            events=told if heard and heard.completes else [*told, self._next_turn()],
-            read_through=heard.through if heard else 0,
-            outputs=self._toolbox.outputs.take_new(),
-        )
-        silently = self._toolbox.may_have_written(calls)
-        written = self._written(calls, results, changes, silently=silently)
-        told_of = changes if silently else None
-        self._saving.begin_making(lambda: self._with_tree(checkpoint, written, told_of=told_of))
+        told = [] if heard and heard.completes else [self._next_turn()]
+        more = Checkpoint(messages=[message], events=told, read_through=heard.through if heard else 0)
+        held, self._turn.held = self._turn.held, None
+        if held is not None:
+            self._saving.begin(joined(held.checkpoint, more))
+            return
+        record = self._recording.of(self._turn.number, calls, results)
 
-    def _written(
-        self, calls: list[ToolCall], results: list[ToolResult], changes: list[FileChange], *, silently: bool
-    ) -> list[FileChange] | None:
-        """``changes``, where that is all that can have been written since the last look at the worktree; else None.
+        async def made() -> Checkpoint:
+            return joined(await record(), more)
 
-        ``silently``: more may have been changed than that.
-        """
-        turn = self._turn
-        turn.is_open = turn.is_open or self._toolbox.lets_others_write(calls)
-        turn.is_sure = turn.is_sure and not self._toolbox.failed_to_write(calls, results)
-        if not silently and (not changes or (turn.is_sure and not turn.is_open)):
-            return changes
-        turn.is_sure = True  # everything is looked at now
-        return None
-
-    async def _with_tree(
-        self, checkpoint: Checkpoint, written: Sequence[FileChange] | None, *, told_of: Sequence[FileChange] | None
-    ) -> Checkpoint:
-        """``written``: what to save of the worktree; None: whatever has changed.
-
-        ``told_of``: what is told already where a command may have changed more, which only the worktree can tell.
-        """
-        tree = await self._durable.saved_tree(written)
-        told = list(checkpoint.events)
-        if told_of is not None:
-            known = {change.path for change in told_of}
-            found = [change for change in self._durable.changed() if change.path not in known]
-            told[-1:-1] = [events.file_changed(change) for change in found[:_MOST_FILES_TOLD]]  # before the next turn
-        return replace(checkpoint, tree=tree, events=told)
-
-    def _repeats(self, calls: list[ToolCall], results: list[ToolResult]) -> int:
-        """How many turns in a row were just like this one; raises where they get nowhere."""
-        turn = self._turn
-        turn.malformed = turn.malformed + 1 if all(result.malformed for result in results) else 0
-        if turn.malformed >= MAX_MALFORMED:
-            raise RunFailedError(ExitReason.STUCK, f"{MAX_MALFORMED} turns in a row had only malformed tool calls")
-        repeats = self._transcript.repeats(calls, results)
-        if repeats >= MAX_IDENTICAL:
-            raise RunFailedError(ExitReason.STUCK, f"made the same call {MAX_IDENTICAL} times in a row")
-        return repeats
+        self._saving.begin_making(made)
 
     async def _stored(self, checkpoint: Checkpoint) -> Standing:
-        standing = await self._durable.save(checkpoint)
+        standing = await self._save(checkpoint)
         if self._conversation is not None:
             self._conversation.told(has_unread=standing.has_unread)
         return standing
@@ -416,3 +388,7 @@ class Loop:
 
     def _next_turn(self) -> Draft:
         return events.turn_started(self._turn.number + 1, self._model.name)
+
+
+def _finished(completion: Completion) -> Finished:
+    return Finished(completion.summary, blocked=completion.status == "blocked")

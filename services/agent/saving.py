@@ -132,9 +132,9 @@ class Saving:
         finally:
             self._takes_more = False
         if held is not None:
-            checkpoint = _joined(held, checkpoint)
+            checkpoint = joined(held, checkpoint)
         if self._more is not None:
-            checkpoint, self._more = _joined(checkpoint, self._more), None
+            checkpoint, self._more = joined(checkpoint, self._more), None
         return await self._save(checkpoint)
 
     async def _finished(self) -> None:
@@ -163,7 +163,7 @@ async def _ended_on_error(work: Coroutine[Any, Any, Result]) -> AsyncIterator[as
         raise
 
 
-def _joined(first: Checkpoint, second: Checkpoint) -> Checkpoint:
+def joined(first: Checkpoint, second: Checkpoint) -> Checkpoint:
     """Both as one, in this order; one of them has looked at the worktree, and one has used anything, at most."""
     return replace(
         first,

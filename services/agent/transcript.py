@@ -1,46 +1,66 @@
 """A run's transcript: append-only, each message kept as the exact bytes that are stored and sent again.
 
-Only the last message is kept parsed: a run's memory is its bytes.
+Only the last message is kept parsed: a run's memory is its bytes. What is counted in it is counted from what is stored,
+so that an attempt that goes on counts on.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import orjson
 
+from services.agent.prompts import prompt
 from services.agent.tools import ToolCall, ToolResult
+from services.agent.tools.finishing import AskUser
+from services.agent.tools.outputs import OUTPUTS
 from services.jobs.models import StoredMessage
 
 Block = dict[str, Any]
 Role = Literal["user", "assistant"]
 
-_OF_USER = b'{"role":"user"'
-
-REPEATS_SEEN = 4
-"""Turns in a row that are compared with one another."""
+_OF_USER: Final = b'{"role":"user"'
+_BESIDE_THE_POINT: Final = frozenset(prompt(name) for name in ("cut_off", "paused", "nudge", "repeating"))
+"""What the service says by itself, in answer to nothing but how the model replies."""
+_PASSING: Final = re.compile(
+    r"\d+(?:\.\d+)?\s?(?:[nmµu]?s|secs?|seconds?|min(?:utes?)?|h(?:ours?)?)\b"  # how long it took
+    r"|\d\d?:\d\d(?::\d\d(?:[.,]\d+)?)?"  # when it was
+    r"|\d{4}-\d\d-\d\d"
+    r"|0x[0-9a-fA-F]{6,16}"  # where in memory
+    rf"|{OUTPUTS}\d+\.txt"  # where the rest of it is kept
+)
+"""What differs between two runs of one program that do just the same."""
 
 
 class Transcript:
-    def __init__(self, stored: Sequence[StoredMessage]) -> None:
-        """``stored``: what earlier attempts left, in order."""
+    def __init__(self, stored: Sequence[StoredMessage], *, copied: int = 0) -> None:
+        """``stored``: what earlier attempts left, in order. ``copied``: how many of its messages another run left, from
+        which this one goes on; nothing is counted in those.
+        """
         self.bodies: list[bytes] = [message.body for message in stored]
+        self._copied = copied
         self._last: dict[str, Any] | None = orjson.loads(self.bodies[-1]) if self.bodies else None
-        self._exchanges = self._exchanges_stored()
+        self._calls = b""
+        """The newest turn's calls, hashed."""
+        self.repeated = 0
+        """How many turns in a row, up to the last message, made the same calls and heard the same, and nothing else."""
+        self._count_stored()
 
     def __len__(self) -> int:
         return len(self.bodies)
 
     def append(self, role: Role, content: Sequence[Block]) -> StoredMessage:
         """Add a message and return it as it is to be stored, numbered from 1."""
+        if role == "user":
+            self.repeated = self.repeats_with(content)
+            self._calls = _hashed_calls(self._last) if self.repeated else b""
         body = orjson.dumps({"role": role, "content": list(content)})
         self.bodies.append(body)
         # Loaded again, so that a resumed transcript is the same as this one in every detail.
         self._last = orjson.loads(body)
-        if role == "assistant" and not self.open_calls():
-            self._exchanges = []
         return StoredMessage(len(self.bodies), role, body)
 
     @property
@@ -61,44 +81,84 @@ class Transcript:
                 return text
         return ""
 
-    def repeats(self, calls: Sequence[ToolCall], results: Sequence[ToolResult]) -> int:
-        """How many turns in a row made ``calls`` and got ``results``, this one included, which is noted."""
-        exchange = _digest([(call.name, call.input) for call in calls], [result.content for result in results])
-        self._exchanges = [*self._exchanges, exchange][-REPEATS_SEEN:]
-        count = 0
-        for earlier in reversed(self._exchanges):
-            if earlier != exchange:
-                break
-            count += 1
-        return count
+    def repeats_with(self, answer: Sequence[Block]) -> int:
+        """What ``repeated`` is once the last message is answered so."""
+        reply, place = self._last, len(self.bodies) - 1
+        if reply is None or place < self._copied or not _is_exchange(reply, answer):
+            return 0
+        if not self.repeated or self._calls != _hashed_calls(reply):
+            return 1
+        # Parsed again only where it is needed.
+        return self.repeated + 1 if _results(self._content(place - 1)) == _results(answer) else 1
 
-    def _exchanges_stored(self) -> list[bytes]:
-        """The newest turns whose calls were answered."""
-        found: list[bytes] = []
-        place = len(self.bodies) - (2 if self.last_role == "assistant" else 1)
-        while place > 0 and len(found) < REPEATS_SEEN - 1:
-            exchange = _exchange(orjson.loads(self.bodies[place - 1]), orjson.loads(self.bodies[place]))
-            if exchange is None:
-                break
-            found.append(exchange)
-            place -= 2
-        return found[::-1]
+    def _count_stored(self) -> None:
+        newest = len(self.bodies) - (2 if self.last_role == "assistant" else 1)
+        for place in range(newest, self._copied, -2):
+            reply, answer = orjson.loads(self.bodies[place - 1]), orjson.loads(self.bodies[place])
+            if answer["role"] != "user" or not _is_exchange(reply, answer["content"]):
+                return
+            calls, results = _hashed_calls(reply), _results(answer["content"])
+            if place == newest:
+                self._calls, first = calls, results
+            elif (calls, results) != (self._calls, first):
+                return
+            self.repeated += 1
+
+    def calls_answered_with(self, text: str) -> list[ToolCall]:
+        """The calls of this run that the last message answers, where that ends with ``text``; else none."""
+        place = len(self.bodies) - 1
+        if self._last is None or self.last_role != "user" or place <= self._copied:
+            return []
+        if self._last["content"][-1:] != [{"type": "text", "text": text}]:
+            return []
+        return [_call(block) for block in self._content(place - 1) if block.get("type") == "tool_use"]
 
     def times_said(self, text: str) -> int:
         """How often a user message of ours said just ``text``: what a resumed loop counts its nudges by."""
-        return self.bodies.count(orjson.dumps({"role": "user", "content": [{"type": "text", "text": text}]}))
+        return self.bodies[self._copied :].count(_saying(text))
 
-    def times_begun(self, mark: str, *, since: str) -> int:
-        """How often a text in a user message of ours began with ``mark``, behind the last that was ``since``."""
-        beginning = orjson.dumps({"type": "text", "text": mark})[:-2]  # quotes within other strings are escaped
-        start = orjson.dumps({"type": "text", "text": since})
+    def times_said_lately(self, text: str) -> int:
+        """The same since the model was last told anything by its user, or of its work."""
         count = 0
+        for place in reversed(range(self._copied, len(self.bodies))):
+            body = self.bodies[place]
+            if body == _saying(text):
+                count += 1
+            elif body.startswith(_OF_USER) and self._is_heard(place):
+                break
+        return count
+
+    def _is_heard(self, place: int) -> bool:
+        """Whether the user message there holds more than results of tools and what the service says by itself."""
+        content = self._content(place)
+        if _words(content) - _BESIDE_THE_POINT:
+            return True
+        return bool(_results(content)) and place > 0 and _only_asks(self._content(place - 1))
+
+    def times_begun(self, mark: str) -> int:
+        """How often a text in a user message of ours began with ``mark``."""
+        return sum(body.count(_beginning(mark)) for body in self.bodies[self._copied :] if body.startswith(_OF_USER))
+
+    def newest_begun(self, *marks: str) -> str:
+        """Which of ``marks`` a text in a user message began with last, of another run too; empty: none."""
         for body in reversed(self.bodies):
             if body.startswith(_OF_USER):
-                if start in body:
-                    break
-                count += body.count(beginning)
-        return count
+                places = {body.rfind(_beginning(mark)): mark for mark in marks}
+                if (last := max(places)) >= 0:
+                    return places[last]
+        return ""
+
+    def _content(self, place: int) -> list[Block]:
+        content: list[Block] = orjson.loads(self.bodies[place])["content"]
+        return content
+
+
+def _beginning(mark: str) -> bytes:
+    return orjson.dumps({"type": "text", "text": mark})[:-2]  # quotes within other strings are escaped
+
+
+def _saying(text: str) -> bytes:
+    return orjson.dumps({"role": "user", "content": [{"type": "text", "text": text}]})
 
 
 def _call(block: Block) -> ToolCall:
@@ -107,18 +167,34 @@ def _call(block: Block) -> ToolCall:
     return ToolCall(block["id"], block["name"], malformed if isinstance(malformed, str) else given)
 
 
-def _exchange(reply: Block, answer: Block) -> bytes | None:
-    """None where ``reply`` made no calls, or ``answer`` is none to them."""
-    calls = [_call(block) for block in reply["content"] if block.get("type") == "tool_use"]
-    results = [block["content"] for block in answer["content"] if block.get("type") == "tool_result"]
-    if not calls or answer["role"] != "user":
-        return None
-    return _digest([(call.name, call.input) for call in calls], results)
+def _is_exchange(reply: Block, answer: Sequence[Block]) -> bool:
+    """Whether ``reply`` made calls and ``answer`` is what they came to, and nothing besides."""
+    if reply["role"] != "assistant" or not any(block.get("type") == "tool_use" for block in reply["content"]):
+        return False
+    return not _words(answer) - _BESIDE_THE_POINT and not _only_asks(reply["content"])
 
 
-def _digest(calls: Sequence[tuple[str, Any]], results: Sequence[str]) -> bytes:
-    encoded = orjson.dumps([calls, results], option=orjson.OPT_SORT_KEYS)
-    return hashlib.blake2b(encoded, digest_size=16).digest()
+def _only_asks(reply: Sequence[Block]) -> bool:
+    """Whether all that ``reply`` does is to ask the user: what that comes to, the user says."""
+    return [block.get("name") for block in reply if block.get("type") == "tool_use"] == [AskUser.name]
+
+
+def _words(answer: Sequence[Block]) -> set[str]:
+    return {block["text"] for block in answer if block.get("type") == "text"}
+
+
+def _results(answer: Sequence[Block]) -> list[str]:
+    """What calls came to, but for what passes."""
+    return [_PASSING.sub("·", block["content"]) for block in answer if block.get("type") == "tool_result"]
+
+
+def _hashed_calls(reply: Block | None) -> bytes:
+    calls = [
+        (block["name"], block["input"])
+        for block in (reply["content"] if reply else ())
+        if block.get("type") == "tool_use"
+    ]
+    return hashlib.blake2b(orjson.dumps(calls, option=orjson.OPT_SORT_KEYS), digest_size=16).digest()
 
 
 def _text(content: Sequence[Block]) -> str:

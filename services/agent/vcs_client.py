@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from services.agent.checkpoints import Snapshot
+from services.agent.checkpoints import Snapshot, TreeTooLargeError
 from services.agent.tools import FileChange
 from services.contracts.v1 import vcs_pb2, vcs_pb2_grpc
 from services.contracts.words import ExitReason
@@ -22,6 +22,7 @@ from services.runtime.grpc import NO_TLS, GrpcSecurity, bearer, explained, make_
 
 _ERROR_DETAIL = "quarterdeck-error-bin"
 _LEASE_LOST = "lease_lost"
+_TOO_LARGE = "patch_too_large"
 _AWAY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
 
 PREPARE_DEADLINE = timedelta(minutes=40)
@@ -98,7 +99,7 @@ class VcsClient:
         """The worktree as a patch against its base, and what differs from that.
 
         ``written``: all that was written since the last one, of files that were there then, each once, with what it
-        held then where that is known; empty: not known.
+        held then where that is known; empty: not known. Raises ``TreeTooLargeError``.
         """
         paths, before = [each.path for each in written], [each.before or b"" for each in written]
         async with _typed():
@@ -119,7 +120,7 @@ class VcsClient:
             )
 
     async def commit(self, hold: Hold, metadata: vcs_pb2.CommitMetadata, run: ClaimedRun) -> Commit | None:
-        """The commit that the run delivers; None where nothing changed."""
+        """The commit that the run delivers; None where nothing changed. Raises ``TreeTooLargeError``."""
         async with _typed():
             reply = await self._stub.Commit(
                 vcs_pb2.CommitRequest(worktree=_ref(hold), metadata=metadata),
@@ -171,7 +172,7 @@ async def _typed() -> AsyncIterator[None]:
         raise _error(error) from error
 
 
-def _error(error: grpc.aio.AioRpcError) -> VcsFailedError | LeaseLostError:
+def _error(error: grpc.aio.AioRpcError) -> VcsFailedError | LeaseLostError | TreeTooLargeError:
     detail = vcs_pb2.VcsErrorDetail()
     for key, value in error.trailing_metadata() or ():
         if key == _ERROR_DETAIL and isinstance(value, bytes):
@@ -179,6 +180,8 @@ def _error(error: grpc.aio.AioRpcError) -> VcsFailedError | LeaseLostError:
     words = explained(error)
     if detail.exit_reason == _LEASE_LOST:
         return LeaseLostError(words)
+    if detail.exit_reason == _TOO_LARGE:
+        return TreeTooLargeError(words)
     if not detail.exit_reason and error.code() in _AWAY:
         return VcsAwayError(words)
     retryable = detail.retryable or not detail.exit_reason

@@ -21,7 +21,7 @@ from services.contracts.v1.commands_pb2 import RunControl, WorkOrder
 from services.contracts.words import Queue
 from services.jobs.errors import LeaseLostError
 from services.jobs.heartbeat import Ending, Heartbeat
-from services.jobs.models import ClaimedRun
+from services.jobs.models import Checkpoint, ClaimedRun
 from services.jobs.running import Order, Running
 from services.runtime.batching import Rest
 from services.runtime.jetstream import Bus, Message
@@ -51,6 +51,12 @@ class Work(Protocol):
     async def work(self) -> None:
         """Do it and record how it ended; when cancelled, record nothing."""
 
+    def kill(self) -> None:
+        """End its programs at once: the lease is lost, and the work may begin elsewhere soon."""
+
+    def left(self) -> Checkpoint | None:
+        """What is still to be stored of it, once ``work`` was cancelled, if the run is cancelled with that."""
+
     async def release(self) -> None:
         """Remove what it left on this node."""
 
@@ -69,6 +75,8 @@ class _Live:
 
     def end(self, why: Stop) -> None:
         """The first reason stands, but for a lost lease, which outdoes all."""
+        if why is Stop.LOST:
+            self.work.kill()
         if self.stop is None or why is Stop.LOST:
             self.stop = why
             self.task.cancel()
@@ -219,7 +227,7 @@ class Worker:
             # Refused although the lease stands: a cancel was accepted that has not been heard of here. If the lease
             # is gone this is refused, too.
             await attempt.release()
-            await self._running.cancelled(live.run.hold)
+            await self._running.cancelled(live.run.hold, left=attempt.left())
 
     async def _conclude(self, live: _Live) -> None:
         if not live.task.cancelled():
@@ -227,7 +235,7 @@ class Worker:
             return
         match live.stop:
             case Stop.CANCELLED:
-                await self._running.cancelled(live.run.hold)
+                await self._running.cancelled(live.run.hold, left=live.work.left())
             case Stop.INTERRUPTED:
                 await self._running.interrupted(live.run.hold)
             case Stop.LOST | None:

@@ -69,7 +69,9 @@ class JobOptions(AgentDefaults):
     pull_request: PullRequestOptions = Field(default_factory=lambda: PullRequestOptions.model_validate({}))
     job_budget: Budget | None = Field(None, description="of all runs together; default: no limit of its own")
     max_parallel: Annotated[int, Field(ge=1, le=1_000)] | None = Field(
-        None, description="most runs of this job at once; default: no limit of its own"
+        None,
+        description="most runs of this job at once, from their start to their end: also those that wait for their user "
+        "or for their publication; default: no limit of its own",
     )
     max_attempts: Annotated[int, Field(ge=1, le=10)] = Field(3, description="most attempts a run")
     deadline_seconds: DeadlineSeconds = Field(
@@ -78,7 +80,7 @@ class JobOptions(AgentDefaults):
         "waiting for the user does not count",
     )
     queue_deadline_seconds: Annotated[int, Field(ge=1, le=2_592_000)] | None = Field(
-        None, description="a run that stays queued for longer fails; default: it may wait for ever"
+        None, description="a run that waits for an agent for longer fails; default: it may wait for ever"
     )
     idle_limit_seconds: Annotated[int, Field(ge=1, le=2_592_000)] = Field(
         86_400, description="a conversation whose user says nothing for so long is ended"
@@ -88,6 +90,19 @@ class JobOptions(AgentDefaults):
     )
     commit_author: CommitAuthor | None = Field(None, description="default: the server's")
     sign_off: bool = Field(default=False, description="add the author's `Signed-off-by:` to the commit message")
+    max_identical_calls: Annotated[int, Field(ge=2, le=100)] = Field(
+        4,
+        description="a run whose model makes the same calls with the same results in so many turns in a row is "
+        "`stuck`; it is told one turn before",
+    )
+    max_malformed_turns: Annotated[int, Field(ge=1, le=100)] = Field(
+        3, description="so is one with so many turns in a row that have only malformed calls"
+    )
+    max_cut_offs: Annotated[int, Field(ge=0, le=100)] = Field(
+        2,
+        description="how often the model may go on from a reply that was cut off at `maxTokens`; in a conversation, in "
+        "answer to one message",
+    )
     test_command: Annotated[Text, Field(min_length=1, max_length=2_000)] | None = Field(
         None,
         description="run in the worktree before a change is delivered; `auto`: detected from the repository; "

@@ -71,6 +71,8 @@ class PatchRefusedError(VcsError):
 class PatchTooLargeError(VcsError):
     """The worktree's changes are too large to be carried as a patch."""
 
+    exit_reason = "patch_too_large"
+
 
 class PatchInexactError(VcsError):
     """Applied to its base, the patch did not give the worktree's tree: a bug, and nothing was delivered."""

@@ -8,7 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, assert_never
 
-from services.agent.mcp.failures import EndedError
+from services.agent.mcp.failures import AwayError, EndedError, ServerError
 from services.agent.mcp.offering import ListedTool
 from services.agent.mcp.pipes import StdioLink
 from services.agent.mcp.processes import Sandbox
@@ -62,16 +62,20 @@ class Connection:
         self._opening_timeout = opening_timeout
         self._call_timeout = call_timeout
         self._session: Session | None = None
-        self._restarts_left = MAX_RESTARTS
+        self._starts_left = 1 + MAX_RESTARTS
         self._opening = asyncio.Lock()
 
     async def tools(self) -> list[ListedTool]:
-        """Start it and ask what it has. Raises ``ServerError``."""
-        self._session = await Session.opened(self._link, self._opening_timeout)
-        return await self._session.tools(self._opening_timeout)
+        """What it has now; started where it does not run. Raises ``AwayError``."""
+        session = await self._usable_session()
+        try:
+            return await session.tools(self._opening_timeout)
+        except ServerError as error:
+            await self._drop(session)
+            raise AwayError(str(error)) from None
 
     async def call(self, tool: str, arguments: dict[str, Any]) -> Answer:
-        """What ``tool`` answers, bounded.
+        """What ``tool`` answers.
 
         Raises ``ServerError``; where its session is of no use any more, the next call starts it again.
         """
@@ -84,14 +88,18 @@ class Connection:
         return Answer(rendered(result), is_error=result.is_error)
 
     async def _usable_session(self) -> Session:
+        """Raises ``AwayError``."""
         async with self._opening:
             if self._session is not None and self._session.is_over:
                 await self._drop(self._session)
             if self._session is None:
-                if self._restarts_left == 0:
-                    raise EndedError("failed too often and is not started again: go on without its tools")
-                self._restarts_left -= 1
-                self._session = await Session.opened(self._link, self._opening_timeout)
+                if self._starts_left == 0:
+                    raise AwayError("failed too often and is not started again")
+                self._starts_left -= 1
+                try:
+                    self._session = await Session.opened(self._link, self._opening_timeout)
+                except ServerError as error:
+                    raise AwayError(str(error)) from None
             return self._session
 
     async def _drop(self, session: Session) -> None:

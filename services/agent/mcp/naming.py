@@ -9,6 +9,7 @@ MAX_NAME_CHARACTERS = 64
 """The model service takes no longer names, and none with other letters than these."""
 
 _UNFIT = re.compile("[^A-Za-z0-9_-]")
+_OFFERED = re.compile("mcp__([a-z0-9-]+)__")
 _MARK_CHARACTERS = 8
 
 
@@ -28,6 +29,12 @@ def offered_names(server: str, tools: Collection[str]) -> dict[str, str]:
             fits = times[name] == 1 and len(name) <= MAX_NAME_CHARACTERS and name not in taken
             names[tool] = name if fits else _marked(name, tool, taken)
     return names
+
+
+def server_of(name: str) -> str:
+    """The server whose tool the model calls ``name``; empty where that is no tool of a server."""
+    match = _OFFERED.match(name)
+    return match[1] if match else ""
 
 
 def _fits(tool: str, name: str) -> bool:

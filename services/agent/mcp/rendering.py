@@ -1,31 +1,25 @@
-"""What a server answered to a call, as bounded text for the model."""
+"""What a server answered to a call, as text for the model."""
 
 import json
 from typing import Any, assert_never
 
 from mcp import types
 
-from services.agent.tools.showing import Clip, shortened, visible, visible_line
+from services.agent.tools.showing import shortened, visible_line
 
 _LINE_CHARACTERS = 300
+# More is not laid out in lines: of a few megabytes, nested deep, that would make hundreds.
+_LAID_OUT_CHARACTERS = 100_000
 NOTHING = "The tool answered nothing."
 
 
 def rendered(result: types.CallToolResult) -> str:
-    """The text of ``result``: head and tail where it is long; what is no text is a line of words each."""
-    clip = Clip()
-    for block in result.content:
-        _add(clip, _words(block))
+    """All text of ``result``, as it came; what is no text is a line of words each."""
+    parts = [_words(block) for block in result.content]
     if result.structured_content is not None and not any(isinstance(b, types.TextContent) for b in result.content):
         # Beside text it says the same again: servers are told to give it as text too.
-        _add(clip, _json(result.structured_content))
-    return clip.text() or NOTHING
-
-
-def _add(clip: Clip, text: str) -> None:
-    if clip and text:
-        clip.add("\n")
-    clip.add(visible(text))
+        parts.append(_json(result.structured_content))
+    return "\n".join(part for part in parts if part) or NOTHING
 
 
 def _words(block: types.ContentBlock) -> str:
@@ -61,4 +55,5 @@ def _line(text: str) -> str:
 
 
 def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, indent=1)
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) > _LAID_OUT_CHARACTERS else json.dumps(value, ensure_ascii=False, indent=1)

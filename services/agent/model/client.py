@@ -39,8 +39,11 @@ class Endpoint:
 class Pace(Protocol):
     """Keeps the whole fleet to what the model service takes."""
 
-    async def permit(self, endpoint: Endpoint) -> None:
-        """Return when a request may be sent."""
+    async def permit(self, endpoint: Endpoint, *, until: float | None) -> None:
+        """Return when a request may be sent. ``until``: when whoever asks is out of time, on the monotonic clock.
+
+        Raises ``PostponedError`` where that is not worth waiting for.
+        """
 
     async def throttled(self, endpoint: Endpoint, asked: timedelta) -> None:
         """The service said that it has too many requests; ``asked``: its `retry-after`, else zero."""
@@ -49,7 +52,7 @@ class Pace(Protocol):
 class FreePace:
     """Lets everything go at once."""
 
-    async def permit(self, endpoint: Endpoint) -> None: ...
+    async def permit(self, endpoint: Endpoint, *, until: float | None) -> None: ...
 
     async def throttled(self, endpoint: Endpoint, asked: timedelta) -> None: ...
 
@@ -64,6 +67,20 @@ class Watch:
     """Gets the reason where those so far are void."""
     interrupt: asyncio.Event | None
     """Set by the asker: what there is of the reply is the reply. None: it never interrupts."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be asked, in as many tries as it takes."""
+
+    body: Callable[[], Awaitable[bytes]]
+    """Encodes it, anew for each try: what it may come to may have changed. What it raises is final."""
+    thrown_away: Callable[[Reply], None]
+    """Gets what there was of each reply that comes to nothing, with what that used as far as the service told it."""
+    version: str | None = None
+    """Of the API. None: the one that the SDK speaks."""
+    until: float | None = None
+    """When the asker is out of time, on the monotonic clock; None: never."""
 
 
 class Claude:
@@ -81,47 +98,58 @@ class Claude:
         self._client_of = lru_cache(_MOST_CLIENTS)(self._new_client)
 
     def _new_client(self, endpoint: Endpoint) -> anthropic.AsyncAnthropic:
-        return anthropic.AsyncAnthropic(
+        client = anthropic.AsyncAnthropic(
             api_key=endpoint.api_key.get_secret_value(),
             base_url=endpoint.base_url,
             max_retries=0,
             http_client=self._http,
         )
+        # The SDK takes ANTHROPIC_CUSTOM_HEADERS from the environment whatever it is given, and has no way to refuse
+        # them: what the operator has there is not for the services that clients name.
+        client._custom_headers = {}  # noqa: SLF001
+        return client
 
     async def close(self) -> None:
         await self._http.aclose()
 
-    async def reply(self, endpoint: Endpoint, body: bytes, watch: Watch) -> Reply:
-        """The model's answer to ``body``, an encoded request.
+    async def reply(self, endpoint: Endpoint, request: Request, watch: Watch) -> Reply:
+        """The model's answer to ``request``.
 
-        Raises as ``retrying`` does; when cancelled the stream is closed at once.
+        Raises as ``retrying`` does, and what ``request.body`` raises; when cancelled the stream is closed at once.
         """
         client = self._client_of(endpoint)
         assembly = Assembly(watch.on_fragment)
 
-        async def once() -> Reply:
+        def throw_away() -> None:
             nonlocal assembly
-            assembly = Assembly(watch.on_fragment)
-            async with aclosing(_events(client, body)) as events:
+            void, assembly = assembly, Assembly(watch.on_fragment)
+            request.thrown_away(void.interrupted())
+
+        async def once() -> Reply:
+            body = await request.body()
+            async with aclosing(_events(client, body, request.version)) as events:
                 async for data in events:
                     assembly.feed(_parsed(data))
             return assembly.reply()
 
-        async def thrown_away(reason: str) -> None:
-            nonlocal assembly
-            assembly = Assembly(watch.on_fragment)  # nothing of it comes back, should the user interrupt the wait
+        async def again(reason: str) -> None:
+            throw_away()  # nothing of it comes back, should the user interrupt the wait
             await watch.on_reset(reason)
 
         async def all_tries() -> Reply:
             return await retrying(
                 once,
                 patience=self._patience,
-                on_retry=thrown_away,
+                on_retry=again,
                 on_throttle=lambda asked: self._pace.throttled(endpoint, asked),
-                permit=lambda: self._pace.permit(endpoint),
+                permit=lambda: self._pace.permit(endpoint, until=request.until),
             )
 
-        reply = await (all_tries() if watch.interrupt is None else _unless(watch.interrupt, all_tries()))
+        try:
+            reply = await (all_tries() if watch.interrupt is None else _unless(watch.interrupt, all_tries()))
+        except BaseException:  # also where it was cancelled
+            throw_away()
+            raise
         return assembly.interrupted() if reply is None else reply
 
 
@@ -133,13 +161,14 @@ def _parsed(data: str) -> Any:
         return json.loads(data)
 
 
-async def _events(client: anthropic.AsyncAnthropic, body: bytes) -> AsyncGenerator[str, None]:
-    """The data of each server-sent event."""
+async def _events(client: anthropic.AsyncAnthropic, body: bytes, version: str | None) -> AsyncGenerator[str, None]:
+    """The data of each server-sent event. ``version``: of the API, if not the SDK's own."""
+    headers = _JSON if version is None else {**_JSON, "anthropic-version": version}
     async with await client.post(
         "/v1/messages",
         cast_to=object,
         content=body,
-        options={"headers": _JSON},
+        options={"headers": headers},
         stream=True,
         stream_cls=anthropic.AsyncStream[object],
     ) as stream:

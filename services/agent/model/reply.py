@@ -21,11 +21,12 @@ class StreamBrokenError(Exception):
 
 
 class StreamFailedError(Exception):
-    """The service itself broke the reply off, with an `error` event. ``kind``: its type."""
+    """The service itself broke the reply off, with an `error` event. ``kind``: its type; ``code``: of its details."""
 
-    def __init__(self, kind: str, words: str) -> None:
+    def __init__(self, kind: str, words: str, code: str | None = None) -> None:
         super().__init__(words)
         self.kind = kind
+        self.code = code
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,8 @@ class _Block:
             case "text":
                 return {"type": "text", "text": _joined(self.pieces)}
             case "thinking":
-                return {"type": "thinking", "thinking": _joined(self.pieces), "signature": "".join(self.signature)}
+                signature = "".join(self.signature) or self.start.get("signature") or ""
+                return {"type": "thinking", "thinking": _joined(self.pieces), "signature": signature}
             case "tool_use":
                 return {**self.start, "input": _parsed(self.start, _joined(self.pieces))}
             case "compaction":
@@ -86,6 +88,7 @@ class Assembly:
         self._model = ""
         self._stop_reason: str | None = None
         self._usage: dict[str, Any] = {}
+        self._is_output_told = False
         self._whole = False
 
     def feed(self, event: Any) -> None:
@@ -105,19 +108,30 @@ class Assembly:
             case "content_block_delta":
                 return self._added(event["index"], event["delta"])
             case "content_block_start":
-                block = event["content_block"]
-                self._blocks[event["index"]] = _Block({**block, "type": str(block["type"])})
+                return self._began(event["index"], event["content_block"])
             case "message_start":
                 self._model = event["message"]["model"]
                 self._count(event["message"]["usage"])
             case "message_delta":
                 self._stop_reason = event["delta"].get("stop_reason") or self._stop_reason
-                self._count(event["usage"])
+                usage = event.get("usage") or {}
+                self._count(usage)
+                self._is_output_told |= usage.get("output_tokens") is not None
             case "message_stop":
                 self._whole = True
             case "error":
-                error = event["error"]
-                raise StreamFailedError(str(error["type"]), str(error.get("message", "")))
+                raise _failed(event["error"])
+        return None
+
+    def _began(self, index: int, start: dict[str, Any]) -> Fragment | None:
+        kind = str(start["type"])
+        if kind == "tool_use" and not (_string(start["id"]) and _string(start["name"])):
+            raise StreamBrokenError("a tool_use without its id or its name")
+        if not isinstance(index, int):  # blocks are put in its order
+            raise TypeError(f"{index!r} is no index")
+        self._blocks[index] = _Block({**start, "type": kind})
+        if kind in {"text", "thinking"} and start.get(kind):  # its first words: deltas are added to them
+            return self._added(index, {"type": f"{kind}_delta", kind: start[kind]})
         return None
 
     def _added(self, index: int, delta: dict[str, Any]) -> Fragment | None:
@@ -126,45 +140,64 @@ class Assembly:
             raise StreamBrokenError(f"a delta of block {index}, which never began")
         kind = delta["type"]
         if kind == "signature_delta":
-            block.signature.append(delta["signature"])
+            block.signature.append(_string(delta["signature"]))
         elif kind in _DELTAS:
             name, fragment_type = _DELTAS[kind]
-            text: str | None = delta[name]
-            if text is None:
+            if delta[name] is None:
                 return None
+            text = _string(delta[name])
             block.pieces.append(text)
             return Fragment(fragment_type, index, text) if fragment_type is not None else None
         return None
 
     def _count(self, usage: dict[str, Any] | None) -> None:
         """Usage in `message_delta` is cumulative: the last number of each kind stands."""
-        self._usage |= {name: value for name, value in (usage or {}).items() if value is not None}
+        told = {name: value for name, value in (usage or {}).items() if value is not None}
+        counts = {name: value for name, value in told.items() if name in Usage.__dataclass_fields__}
+        if not all(isinstance(count, int) and count >= 0 for count in counts.values()):
+            raise StreamBrokenError(f"usage that is no number of tokens: {counts}")
+        self._usage |= told
 
     def reply(self) -> Reply:
         """Raises ``StreamBrokenError`` where the stream ended without `message_stop`: nothing else would tell."""
         if not self._whole or self._stop_reason is None:
             raise StreamBrokenError("the stream ended before the reply was whole")
+        if not self._is_output_told:
+            self._estimate_output()
         content = [block.finished() for _, block in sorted(self._blocks.items())]
         # The API refuses blank text blocks when they are sent back.
         content = [block for block in content if block["type"] != "text" or block["text"].strip()]
         return Reply(content, self._stop_reason, self._model, self._used(), self._usage)
 
     def interrupted(self) -> Reply:
-        """What there is of a reply that its user broke off: the text. Its output is estimated, as nobody tells it."""
+        """What there is of a reply that was broken off: the text. Its output is estimated where it was not told yet."""
         blocks = [block for _, block in sorted(self._blocks.items())]
         texts = [block.finished() for block in blocks if block.start["type"] == "text"]
         content = [text for text in texts if text["text"].strip()]
-        length = sum(len(piece) for block in blocks for piece in block.pieces)
-        if self._usage:
-            estimate = max(self._usage.get("output_tokens", 0), length // _CHARACTERS_PER_TOKEN)
-            self._usage |= {"output_tokens": estimate, "output_is_estimated": True}
+        if self._usage and not self._is_output_told:
+            self._estimate_output()
         return Reply(content, INTERRUPTED, self._model, self._used(), self._usage)
 
+    def _estimate_output(self) -> None:
+        """What `message_start` tells of it is only its first tokens."""
+        length = sum(len(piece) for block in self._blocks.values() for piece in block.pieces)
+        estimate = max(self._used().output_tokens, length // _CHARACTERS_PER_TOKEN)
+        self._usage |= {"output_tokens": estimate, "output_is_estimated": True}
+
     def _used(self) -> Usage:
-        counted = {name: self._usage.get(name, 0) for name in Usage.__dataclass_fields__}
-        if not all(isinstance(value, int) and value >= 0 for value in counted.values()):
-            raise StreamBrokenError(f"usage that is no number of tokens: {counted}")
-        return Usage(**counted)
+        return Usage(**{name: self._usage.get(name, 0) for name in Usage.__dataclass_fields__})
+
+
+def _failed(error: dict[str, Any]) -> StreamFailedError:
+    kind, details = str(error["type"]), error.get("details")
+    code = details.get("error_code") if isinstance(details, dict) else None
+    return StreamFailedError(kind, str(error.get("message") or kind), code if isinstance(code, str) else None)
+
+
+def _string(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no text")
+    return value
 
 
 def _joined(pieces: list[str]) -> str:

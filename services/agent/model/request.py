@@ -16,6 +16,8 @@ from services.agent.model.capabilities import capabilities
 from services.contracts.words import Effort
 
 _EPHEMERAL = {"type": "ephemeral"}
+_VERSION_WITH_TEMPERATURE = "2023-06-01"
+"""Of the API: the one that the SDK speaks refuses a temperature, whatever the model takes."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,9 @@ class Profile:
         told = []
         if self.temperature is not None and not able.temperature:
             told.append(f"{self.model} takes no temperature: it was left out")
-        if self.effort is not None and not able.effort:
-            told.append(f"{self.model} takes no effort: it was left out")
+        if self.effort is not None and self.effort not in able.efforts:
+            which = f"effort of {self.effort}" if able.efforts else "effort"
+            told.append(f"{self.model} takes no {which}: it was left out")
         if self.max_tokens > able.max_tokens:
             told.append(f"{self.model} replies with {able.max_tokens:,} tokens at most, not {self.max_tokens:,}")
         return told
@@ -43,6 +46,15 @@ class Profile:
     def most_tokens(self) -> int:
         """Of one reply."""
         return min(self.max_tokens, capabilities(self.model).max_tokens)
+
+    @property
+    def sent_temperature(self) -> float | None:
+        return self.temperature if capabilities(self.model).temperature else None
+
+    @property
+    def api_version(self) -> str | None:
+        """The version of the API that takes what is sent; None: the one that the SDK speaks."""
+        return None if self.sent_temperature is None else _VERSION_WITH_TEMPERATURE
 
 
 def encode_head(system: str, tools: Sequence[dict[str, Any]]) -> bytes:
@@ -58,14 +70,20 @@ def encode_head(system: str, tools: Sequence[dict[str, Any]]) -> bytes:
     return orjson.dumps(head)[1:-1]
 
 
+def tools_of(head: bytes) -> list[dict[str, Any]]:
+    """The tools that ``encode_head`` was given for ``head``."""
+    tools: list[dict[str, Any]] = orjson.loads(b"{%s}" % head)["tools"]
+    return tools
+
+
 def encode_request(profile: Profile, head: bytes, messages: Sequence[bytes], *, max_tokens: int) -> bytes:
     """The body of one request. ``max_tokens``: of this reply, at most ``profile.most_tokens``."""
     able = capabilities(profile.model)
     options: dict[str, Any] = {"model": profile.model, "max_tokens": max_tokens, "stream": True}
     if able.adaptive_thinking:
         options["thinking"] = {"type": "adaptive", "display": "summarized"}
-    if able.temperature and profile.temperature is not None:
-        options["temperature"] = profile.temperature
-    if able.effort and profile.effort is not None:
+    if profile.sent_temperature is not None:
+        options["temperature"] = profile.sent_temperature
+    if profile.effort is not None and profile.effort in able.efforts:
         options["output_config"] = {"effort": profile.effort.value}
     return b"".join((orjson.dumps(options)[:-1], b",", head, b',"messages":[', b",".join(messages), b"]}"))

@@ -7,7 +7,8 @@ import math
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from json import JSONDecodeError
 from typing import Any, TypeVar
@@ -21,13 +22,28 @@ from services.agent.side_by_side import side_by_side
 Result = TypeVar("Result")
 
 _RETRYABLE_STATUSES = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS}
-# What an `error` event within a stream calls itself.
-_RETRYABLE_TYPES = {"overloaded_error", "api_error", "rate_limit_error", "timeout_error"}
+# What an `error` event within a stream calls itself where an answer's status would have been one of 400 to 404, or 413.
+# All else passes: no list of what the service may have trouble with is complete.
+_LASTING_TYPES = {
+    "invalid_request_error",
+    "authentication_error",
+    "billing_error",
+    "permission_error",
+    "not_found_error",
+    "request_too_large",
+}
 # The service has too many requests: a matter of the whole fleet.
 _TOO_MANY_STATUSES = {HTTPStatus.TOO_MANY_REQUESTS, 529}
 _TOO_MANY_TYPES = {"overloaded_error", "rate_limit_error"}
-# A 429 that no waiting cures.
-_SPENT = ("spend limit", "credit balance", "usage limit")
+# `error.details.error_code` of a 429 that no waiting cures, and of one that waiting does. Words may change, so they
+# count only where neither is told: a limit that its owner has set comes without a code.
+_SPENT_CODES = {
+    "enforced_spend_limit_reached",
+    "contract_spend_limit_reached",
+    "linked_organization_spend_limit_reached",
+}
+_PASSING_CODES = {"ramp_limit_exceeded"}
+_SPENT_WORDS = ("spend limit", "credit balance", "usage limit")
 _TOO_LONG = "prompt is too long"
 _LONGEST_DELAY_SECONDS = 24 * 3600.0
 # Of the ceiling that doubles: over a half, so that each wait is longer than the one before.
@@ -109,7 +125,7 @@ async def _done(permit: Callable[[], Awaitable[None]]) -> None:
 def _wait(error: Exception, number: int, patience: Patience) -> timedelta:
     """How long to wait after try ``number``; raises what ``error`` comes to where there is no next one."""
     words = _words(error)
-    if not _is_retryable(error, words):
+    if not _is_retryable(error):
         raise (ContextExhaustedError if _TOO_LONG in words else ModelRejectedError)(words) from error
     asked = _retry_after(error)
     if asked > patience.longest_wait:
@@ -123,25 +139,28 @@ def _wait(error: Exception, number: int, patience: Patience) -> timedelta:
 
 def _is_throttling(error: BaseException) -> bool:
     if isinstance(error, StreamFailedError):
-        return error.kind in _TOO_MANY_TYPES
-    if not isinstance(error, anthropic.APIStatusError) or error.status_code not in _TOO_MANY_STATUSES:
-        return False
-    return not _is_spent(_words(error))
+        return error.kind in _TOO_MANY_TYPES and not _is_spent(error)
+    if isinstance(error, anthropic.APIStatusError):
+        return error.status_code in _TOO_MANY_STATUSES and not _is_spent(error)
+    return False
 
 
-def _is_spent(words: str) -> bool:
-    return any(phrase in words.lower() for phrase in _SPENT)
-
-
-def _is_retryable(error: BaseException, words: str) -> bool:
+def _is_retryable(error: BaseException) -> bool:
     if isinstance(error, StreamFailedError):
-        return error.kind in _RETRYABLE_TYPES and not _is_spent(words)
-    if not isinstance(error, anthropic.APIStatusError):
-        # Transport errors, bad chunks, broken streams. Of the SDK's own errors only those of the connection.
-        return not isinstance(error, anthropic.AnthropicError) or isinstance(error, anthropic.APIConnectionError)
-    if _is_spent(words):
-        return False
-    return error.status_code in _RETRYABLE_STATUSES or error.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR
+        return error.kind not in _LASTING_TYPES and not _is_spent(error)
+    if isinstance(error, anthropic.APIStatusError):
+        passes = error.status_code in _RETRYABLE_STATUSES or error.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR
+        return passes and not _is_spent(error)
+    # Transport errors, bad chunks, broken streams. Of the SDK's own errors only those of the connection.
+    return not isinstance(error, anthropic.AnthropicError) or isinstance(error, anthropic.APIConnectionError)
+
+
+def _is_spent(error: StreamFailedError | anthropic.APIStatusError) -> bool:
+    code = error.code if isinstance(error, StreamFailedError) else error.error_code
+    if code in _SPENT_CODES or code in _PASSING_CODES:
+        return code in _SPENT_CODES
+    words = _words(error).lower()
+    return any(phrase in words for phrase in _SPENT_WORDS)
 
 
 def _error_body(error: anthropic.APIStatusError) -> dict[str, Any]:
@@ -162,14 +181,22 @@ def _words(error: BaseException) -> str:
 def _retry_after(error: BaseException) -> timedelta:
     """What the service asks for, a day at most; else 0.
 
-    In seconds (RFC 9110 10.2.3; it does not use the date form), or more exactly in a header of its own.
+    In seconds or until a date (RFC 9110 10.2.3), or more exactly in a header of its own.
     """
     if not isinstance(error, anthropic.APIStatusError):
         return timedelta()
-    headers = error.response.headers
-    exact = headers.get("retry-after-ms")
+    exact, plain = (error.response.headers.get(name, "") for name in ("retry-after-ms", "retry-after"))
     try:
-        seconds = float(exact) / 1000 if exact else float(headers.get("retry-after", ""))
+        seconds = float(exact) / 1000 if exact else float(plain)
     except ValueError:
-        return timedelta()
+        seconds = _seconds_until(plain)
     return timedelta(seconds=min(max(0.0, seconds), _LONGEST_DELAY_SECONDS) if math.isfinite(seconds) else 0)
+
+
+def _seconds_until(date: str) -> float:
+    """0 where ``date`` is none. Each of the three forms that HTTP knows is in UTC."""
+    try:
+        when = parsedate_to_datetime(date)
+    except (ValueError, OverflowError):
+        return 0
+    return ((when if when.tzinfo else when.replace(tzinfo=UTC)) - datetime.now(UTC)).total_seconds()

@@ -71,8 +71,12 @@ class Process:
         """Its exit code; 128 and the signal's number where it was killed. Raises ``SandboxUnavailableError``."""
         return await self._family.exit_code(await self._process.wait())
 
+    def kill(self) -> None:
+        """End all of it now; ``end`` is still to be called, and returns once it is gone."""
+        self._family.kill()
+
     async def end(self, grace: timedelta = GRACE) -> None:
-        """End it with all it started: SIGTERM, after ``grace`` SIGKILL; at once when cancelled meanwhile.
+        """End it with all it started: SIGTERM, after ``grace`` SIGKILL; at once when cancelled or killed meanwhile.
 
         What it printed can be read until ``close``.
         """

@@ -57,6 +57,8 @@ class Sandbox:
         self.words = words
         self._launcher = launcher
         self._lingering = 0
+        self._running: set[Process] = set()
+        self._is_over = False
 
     @classmethod
     async def find(cls, mode: Literal["auto", "none"], *, paths: Sequence[Path] = ()) -> Self:
@@ -99,6 +101,14 @@ class Sandbox:
         handed an open file to a program of another attempt.
         """
         return self._lingering == 0
+
+    def kill(self) -> None:
+        """End all that was started by this object at once, without the time to put things in order, and start nothing
+        more: whoever it worked for may be at work elsewhere soon.
+        """
+        self._is_over = True
+        for process in self._running:
+            process.kill()
 
     async def run(
         self,
@@ -161,15 +171,27 @@ class Sandbox:
     async def _started(self, command: Command) -> Process:
         if self._launcher is None:
             raise SandboxUnavailableError(f"Commands cannot be run here: the sandbox is {self.words}")
+        if self._is_over:
+            raise SandboxUnavailableError("Commands cannot be run any more: the run is not this agent's now")
         self._lingering += 1
         try:
-            return await self._launcher.start(command)
+            process = await self._launcher.start(command)
         except OSError as error:
             self._lingering -= 1
             raise SandboxUnavailableError(f"The command could not be started ({error}): try again later") from error
+        self._take(process)
+        return process
+
+    def _take(self, process: Process) -> None:
+        self._running.add(process)
+        if self._is_over:  # since it was begun with
+            process.kill()
 
     async def _end(self, process: Process, command: Command) -> None:
-        await process.end()
+        try:
+            await process.end()
+        finally:
+            self._running.discard(process)
         if process.is_gone and not command.network:
             self._lingering -= 1
 

@@ -106,8 +106,7 @@ class RunCommand(InputTool[RunCommandInput]):
     def _told(self, ended: Ended, limits: Limits) -> str:
         parts = [_first_line(ended, limits), ended.output.rstrip("\n") or "(no output)"]
         if ended.whole is not None:
-            path = self._outputs.keep(ended.whole)
-            parts.append(f"[The output was too long to show: read it with read_file, path {path}, by ranges of lines.]")
+            parts.append(self._outputs.kept(ended.whole))
         return "\n".join(parts)
 
 

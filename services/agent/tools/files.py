@@ -7,13 +7,12 @@ from pydantic import Field
 
 from services.agent.tools.calls import Outcome, ToolError
 from services.agent.tools.inputs import FilePath, Input, InputTool, Text
-from services.agent.tools.outputs import OUTPUTS, Outputs
+from services.agent.tools.outputs import MAX_LINE_CHARACTERS, OUTPUTS, Outputs
 from services.agent.tools.replacing import replaced
 from services.agent.tools.showing import clipped, visible
 from services.agent.workspace import Excerpt, Parts, Workspace, joined
 from services.agent.workspace.reading import lines_of
 
-MAX_LINE_CHARACTERS = 2_000
 LineNumber = Annotated[int, Field(ge=1, le=1_000_000_000)]
 
 
@@ -32,7 +31,7 @@ class ReadFile(InputTool[ReadFileInput]):
     input_model = ReadFileInput
 
     def __init__(self, workspace: Workspace, outputs: Outputs | None = None) -> None:
-        """``outputs``: what commands printed, to be read as files are."""
+        """``outputs``: what was too long for a result, to be read as files are."""
         self._workspace = workspace
         self._outputs = outputs
 

@@ -77,3 +77,11 @@ def clipped(text: str) -> str:
     clip = Clip()
     clip.add(text)
     return clip.text()
+
+
+def excerpt(text: str) -> str:
+    """Head and tail of ``text``, which is too long for one result, safe to show; there may be very much of it."""
+    # Cut before and after: spelling out may make it longer.
+    head = visible(text[:HEAD_CHARACTERS])[:HEAD_CHARACTERS]
+    tail = visible(text[-TAIL_CHARACTERS:])[-TAIL_CHARACTERS:]
+    return f"{head}\n[… the middle of {len(text):,} characters left out …]\n{tail}"

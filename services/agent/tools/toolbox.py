@@ -22,7 +22,8 @@ from services.agent.tools.files import DeleteFile, EditFile, MoveFile, ReadFile,
 from services.agent.tools.finishing import AskUser, TaskComplete
 from services.agent.tools.outputs import Outputs
 from services.agent.tools.searching import ListFiles, SearchCode
-from services.agent.tools.showing import MAX_OUTPUT_CHARACTERS, clipped, shortened, visible, visible_line
+from services.agent.tools.showing import MAX_OUTPUT_CHARACTERS, excerpt, shortened, visible, visible_line
+from services.agent.tools.withdrawn import WithdrawnTool
 from services.agent.workspace import Workspace, WorkspaceError
 
 SIDE_BY_SIDE = 8
@@ -42,7 +43,8 @@ class Toolbox:
 
     ``kind``: a "code" run changes files; a "task" has no tool that writes, and can ask its user; a "plan" only reads.
     ``extra``: tools beside the usual ones (commands, those of MCP servers). ``searches``: how many ripgrep processes
-    may run at once, shared by all runs of a process; its own where not given.
+    may run at once, shared by all runs of a process; its own where not given. ``offered``: what the run's requests
+    offer since they began; of that, what is in none of the others any more is answered so.
     """
 
     def __init__(
@@ -53,12 +55,15 @@ class Toolbox:
         searches: asyncio.Semaphore | None = None,
         outputs: Outputs | None = None,
         extra: Sequence[Tool] = (),
+        offered: Sequence[ToolSpec] = (),
     ) -> None:
         self.completion: Completion | None = None
         self.question: str | None = None
         self.outputs = outputs or Outputs()
         tools = [*self._usual(workspace, kind, searches or asyncio.Semaphore(SIDE_BY_SIDE)), *extra]
         self._tools: dict[str, Tool] = {tool.spec.name: tool for tool in tools}
+        self._usable = sorted(self._tools)
+        self._tools |= {spec.name: WithdrawnTool(spec) for spec in offered if spec.name not in self._tools}
         self._specs = {name: tool.spec for name, tool in self._tools.items()}
         self.specs: tuple[ToolSpec, ...] = tuple(self._specs[name] for name in sorted(self._specs))
 
@@ -171,20 +176,24 @@ class Toolbox:
     async def _run_one(self, call: ToolCall) -> ToolResult:
         tool = self._tools.get(call.name)
         if tool is None:
-            words = f"There is no tool {shortened(call.name, 60)!r}: use one of {', '.join(sorted(self._tools))}."
+            words = f"There is no tool {shortened(call.name, 60)!r}: use one of {', '.join(self._usable)}."
             return _failed(call, words, malformed=True)
         try:
             outcome = await tool.run(call.input)
         except (ToolError, WorkspaceError) as error:
-            return _failed(call, str(error), malformed=isinstance(error, MalformedInputError))
-        return ToolResult(call.id, _bounded(outcome.content), changed=outcome.changed)
+            return _failed(call, self._bounded(str(error)), malformed=isinstance(error, MalformedInputError))
+        return ToolResult(call.id, self._bounded(outcome.content), changed=outcome.changed)
+
+    def _bounded(self, content: str) -> str:
+        """Whatever the tool made of it: safe to store and to show, and no longer than a result may be.
+
+        What is longer is kept, to be read by ranges of lines.
+        """
+        most = MAX_OUTPUT_CHARACTERS + _NOTES_CHARACTERS
+        if len(content) <= most and len(text := visible(content)) <= most:
+            return text
+        return f"{excerpt(content)}\n{self.outputs.kept(content.encode(errors='backslashreplace'))}"
 
 
 def _failed(call: ToolCall, words: str, *, malformed: bool = False) -> ToolResult:
-    return ToolResult(call.id, _bounded(words), is_error=True, malformed=malformed)
-
-
-def _bounded(content: str) -> str:
-    """Whatever the tool made of it: safe to store and to show, and no longer than a result may be."""
-    text = visible(content)
-    return text if len(text) <= MAX_OUTPUT_CHARACTERS + _NOTES_CHARACTERS else clipped(text)
+    return ToolResult(call.id, words, is_error=True, malformed=malformed)

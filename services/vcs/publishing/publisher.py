@@ -7,9 +7,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import timedelta
 from typing import Final, assert_never
 from uuid import UUID
+
+from google.protobuf.message import DecodeError
+from nats.errors import Error as NatsError
 
 from services.contracts import subjects
 from services.contracts.templates import fill, values_of
@@ -17,7 +21,7 @@ from services.contracts.v1.commands_pb2 import PublishOrder
 from services.contracts.words import ExitReason, Queue
 from services.jobs.errors import LeaseLostError
 from services.jobs.heartbeat import Ending, Heartbeat
-from services.jobs.publishing import Publication, Publishing, Shown
+from services.jobs.publishing import DuePublication, Publication, Publishing, Shown
 from services.runtime.backing_off import back_off
 from services.runtime.jetstream import Bus, Message
 from services.runtime.lifecycle import Capacity
@@ -106,17 +110,21 @@ class Publisher:
             task.cancel()
 
     async def _take(self, message: Message) -> None:
-        order = PublishOrder.FromString(message.data)
+        order = _order(message)
         claimed_at = time.monotonic()
         try:
-            publication = await self._publishing.claim(
-                UUID(order.changeset_id), UUID(order.run_id), dispatch=order.dispatch, holder=self._holder
-            )
+            publication = await self._claim(order) if order is not None else None
         except StoreUnavailableError:
             return  # not acknowledged: it comes again
-        await message.ack()
+        with suppress(NatsError, OSError):  # not heard: it comes again, and is found stale
+            await message.ack()
         if publication is not None:
             await self._publish_leased(publication, claimed_at)
+
+    async def _claim(self, order: DuePublication) -> Publication | None:
+        return await self._publishing.claim(
+            order.changeset_id, order.run_id, dispatch=order.dispatch, holder=self._holder
+        )
 
     async def _publish_leased(self, publication: Publication, claimed_at: float) -> None:
         task = asyncio.current_task()
@@ -203,6 +211,16 @@ class Publisher:
             expected_remote_sha=publication.expected_remote_sha,
             also_ours=publication.also_ours,
         )
+
+
+def _order(message: Message) -> DuePublication | None:
+    """What ``message`` orders; None where it is no publish order: it would come again for ever."""
+    try:
+        order = PublishOrder.FromString(message.data)
+        return DuePublication(UUID(order.changeset_id), UUID(order.run_id), order.dispatch)
+    except (DecodeError, ValueError):
+        log.exception("not a publish order, thrown away", subject=message.subject)
+        return None
 
 
 def _refuse_deadly(publication: Publication) -> None:

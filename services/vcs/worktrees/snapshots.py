@@ -6,6 +6,7 @@ import shutil
 import stat
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
@@ -16,6 +17,7 @@ from services.vcs.git.runner import Git, Place
 from services.vcs.git.trees import scratch_index
 from services.vcs.worktrees import lfs
 from services.vcs.worktrees.nested import add_with_nested_repositories
+from services.vcs.worktrees.weights import heaviest
 
 STAGE_TIMEOUT: Final = timedelta(minutes=5)
 # A message holds 64 MiB, the patch and some words beside it.
@@ -168,8 +170,19 @@ async def _patch(git: Git, scratch: Place, base_sha: str) -> bytes:
     try:
         return await git.run(*arguments, place=scratch, timeout=STAGE_TIMEOUT, max_output_bytes=MAX_PATCH_BYTES)
     except GitOutputTooLargeError as error:
-        words = f"the changes are more than {MAX_PATCH_BYTES >> 20} MiB as a patch; list build output in .gitignore"
+        largest = heaviest(await asyncio.to_thread(_sizes, scratch, await _changes(git, scratch, base_sha)))
+        words = f"the changes are more than {MAX_PATCH_BYTES >> 20} MiB as a patch; the largest of them: {largest}"
         raise PatchTooLargeError(words) from error
+
+
+def _sizes(place: Place, files: Sequence[FileChange]) -> dict[str, int]:
+    """How large those of ``files`` are that are there, in bytes."""
+    assert place.work_tree is not None
+    sizes = {}
+    for path in (os.fsdecode(file.path) for file in files):
+        with suppress(OSError):
+            sizes[path] = (place.work_tree / path).lstat().st_size
+    return sizes
 
 
 async def _settle(git: Git, place: Place) -> None:

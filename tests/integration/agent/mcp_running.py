@@ -17,7 +17,7 @@ import aiohttp.web
 
 from quarterdeck.stack.ports import free_ports
 from services.agent.mcp import McpTools, connected
-from services.agent.tools.calls import Outcome, Tool
+from services.agent.tools.calls import Outcome, Tool, ToolSpec
 from services.contracts.agents import HttpServer, McpServer, StdioServer
 
 SERVER = Path(__file__).with_name("mcp_server.py")
@@ -98,6 +98,7 @@ def connecting(
     allow_private_addresses: bool = True,
     call_seconds: float = DEADLINE_SECONDS,
     opening_seconds: float = DEADLINE_SECONDS,
+    expected: Sequence[ToolSpec] = (),
     **servers: McpServer,
 ) -> AbstractAsyncContextManager[McpTools]:
     return connected(
@@ -106,6 +107,7 @@ def connecting(
         worktree=worktree,
         limits=None,
         allow_private_addresses=allow_private_addresses,
+        expected=expected,
         opening_timeout=timedelta(seconds=opening_seconds),
         call_timeout=timedelta(seconds=call_seconds),
     )
@@ -121,9 +123,9 @@ async def use(tools: McpTools, name: str, **arguments: Any) -> Outcome:
 
 
 @asynccontextmanager
-async def http_server() -> AsyncIterator[str]:
-    """The URL of a real MCP server in a process of its own."""
-    (port,) = free_ports(1)
+async def http_server(port: int | None = None) -> AsyncIterator[str]:
+    """The URL of a real MCP server in a process of its own. ``port``: a free one where not given."""
+    port = port or free_ports(1)[0]
     process = await asyncio.create_subprocess_exec(
         sys.executable, str(SERVER), "http", str(port), env={"PATH": os.environ["PATH"]}
     )

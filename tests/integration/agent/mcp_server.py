@@ -92,7 +92,7 @@ def _answer(name: str, arguments: dict[str, Any]) -> types.CallToolResult:
 def _said(name: str, arguments: dict[str, Any]) -> str:
     texts = {
         "echo": str(arguments.get("text")),
-        "long": "start " + "x" * 200_000 + " end",
+        "long": "start " + "x" * 100_000 + " needle " + "x" * 100_000 + " end",
         "secret": f"the token is {os.environ.get('TOKEN')}",
         "pid": str(os.getpid()),
     }

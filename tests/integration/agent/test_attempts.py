@@ -134,6 +134,18 @@ async def test_a_long_wait_gives_the_slot_back_and_costs_nothing(fleet: Fleet, s
     assert run["not_before"] > datetime.now(UTC) + timedelta(minutes=55)
 
 
+async def test_a_turn_that_would_come_after_the_deadline_gives_the_slot_back(fleet: Fleet, start_agent: StartAgent):
+    """It would fail without having asked; so would others with the same key."""
+    await start_agent()
+    fleet.model.answer(refused(429, "Slow down", kind="rate_limit_error", retry_after="120"))
+    for _ in range(2):
+        run = await fleet.until_run(await fleet.dispatch(deadlineSeconds=60), RunState.QUEUED, RunState.FAILED)
+        assert (run["state"], run["attempts_spent"]) == ("queued", 0)
+        wait = run["not_before"] - datetime.now(UTC)
+        assert timedelta(seconds=90) < wait < timedelta(seconds=125)
+    assert len(fleet.model.requests) == 1
+
+
 async def test_the_deadline_ends_an_attempt_that_hangs(fleet: Fleet, start_agent: StartAgent):
     await start_agent()
     fleet.model.answer(hanging())

@@ -1,6 +1,7 @@
 """MCP servers over stdio, as real processes: what they list, answer, and get wrong."""
 
 import asyncio
+import sys
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from pathlib import Path
@@ -9,10 +10,20 @@ import pytest
 
 from services.agent.mcp import connected
 from services.agent.sandbox import SandboxUnavailableError
-from services.agent.tools.calls import MalformedInputError, ToolError
+from services.agent.tools import Toolbox, ToolCall, Workspace
+from services.agent.tools.calls import MalformedInputError, ToolError, ToolSpec
 from services.agent.tools.showing import MAX_OUTPUT_CHARACTERS
 from services.contracts.agents import StdioServer
-from tests.integration.agent.mcp_running import DEADLINE_SECONDS, Pipes, PlainSandbox, connecting, stdio, tool, use
+from tests.integration.agent.mcp_running import (
+    DEADLINE_SECONDS,
+    SERVER,
+    Pipes,
+    PlainSandbox,
+    connecting,
+    stdio,
+    tool,
+    use,
+)
 
 
 async def test_what_a_server_lists_is_offered_sorted_under_its_prefix(tmp_path: Path) -> None:
@@ -34,23 +45,33 @@ async def test_what_a_server_lists_is_offered_sorted_under_its_prefix(tmp_path: 
     assert {(entry["worktree"], entry["network"]) for entry in sandbox.opened} == {(tmp_path, False)}
 
 
-async def test_calls_answer_with_bounded_text(tmp_path: Path) -> None:
+async def test_calls_answer_with_text(tmp_path: Path) -> None:
     async with connecting(tmp_path, s=stdio()) as tools:
-        assert (await use(tools, "echo", text="hällo\n\x1b[31m")).content == "hällo\n\\x1b[31m"
+        assert (await use(tools, "echo", text="hällo\n\x1b[31m")).content == "hällo\n\x1b[31m"
         assert (await use(tools, "mixed")).content == (
             "seen:\n[image of type image/png, 12 bytes: cannot be shown here]\n"
             "[link to the resource file:///a.txt (a.txt)]\n[resource memo://1]\nremember"
         )
         assert (await use(tools, "structured")).content == '{\n "answer": 42\n}'
-        long = (await use(tools, "long")).content
-        assert long.startswith("start ")
-        assert long.endswith(" end")
-        assert len(long) < MAX_OUTPUT_CHARACTERS + 100
+
+
+async def test_a_long_answer_is_kept_to_be_read_as_that_of_a_command_is(tmp_path: Path) -> None:
+    async with connecting(tmp_path, s=stdio()) as tools:
+        toolbox = Toolbox(Workspace(tmp_path), kind="task", extra=tools.tools)
+        (long,) = await toolbox.run([ToolCall("1", "mcp__s__long", {})])
+        read = {"path": "@outputs/1.txt", "start_line": 45, "end_line": 55}
+        (part,) = await toolbox.run([ToolCall("2", "read_file", read)])
+    assert long.content.startswith("start ")
+    assert " end\n[The output was too long to show: read it with read_file, path @outputs/1.txt" in long.content
+    assert len(long.content) < MAX_OUTPUT_CHARACTERS + 300
+    assert " needle " not in long.content
+    assert " needle " in part.content, "one line of 200,000 characters is kept as many"
+    assert list(toolbox.outputs.take_new()) == ["1.txt"], "stored with the checkpoint"
 
 
 async def test_a_tool_that_fails_is_an_error_with_its_words(tmp_path: Path) -> None:
     async with connecting(tmp_path, s=stdio()) as tools:
-        with pytest.raises(ToolError, match=r"it did not work: \\x1b\[31mred"):
+        with pytest.raises(ToolError, match=r"it did not work: \x1b\[31mred"):
             await use(tools, "fail")
         with pytest.raises(ToolError, match="The MCP server s answered with an error"):
             await use(tools, "refuse")
@@ -191,6 +212,51 @@ async def test_a_run_goes_on_without_servers_that_cannot_be_started(tmp_path: Pa
         assert short.startswith("MCP server short ended before it was ready")
         assert silent.startswith("MCP server silent was not ready within 8 s")
         assert (await use(tools, "echo", text="hello")).content == "hello"
+
+
+async def test_a_server_that_is_away_at_first_is_started_when_its_tool_is_called(tmp_path: Path) -> None:
+    """As after a break: the tools are offered since the run began, and the server comes back under it."""
+    command = tmp_path / "server"
+    server = StdioServer(type="stdio", command=[str(command), str(SERVER), "stdio"])
+    sandbox = PlainSandbox()
+    async with connecting(tmp_path, s=stdio()) as tools:
+        offered = [each.spec for each in tools.tools]
+    async with connecting(tmp_path, sandbox=sandbox, expected=offered, s=server) as tools:
+        assert [each.spec.name for each in tools.tools] == [spec.name for spec in offered]
+        (problem,) = tools.problems
+        assert problem == (
+            "MCP server s could not be started: check its command in the client's settings. "
+            "The run goes on; a call of its tools tries to connect with it again."
+        )
+        with pytest.raises(ToolError, match="The MCP server s is away, and the call was not made: it could not be"):
+            await use(tools, "echo", text="hello")
+        command.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+        command.chmod(0o755)
+        assert (await use(tools, "echo", text="hello")).content == "hello"
+        assert (await use(tools, "pid")).content == (await use(tools, "pid")).content, "one session serves them all"
+    assert sandbox.running == set()
+
+
+async def test_a_server_that_stays_away_is_not_tried_for_ever(tmp_path: Path) -> None:
+    sandbox = PlainSandbox()
+    async with connecting(tmp_path, s=stdio()) as tools:
+        offered = [each.spec for each in tools.tools]
+    gone = StdioServer(type="stdio", command=["/nowhere/to/be/found"])
+    async with connecting(tmp_path, sandbox=sandbox, expected=offered, s=gone) as tools:
+        for words in ("could not be started", "could not be started", "failed too often and is not started again"):
+            with pytest.raises(ToolError, match=f"The MCP server s is away.*{words}"):
+                await use(tools, "echo", text="hello")
+    assert len(sandbox.opened) == 3
+
+
+async def test_a_tool_that_a_server_has_no_more_is_an_error_that_says_so(tmp_path: Path) -> None:
+    expected = ToolSpec("mcp__s__gone", "", {"type": "object"}, writes=False)
+    async with connecting(tmp_path, expected=[expected], s=stdio()) as tools:
+        assert tools.problems == ("MCP server s: 1 of its tools are not there any more that the run began with.",)
+        (spec,) = [each.spec for each in tools.tools if each.spec.name == "mcp__s__gone"]
+        assert (spec.writes, spec.outside, spec.resident) == (True, True, True), "a break may have come upon it"
+        with pytest.raises(ToolError, match="The MCP server s has no such tool any more"):
+            await use(tools, "gone")
 
 
 async def test_leaving_while_a_server_is_being_started_stops_it(tmp_path: Path) -> None:

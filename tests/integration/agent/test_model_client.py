@@ -22,11 +22,13 @@ from services.agent.model import (
     PostponedError,
     Profile,
     Reply,
+    Request,
     Watch,
     encode_head,
     encode_request,
 )
 from services.contracts.words import Effort
+from services.jobs.models import Usage
 from tests.integration.agent.messages_server import Answer, MessagesServer, call, chunks, event, refused, said, whole
 
 HASTE = Patience(shortest_seconds=0.001, longest_seconds=0.002)
@@ -49,14 +51,18 @@ class Asked:
         self.interrupt = asyncio.Event()
         self.fragments: list[Fragment] = []
         self.resets: list[str] = []
+        self.void: list[Usage] = []
+        """What replies that came to nothing have used."""
         self.streaming = asyncio.Event()
 
     async def reply(self, profile: Profile = PROFILE) -> Reply:
-        body = encode_request(profile, HEAD, [MESSAGE], max_tokens=profile.most_tokens)
+        async def body() -> bytes:
+            return encode_request(profile, HEAD, [MESSAGE], max_tokens=profile.most_tokens)
+
+        request = Request(body, lambda void: self.void.append(void.usage), profile.api_version)
+        watch = Watch(self._on_fragment, self._on_reset, self.interrupt)
         async with asyncio.timeout(DEADLINE_SECONDS):
-            return await self._claude.reply(
-                self._endpoint, body, Watch(self._on_fragment, self._on_reset, self.interrupt)
-            )
+            return await self._claude.reply(self._endpoint, request, watch)
 
     def _on_fragment(self, fragment: Fragment) -> None:
         self.fragments.append(fragment)
@@ -130,11 +136,38 @@ async def test_each_model_is_asked_with_what_it_takes(
     assert sent.items() <= server.requests[0].items()
 
 
+async def test_a_temperature_goes_with_the_version_that_takes_it(server: MessagesServer, asked: Asked):
+    server.answer(GOOD, GOOD, GOOD)
+    await asked.reply(Profile("claude-sonnet-4-5", 64_000, temperature=0.0))
+    await asked.reply(Profile("claude-sonnet-4-5", 64_000))
+    await asked.reply(Profile("claude-sonnet-5-5", 64_000, temperature=0.0))
+    versions = [headers["anthropic-version"] for headers in server.headers]
+    assert versions[0] == "2023-06-01"
+    assert versions[1] == versions[2] != versions[0], "the one that the SDK speaks"
+    assert [request.get("temperature") for request in server.requests] == [0.0, None, None]
+
+
+async def test_nothing_of_the_operator_s_environment_is_sent(
+    server: MessagesServer, asked: Asked, monkeypatch: pytest.MonkeyPatch
+):
+    """Clients name services of their own."""
+    monkeypatch.setenv("ANTHROPIC_CUSTOM_HEADERS", "X-Secret: the operator's\nanthropic-beta: the operator's")
+    monkeypatch.setenv("ANTHROPIC_AUTH_TOKEN", "the operator's")
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "the operator's")
+    server.answer(GOOD)
+    await asked.reply()
+    headers = {name.lower(): value for name, value in server.headers[0].items()}
+    assert "the operator's" not in str(headers)
+    assert headers["authorization"] == "Bearer a key"
+
+
 @pytest.mark.parametrize(
     ("profile", "words"),
     [
         (Profile("claude-sonnet-5-5", 64_000, temperature=0.5), "claude-sonnet-5-5 takes no temperature"),
-        (Profile("claude-sonnet-4-5", 64_000, effort=Effort.LOW), "claude-sonnet-4-5 takes no effort"),
+        (Profile("claude-sonnet-4-5", 64_000, effort=Effort.LOW), "claude-sonnet-4-5 takes no effort:"),
+        (Profile("claude-opus-4-6", 64_000, effort=Effort.XHIGH), "claude-opus-4-6 takes no effort of xhigh"),
+        (Profile("claude-opus-4-7", 64_000, temperature=0.5), "claude-opus-4-7 takes no temperature"),
         (Profile("claude-3-5-haiku", 64_000), "8,192 tokens at most, not 64,000"),
     ],
 )
@@ -153,6 +186,8 @@ BROKEN = {
     "cut before anything": Answer([], then="cut"),
     "error event": Answer([*BEGINNING[:4], OVERLOADED]),
     "error event at once": Answer([OVERLOADED]),
+    "error event of a type never heard of": Answer([event("error", error={"type": "comet_error", "message": "Oops"})]),
+    "tool_use without its id": Answer([chunk.replace(b'"id":"toolu_1",', b"") for chunk in BEGINNING]),
     "chunk that is no JSON": Answer([*BEGINNING[:4], b"event: content_block_delta\ndata: {nonsense\n\n"]),
     "chunk that is no UTF-8": Answer([*BEGINNING[:4], b'event: content_block_delta\ndata: "\xff"\n\n']),
     "chunk that is no object": Answer([*BEGINNING[:4], b"event: content_block_delta\ndata: null\n\n"]),
@@ -198,6 +233,21 @@ async def test_an_error_event_that_no_waiting_cures(server: MessagesServer, aske
     server.answer(Answer([*BEGINNING[:4], event("error", error={"type": "invalid_request_error", "message": words})]))
     with pytest.raises(ModelRejectedError, match=words):
         await asked.reply()
+
+
+async def test_a_limit_that_is_spent_is_known_by_its_code(server: MessagesServer, asked: Asked):
+    error = {
+        "type": "rate_limit_error",
+        "message": "Requests are paused.",
+        "details": {"error_code": "enforced_spend_limit_reached"},
+    }
+    answered = Answer([orjson.dumps({"type": "error", "error": error})], 429)
+    for refusal in (answered, Answer([*BEGINNING[:4], event("error", error=error)])):
+        server.answer(refusal)
+        with pytest.raises(ModelRejectedError, match="Requests are paused"):
+            await asked.reply()
+    assert len(server.requests) == 2
+    assert asked.resets == []
 
 
 async def test_an_hour_s_wait_is_put_off(server: MessagesServer, asked: Asked):
@@ -252,6 +302,50 @@ async def test_an_interrupted_reply_is_what_there_is_of_it(server: MessagesServe
     assert (reply.stop_reason, reply.content) == (INTERRUPTED, [said("Reading.")])
     assert reply.usage.input_tokens == 10
     assert reply.raw_usage["output_is_estimated"] is True
+
+
+STREAMED = chunks(said("x" * 3_000))
+"""Of which `message_start` tells 10 tokens of input, and 1 of output."""
+
+
+async def test_what_thrown_away_replies_have_used_is_told(server: MessagesServer, asked: Asked):
+    server.answer(Answer(STREAMED[:-2]), Answer(STREAMED[:-1]), refused(529, "Overloaded"), GOOD)
+    await asked.reply()
+    used = [(usage.input_tokens, usage.output_tokens) for usage in asked.void]
+    assert used[0] == (10, 1_000), "estimated from what came"
+    assert used[1][0] == 10
+    assert used[2] == (0, 0)
+    assert len(used) == len(asked.resets) == 3
+
+
+async def test_what_a_cancelled_reply_has_used_is_told_and_what_an_interrupted_one_has_is_in_it(
+    server: MessagesServer, asked: Asked
+):
+    for end in ("cancel", "interrupt"):
+        server.waits.clear()
+        server.answer(Answer(STREAMED, then="wait"))
+        task = asyncio.create_task(asked.reply())
+        await server.until(server.waits)
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while len(asked.text) < 3_000:  # noqa: ASYNC110  what is sent is not yet there
+                await asyncio.sleep(0.01)
+        if end == "cancel":
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        else:
+            asked.interrupt.set()
+            assert (await task).usage.output_tokens == 1_000
+        asked.fragments.clear()
+    assert [(usage.input_tokens, usage.output_tokens) for usage in asked.void] == [(10, 1_000)]
+
+
+async def test_what_a_reply_has_used_that_fails_for_good_is_told(server: MessagesServer, asked: Asked):
+    error = {"type": "invalid_request_error", "message": "no such thing"}
+    server.answer(Answer([*STREAMED[:-2], event("error", error=error)]))
+    with pytest.raises(ModelRejectedError):
+        await asked.reply()
+    assert [(usage.input_tokens, usage.output_tokens) for usage in asked.void] == [(10, 1_000)]
 
 
 async def test_a_redirect_is_not_followed_with_the_key(server: MessagesServer, asked: Asked):

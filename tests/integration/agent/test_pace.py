@@ -9,9 +9,9 @@ from itertools import pairwise
 import pytest
 from pydantic import SecretStr
 
-from services.agent.model import Endpoint
+from services.agent.model import Endpoint, PostponedError
 from services.agent.pace import FleetPace
-from services.jobs.pacing import FORGOTTEN, Pacing
+from services.jobs.pacing import FORGOTTEN, Line, Pacing
 from services.runtime.jetstream import Bus
 from services.runtime.postgres import Database
 from tests.integration.agent.fleet import Fleet
@@ -39,10 +39,16 @@ async def age(domain: Domain, *, seconds: float) -> None:
     )
 
 
+async def look(pacing: Pacing, places: int = 0) -> Line:
+    line = await pacing.look(SCOPE, places)
+    assert line is not None
+    return line
+
+
 async def waits(pacing: Pacing, count: int) -> list[float]:
-    taken = [await pacing.take(SCOPE) for _ in range(count)]
-    assert all(wait is not None for wait in taken)
-    return [wait.total_seconds() for wait in taken if wait is not None]
+    """Of so many that come one after the other."""
+    lines = [await look(pacing, 1) for _ in range(count)]
+    return [line.wait(line.taken).total_seconds() for line in lines]
 
 
 async def rate(domain: Domain) -> float:
@@ -51,7 +57,7 @@ async def rate(domain: Domain) -> float:
 
 
 async def test_while_nothing_is_short_nobody_waits(pacing: Pacing):
-    assert await pacing.take(SCOPE) is None
+    assert await pacing.look(SCOPE, 1) is None
 
 
 async def test_after_a_refusal_each_has_a_turn_of_its_own(pacing: Pacing):
@@ -60,7 +66,7 @@ async def test_after_a_refusal_each_has_a_turn_of_its_own(pacing: Pacing):
     gaps = [later - earlier for earlier, later in pairwise(turns)]
     assert turns == sorted(turns)
     assert all(0.1 < gap <= 0.26 for gap in gaps), "four a second at first"
-    assert await pacing.take("another scope") is None
+    assert await pacing.look("another scope", 1) is None
 
 
 async def test_everybody_stays_away_as_long_as_the_service_asks(pacing: Pacing):
@@ -81,10 +87,10 @@ async def test_many_refusals_at_once_are_one_shortage(domain: Domain, pacing: Pa
 async def test_it_recovers_and_is_forgotten(domain: Domain, pacing: Pacing):
     await pacing.throttle(SCOPE, NOTHING)
     await age(domain, seconds=30)
-    await pacing.take(SCOPE)
+    await look(pacing)
     assert await rate(domain) == pytest.approx(32, rel=0.1), "doubled every ten seconds"
     await age(domain, seconds=FORGOTTEN.total_seconds())
-    assert await pacing.take(SCOPE) is None
+    assert await pacing.look(SCOPE, 1) is None
     await pacing.throttle(SCOPE, NOTHING)
     assert await rate(domain) == 4, "a new shortage begins anew"
 
@@ -92,8 +98,58 @@ async def test_it_recovers_and_is_forgotten(domain: Domain, pacing: Pacing):
 async def test_it_does_not_recover_while_it_is_left_alone(domain: Domain, pacing: Pacing):
     await pacing.throttle(SCOPE, timedelta(seconds=100))
     await age(domain, seconds=60)
-    await pacing.take(SCOPE)
+    await look(pacing)
     assert await rate(domain) == 4
+
+
+async def test_places_are_in_one_line_and_reached_as_the_rate_recovers(domain: Domain, pacing: Pacing):
+    await pacing.throttle(SCOPE, NOTHING)
+    await domain.execute("UPDATE model_pace SET per_second = 0.1")
+    first, second = await look(pacing, 100), await look(pacing, 201)
+    assert (first.taken, second.taken) == (100, 301)
+    assert not second.may_ask(1)
+    assert 76 < second.wait(301).total_seconds() < 79, "not 50 minutes, as at the rate of now"
+    await age(domain, seconds=40)
+    later = await look(pacing)
+    assert later.taken == 301
+    assert 20 < later.reached < 23
+    assert later.may_ask(20)
+    assert not later.may_ask(24)
+    assert 36 < later.wait(301).total_seconds() < 39
+    await age(domain, seconds=later.wait(301).total_seconds())
+    assert (await look(pacing)).may_ask(301)
+
+
+async def test_how_often_is_looked_makes_no_difference(domain: Domain, pacing: Pacing):
+    reached = []
+    for steps in (1, 40):
+        await domain.execute("DELETE FROM model_pace")
+        await pacing.throttle(SCOPE, NOTHING)
+        await look(pacing, 1_000)
+        for _ in range(steps):
+            await age(domain, seconds=40 / steps)
+            line = await look(pacing)
+        reached.append(line.reached)
+    assert reached[1] == pytest.approx(reached[0], rel=0.1)
+
+
+async def test_a_new_shortage_does_not_wait_for_the_line_of_one_that_is_forgotten(domain: Domain, pacing: Pacing):
+    await pacing.throttle(SCOPE, NOTHING)
+    await look(pacing, 500)
+    await age(domain, seconds=FORGOTTEN.total_seconds() + 1)
+    await pacing.throttle(SCOPE, NOTHING)
+    assert all(wait < 1 for wait in await waits(pacing, 2))
+
+
+async def test_nobody_asks_while_the_service_is_left_alone(domain: Domain, pacing: Pacing):
+    await pacing.throttle(SCOPE, NOTHING)
+    await look(pacing, 1)
+    await age(domain, seconds=5)
+    assert (await look(pacing)).may_ask(1)
+    await pacing.throttle(SCOPE, timedelta(seconds=30))
+    paused = await look(pacing)
+    assert not paused.may_ask(1)
+    assert 29 < paused.wait(1).total_seconds() <= 30
 
 
 async def test_a_refusal_of_one_agent_slows_another(
@@ -116,9 +172,9 @@ async def test_a_refusal_of_one_agent_slows_another(
             while not heard.is_set():  # core NATS: what is told before the other listens is lost
                 await refused.throttled(endpoint, timedelta(seconds=3600))
                 await asyncio.wait([asyncio.create_task(heard.wait())], timeout=0.5)
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.5):
-                await other.permit(endpoint)
+        with pytest.raises(PostponedError) as postponed:
+            await other.permit(endpoint)
+        assert timedelta(minutes=59) < postponed.value.delay < timedelta(minutes=61)
         async with asyncio.timeout(DEADLINE_SECONDS):
             await other.permit(Endpoint(SecretStr("another key"), "http://model.invalid"))
     finally:

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,59 @@ async def test_cancelled_twice_it_is_killed_at_once(either: Sandbox, tmp_path: P
     assert not task.done()
     await cancel(task)
     assert await trace.runs(wanted=False)
+
+
+async def lose(sandbox: Sandbox, task: asyncio.Task[object]) -> None:
+    """As a worker does whose lease is lost; what is left then has less than the grace."""
+    began = time.monotonic()
+    sandbox.kill()
+    await cancel(task)
+    assert time.monotonic() - began < GRACE.total_seconds() / 2
+
+
+async def test_killed_it_is_not_asked_to_end(either: Sandbox, tmp_path: Path) -> None:
+    trace = Trace()
+    task = started(either, tmp_path, f"trap 'echo tidy > tidied' TERM; {trace.command}; {trace.command}")
+    assert await trace.runs()
+    await lose(either, task)
+    assert await trace.runs(wanted=False)
+    assert not (tmp_path / "tidied").exists()
+
+
+async def test_killed_in_its_grace_it_has_no_more_of_it(either: Sandbox, tmp_path: Path) -> None:
+    """A run that is cancelled, and lost while its command is still putting things in order."""
+    trace = Trace()
+    task = started(either, tmp_path, f"trap 'echo told > told; {trace.command}' TERM; {trace.command}")
+    assert await trace.runs()
+    task.cancel()
+    assert await comes_true((tmp_path / "told").exists)
+    await lose(either, task)
+    assert await trace.runs(wanted=False)
+
+
+async def test_killed_a_server_ends_at_once_and_nothing_is_started_any_more(either: Sandbox, tmp_path: Path) -> None:
+    trace, other = Trace(), either.for_one_attempt()
+    script = f"trap '' TERM; {trace.command}; {trace.command}"
+    async with either.open(["bash", "-c", script], worktree=tmp_path):
+        assert await trace.runs()
+        began = time.monotonic()
+        either.kill()
+    assert time.monotonic() - began < GRACE.total_seconds() / 2
+    assert await trace.runs(wanted=False)
+    with pytest.raises(SandboxUnavailableError, match="not this agent's"):
+        await either.run(["true"], worktree=tmp_path)
+    assert (await other.run(["true"], worktree=tmp_path)).exit_code == 0, "other attempts go on"
+
+
+async def test_killed_at_any_instant_of_its_start_it_ends_at_once(either: Sandbox, tmp_path: Path) -> None:
+    for milliseconds in range(0, 30, 3):
+        sandbox, trace = either.for_one_attempt(), Trace()
+        task = started(sandbox, tmp_path, f"trap '' TERM; {trace.command}; {trace.command}")
+        await asyncio.wait([task], timeout=milliseconds / 1_000)
+        sandbox.kill()
+        with suppress(SandboxUnavailableError):
+            await asyncio.wait_for(task, DEADLINE_SECONDS)
+        assert not trace.is_running(), f"killed after {milliseconds} ms"
 
 
 async def test_cancelled_at_any_instant_of_its_start_it_ends_at_once(sandbox: Sandbox, tmp_path: Path) -> None:

@@ -11,13 +11,16 @@ from uuid import UUID
 
 import pytest
 
+from services.agent.answering import CANCELLED
+from services.agent.sandbox import Sandbox
 from services.contracts.words import RunState
 from services.jobs.heartbeat import Heartbeat
-from services.jobs.models import Hold
+from services.jobs.models import Checkpoint, Hold
 from services.jobs.running import Running
 from tests.integration.agent.agents import Agent, HeldVcs, QuietHeartbeat, StartAgent
 from tests.integration.agent.fleet import DEADLINE_SECONDS, Fleet, make_repository
 from tests.integration.agent.messages_server import call, hanging, said, whole
+from tests.integration.agent.sandboxes import Trace
 from tests.integration.waiting import runs, until
 
 READ = whole(call(1, "read_file", path="f.txt"))
@@ -51,9 +54,9 @@ class WatchedRunning(Running):
         processes = [pid for pid in self.processes if runs(pid)]
         return Left(self._fleet.worktrees(run_id), self._fleet.model_replies(), processes)
 
-    async def cancelled(self, hold: Hold) -> None:
+    async def cancelled(self, hold: Hold, *, left: Checkpoint | None = None) -> None:
         self.left.append(self.look(hold.run_id))
-        await super().cancelled(hold)
+        await super().cancelled(hold, left=left)
 
 
 @dataclass(frozen=True)
@@ -144,7 +147,9 @@ async def cancelled(fleet: Fleet, moment: Moment) -> None:
     assert (run["state"], run["attempt"], run["lease_token"]) == ("cancelled", 1, None)
     assert moment.running.left == [NOTHING]
     assert (await fleet.kinds(moment.run_id))[-2:] == ["run.finished", "job.finished"]
-    assert await fleet.transcript(moment.run_id) == stored
+    transcript = await fleet.transcript(moment.run_id)
+    assert transcript[: len(stored)] == stored
+    assert all(CANCELLED.encode() in body for body in transcript[len(stored) :]), "but what its calls have not come to"
     assert await fleet.changesets(moment.run_id) == []
     assert (await fleet.orders_sent(), fleet.branches()) == (1, ["main"]), "no publication was ordered, nothing pushed"
     assert await fleet.domain.rows("SELECT FROM leases") == []
@@ -230,3 +235,19 @@ async def test_cancel_and_delivery_at_once_agree(fleet: Fleet, delivering: Begin
     assert len(stored) == (run["state"] == RunState.PUBLISHING)
     for changeset in stored:
         assert await fleet.domain.publishing.claim(changeset["id"], run["id"], dispatch=1, holder="vcs") is None
+
+
+@pytest.mark.usefixtures("postgres_is_up_long")
+@pytest.mark.parametrize("why", ["cancelled", "lost"])
+async def test_a_command_has_time_to_end_where_its_run_is_cancelled_and_none_where_it_is_lost(
+    fleet: Fleet, start_agent: StartAgent, tmp_path: Path, why: str
+):
+    await start_agent(sandbox=await Sandbox.find("none"))
+    trace, asked = Trace(), tmp_path / "asked to end"
+    command = f"trap 'touch \"{asked}\"; exit' TERM; {trace.command}; {trace.command}"
+    fleet.model.answer(whole(call(1, "run_command", command=command)))
+    run_id = await fleet.dispatch(permissionMode="bypassPermissions")
+    assert await trace.runs()
+    await (fleet.cancel(run_id, tell=True) if why == "cancelled" else fleet.lose(run_id))
+    await fleet.until_released(run_id)
+    assert (asked.exists(), trace.is_running()) == (why == "cancelled", False)

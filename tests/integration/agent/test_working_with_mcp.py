@@ -6,7 +6,9 @@ import base64
 import sys
 from pathlib import Path
 
+import orjson
 import pytest
+from yarl import URL
 
 from services.agent.sandbox import Sandbox
 from services.contracts.agents import ClientSettings, McpServer, StdioServer
@@ -14,12 +16,13 @@ from services.contracts.words import RunState
 from services.jobs.client_settings import ClientSetting
 from services.runtime.base_urls import BaseUrls
 from services.runtime.sealing import Sealer
-from tests.integration.agent.agents import StartAgent
+from tests.integration.agent.agents import LONG_SECONDS, QuietHeartbeat, StartAgent
 from tests.integration.agent.fleet import Fleet
 from tests.integration.agent.looking import answers, logged, offered, system, work
 from tests.integration.agent.mcp_running import SERVER, http, http_server, stdio
-from tests.integration.agent.messages_server import call, refused, whole
+from tests.integration.agent.messages_server import call, hanging, refused, whole
 from tests.integration.agent.sandboxes import confined
+from tests.integration.agent.talking import ANSWER, MORE, talk
 
 DONE = whole(call(9, "task_complete", summary="Done.", status="done"))
 OVERLOADED = refused(529, "Overloaded", kind="overloaded_error")
@@ -125,6 +128,46 @@ async def test_a_call_that_was_interrupted_is_not_made_again(fleet: Fleet, start
     assert fleet.model.requests[-1] == fleet.model.requests[-2], "the repair was stored, and the tools are the same"
 
 
+async def test_a_conversation_outlives_its_server(fleet: Fleet, start_agent: StartAgent):
+    """What all requests begin with still offers the tools of a server that is away when the run is woken."""
+    again = [whole(call(number, "mcp__remote__echo", text=f"again {number}")) for number in (2, 3, 4)]
+    async with http_server() as url:
+        await configure(fleet, remote=http(url))
+        await start_agent(**AGENT)
+        user = await talk(fleet, whole(call(1, "mcp__remote__echo", text="hi")), ANSWER, repositories=[])
+        await user.until_waiting()
+    fleet.model.answer(*again, MORE)
+    await user.answers("once more")
+    await user.until_waiting()
+    async with http_server(URL(url).port):
+        fleet.model.answer(whole(call(5, "mcp__remote__echo", text="back")), MORE)
+        await user.answers("and now?")
+        await user.until_waiting()
+    answer = await answers(fleet, user.run_id)
+    for number in (2, 3, 4):
+        assert answer[f"toolu_{number}"]["is_error"]
+        assert answer[f"toolu_{number}"]["content"].startswith(
+            "The MCP server remote is away, and the call was not made"
+        )
+    assert answer["toolu_5"]["content"] == "back"
+    assert len({orjson.dumps([each["tools"], each["system"]]) for each in fleet.model.requests}) == 1
+    (line,) = [each for each in await logged(fleet, user.run_id) if each.startswith("MCP server remote ")]
+    assert line.endswith("The run goes on; a call of its tools tries to connect with it again.")
+
+
+async def test_a_server_that_was_taken_out_of_the_settings_is_done_without(fleet: Fleet, start_agent: StartAgent):
+    async with http_server() as url:
+        await configure(fleet, remote=http(url))
+        await start_agent(**AGENT)
+        user = await talk(fleet, ANSWER, repositories=[])
+        await user.until_waiting()
+        await configure(fleet)
+        fleet.model.answer(*[whole(call(n, "mcp__remote__echo", text=str(n))) for n in (1, 2, 3)], MORE)
+        await user.answers("call it")
+        await user.until_waiting()
+    assert "cannot be used any more" in (await answers(fleet, user.run_id))["toolu_3"]["content"]
+
+
 async def test_a_server_that_lives_beside_other_tools_cannot_write_the_worktree(tmp_path: Path, sandbox: Sandbox):
     """Else it could swap folders for links under a search or a checkpoint; see docs/threats.md."""
     (tmp_path / "seen").write_text("a\n")
@@ -133,3 +176,21 @@ async def test_a_server_that_lives_beside_other_tools_cannot_write_the_worktree(
         assert await process.stdout.readline() == b"a\n"
         assert await process.stdout.readline() == b"refused\n"
     assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.usefixtures("postgres_is_up_long")
+async def test_a_server_has_no_time_to_end_where_a_write_finds_the_run_lost(
+    fleet: Fleet, start_agent: StartAgent, tmp_path: Path
+):
+    asked = tmp_path / "asked to end"
+    script = f"trap 'touch \"{asked}\"; exit' TERM; '{sys.executable}' '{SERVER}' stdio <&0 & wait; wait; sleep 600"
+    await configure(fleet, local=StdioServer(type="stdio", command=["/bin/bash", "-c", script]))
+    agent = await start_agent(sandbox=await Sandbox.find("none"), heartbeat=QuietHeartbeat, **AGENT)
+    fleet.model.answer(hanging(call(1, "mcp__local__echo", text="hi")))
+    run_id = await fleet.dispatch()
+    await fleet.model.until(fleet.model.waits)
+    assert "mcp__local__echo" in offered(fleet.model.requests[0])
+    await fleet.lose(run_id)
+    fleet.model.go_on.set()
+    await agent.drain(LONG_SECONDS)
+    assert not asked.exists()

@@ -106,7 +106,8 @@ async def test_a_level_that_says_nothing_leaves_it_to_the_next(fleet: Fleet, sta
     await work(fleet, temperature=0)
     (request,) = fleet.model.requests
     assert request["model"] == "claude-opus-4-5"
-    assert shown(request) == {"maxTokens": 4_000, "temperature": 0, "systemPrompt": "Says the service."}
+    taken = {"maxTokens": 4_000, "temperature": 0, "effort": "low", "systemPrompt": "Says the service."}
+    assert shown(request) == taken
 
 
 async def test_a_model_that_replies_with_less_is_asked_for_less(fleet: Fleet, start_agent: StartAgent):

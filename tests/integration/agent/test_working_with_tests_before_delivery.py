@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from uuid import UUID
 
 import pytest
 
+from quarterdeck.demo.git import commit_all
 from services.agent.sandbox import Sandbox
 from services.contracts.words import EventKind, RunState
 from tests.integration.agent.agents import StartAgent
@@ -16,6 +18,7 @@ from tests.integration.agent.sandboxes import Trace, confined
 from tests.integration.jobs.domain import shown
 
 READ = whole(call(1, "read_file", path="f.txt"))
+MAKEFILE = whole(call(1, "write_file", path="Makefile", content="test:\n\ttrue\n"))
 OVERLOADED = refused(529, "Overloaded", kind="overloaded_error")
 PASSES_ON_B = "echo looking for b; grep b f.txt"
 
@@ -113,23 +116,68 @@ async def test_what_tests_leave_behind_is_nobody_s(fleet: Fleet, start_agent: St
     assert b"waste" not in patch
 
 
-async def test_tests_are_found_where_they_are_to_be(fleet: Fleet, start_agent: StartAgent, sandbox: Sandbox):
+@pytest.fixture
+def tested(tmp_path: Path) -> Path:
+    """A repository whose tests a sandbox cannot run, so that none but others can pass."""
+    files, bare = tmp_path / "files", tmp_path / "tested.git"
+    files.mkdir()
+    (files / "f.txt").write_text("a\n")
+    (files / "go.mod").write_text("module x\n")
+    commit_all(files, bare, "Begin")
+    return bare
+
+
+async def test_tests_are_found_where_they_are_to_be(
+    fleet: Fleet, start_agent: StartAgent, sandbox: Sandbox, tmp_path: Path
+):
     await start_agent(sandbox=sandbox)
-    makefile = whole(call(1, "write_file", path="Makefile", content="test:\n\t@echo made >&2\n"))
-    fleet.model.answer(makefile, done(2))
-    run = await work(fleet, testCommand="auto")
+    files, bare = tmp_path / "files", tmp_path / "made.git"
+    files.mkdir()
+    (files / "f.txt").write_text("a\n")
+    (files / "Makefile").write_text("test:\n\t@grep b f.txt\n")
+    commit_all(files, bare, "Begin")
+    fleet.model.answer(READ, edit(2, "a", "b"), done(3))
+    run = await work(fleet, testCommand="auto", repositories=[bare])
     (began,) = await told(fleet, run["id"], EventKind.TESTS_STARTED)
     (ended,) = await told(fleet, run["id"], EventKind.TESTS_ENDED)
-    assert (began["command"], ended["output"]) == ("make test", "made\n")
+    assert (began["command"], ended["output"]) == ("make test", "b\n")
     assert (await fleet.changeset(run["id"]))["verified"]
 
 
-async def test_a_repository_without_tests_is_logged(fleet: Fleet, start_agent: StartAgent, sandbox: Sandbox):
+async def test_the_work_does_not_choose_its_tests(
+    fleet: Fleet, start_agent: StartAgent, sandbox: Sandbox, tested: Path
+):
     await start_agent(sandbox=sandbox)
-    fleet.model.answer(READ, edit(2, "a", "b"), done(3))
+    fleet.model.answer(MAKEFILE, done(2))
+    run = await work(fleet, testCommand="auto", maxFixAttempts=0, repositories=[tested])
+    (began,) = await told(fleet, run["id"], EventKind.TESTS_STARTED)
+    assert (began["command"], run["outcome"]) == ("go test ./...", "unverified")
+
+
+async def test_another_attempt_finds_the_same_tests(
+    fleet: Fleet, start_agent: StartAgent, sandbox: Sandbox, tested: Path
+):
+    await start_agent(sandbox=sandbox)
+    fleet.model.answer(MAKEFILE, OVERLOADED, OVERLOADED)
+    run_id = await fleet.dispatch(testCommand="auto", maxFixAttempts=0, repositories=[tested])
+    await fleet.until_run(run_id, RunState.QUEUED)
+    fleet.model.answer(whole(call(2, "read_file", path="Makefile")), done(3))
+    await fleet.again(run_id)
+    run = await fleet.until_run(run_id, RunState.COMPLETED, RunState.FAILED, RunState.PUBLISHING)
+    (began,) = await told(fleet, run_id, EventKind.TESTS_STARTED)
+    assert (began["command"], run["outcome"], run["attempt"]) == ("go test ./...", "unverified", 2)
+    assert "true" in (await answers(fleet, run_id))["toolu_2"]["content"]
+    assert b"+test:" in (await fleet.changeset(run_id))["patch"]
+
+
+async def test_a_repository_without_tests_is_logged(fleet: Fleet, start_agent: StartAgent, sandbox: Sandbox):
+    """Also where the work brings the first."""
+    await start_agent(sandbox=sandbox)
+    fleet.model.answer(MAKEFILE, done(2))
     run = await work(fleet, testCommand="auto")
     assert run["state"] == "publishing"
-    assert await logged(fleet, run["id"]) == ["no tests were found in the repository: the change is delivered without"]
+    words = "no tests were found in what the run began from: the change is delivered without"
+    assert await logged(fleet, run["id"]) == [words]
     assert await told(fleet, run["id"], EventKind.TESTS_STARTED) == []
     assert (await fleet.changeset(run["id"]))["verified"] is None
 

@@ -1,15 +1,19 @@
 """What a publication hands on to its forge, and when it is called delivered."""
 
+import asyncio
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
+from services.contracts import subjects
 from services.contracts.rest import JobOptions
-from services.contracts.words import ExitReason, Publish
+from services.contracts.v1.commands_pb2 import PublishOrder
+from services.contracts.words import ExitReason, Publish, Queue
 from services.jobs.publishing import Publication, PublicationHold, Shown
+from services.runtime.jetstream import Bus, Outgoing
 from services.vcs.acting import Hands
 from services.vcs.forges import Opened, PublishedChange
 from services.vcs.git.repositories import Repository
@@ -17,6 +21,7 @@ from services.vcs.mirrors.reach import Reach
 from services.vcs.publishing.publisher import MAX_TRIES, MOST_CLAIMS, Publisher
 from tests.integration.vcs.conftest import METADATA, Node, Remote
 from tests.integration.vcs.hands import Always
+from tests.integration.waiting import until, until_async
 
 BRANCH = "quarterdeck/run-1"
 PAGE = "/changesets/1"
@@ -36,6 +41,10 @@ class Recording:
     async def open(self, change: PublishedChange) -> Opened:
         self.told.append(change)
         return Opened(PAGE, 7, ["no such reviewer"])
+
+    async def claim(self, changeset_id: UUID, run_id: UUID, *, dispatch: int, holder: str) -> None:
+        assert holder == "vcs-1"
+        self.told.append((changeset_id, run_id, dispatch))
 
     async def delivered(self, _: PublicationHold, shown: Shown, **pushed: str) -> None:
         self.told += [shown, pushed]
@@ -146,12 +155,37 @@ async def test_what_its_vcs_stops_over_again_and_again_is_given_up(node: Node, r
     assert remote.at(BRANCH) == ""
 
 
-def publisher(node: Node, recording: Any) -> Publisher:
+@pytest.mark.parametrize("junk", [b"\xff no message", PublishOrder(changeset_id="no id").SerializeToString()])
+async def test_what_is_no_order_is_thrown_away(node: Node, nats_url: str, junk: bytes) -> None:
+    """Else it would come again for ever."""
+    recording = Recording()
+    order = PublishOrder(changeset_id=str(uuid4()), run_id=str(uuid4()), dispatch=3)
+    subject = subjects.work(Queue.PUBLISH)
+    bus = Bus(nats_url, name="test")
+    await bus.start(wait=timedelta(seconds=20))
+    await until(lambda: bus.is_connected)
+    await bus.publish_all([Outgoing(subject, junk, "junk"), Outgoing(subject, order.SerializeToString(), "order")])
+    publishing = asyncio.create_task(publisher(node, recording, bus=bus).run())
+
+    async def are_gone() -> bool:
+        position = await bus.stream_position(subjects.WORK_STREAM)
+        return position.first_sequence > position.last_sequence
+
+    try:
+        await until_async(are_gone)
+    finally:
+        publishing.cancel()
+        await bus.close()
+
+    assert recording.told == [(UUID(order.changeset_id), UUID(order.run_id), 3)]
+
+
+def publisher(node: Node, recording: Any, *, bus: Any = None) -> Publisher:
     unused: Any = None
     return Publisher(
         publishing=recording,
         heartbeat=unused,
-        bus=unused,
+        bus=bus,
         commits=node.commits,
         hands=Always(Hands(Reach(node.git, node.mirrors), recording)),
         observe_after=lambda _: timedelta(minutes=9),

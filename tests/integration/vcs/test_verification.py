@@ -8,7 +8,8 @@ from uuid import uuid4
 import pytest
 
 from services.agent.sandbox import Sandbox
-from services.agent.verification import Verdict, Verifier, detect
+from services.agent.verification import Verdict, Verifier
+from services.agent.verification.detection import detect
 from services.jobs.models import Hold
 from tests.integration.vcs.conftest import METADATA, Node, Remote, content
 

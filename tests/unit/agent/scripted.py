@@ -11,8 +11,10 @@ from typing import Any
 import orjson
 
 from services.agent.conversation import Conversation
-from services.agent.loop import Durable, Limits, Loop
+from services.agent.endings import Limits
+from services.agent.loop import Loop
 from services.agent.model import Fragment, Reply, Watch
+from services.agent.recording import Durable
 from services.agent.tools import FileChange, Toolbox, ToolCall, ToolResult, Workspace
 from services.agent.tools.calls import Tool
 from services.agent.transcript import Transcript
@@ -23,6 +25,8 @@ from services.jobs.models import Checkpoint, ModelUse, SavedTree, Standing, Stor
 from services.jobs.unit import Draft
 
 PROMPT = "Change a to b."
+BIG = "big.bin"
+"""A tree with a file of this name is too large to be stored."""
 USAGE = Usage(input_tokens=10, output_tokens=5)
 
 
@@ -138,6 +142,14 @@ class StoredRun:
         """What its user has said."""
         self.read_through = 0
         self._versions: dict[str, str] = {}
+        self.problem = ""
+        """Why the tree could not be stored, last."""
+        self.copied = 0
+        """How many of the messages are those of another run, which this one goes on from."""
+
+    def is_retried(self) -> None:
+        """It ended, and another run goes on from where it stood."""
+        self.copied, self.turns = len(self.messages), 0
 
     def says(self, text: str, *, interrupt: bool = False) -> None:
         self.inbox.append(InboxMessage(len(self.inbox) + 1, text, interrupt, completes=False))
@@ -160,8 +172,9 @@ class StoredRun:
         ends_on_text: bool = False,
         max_turns: int = 30,
         extra: Sequence[Tool] = (),
+        **limits: int,
     ) -> Loop:
-        """A new attempt, from what is stored."""
+        """A new attempt, from what is stored. ``limits``: those of `Limits` that are not as usual."""
         shutil.rmtree(self.tree)
         shutil.copytree(self._stored_tree, self.tree)
         workspace = Workspace(self.tree)
@@ -171,15 +184,17 @@ class StoredRun:
 
         async def saved_tree(written: Sequence[FileChange] | None) -> SavedTree:
             self.looked_at.append(None if written is None else [change.path for change in written])
-            return SavedTree(None if written == [] else b"", workspace.read_versions())
+            if written != []:
+                self.problem = f"{BIG} is too large" if (self.tree / BIG).exists() else ""
+            return SavedTree(None if written == [] or self.problem else b"", workspace.read_versions())
 
         return Loop(
             model=model,
             toolbox=toolbox,
-            transcript=Transcript(self.messages),
+            transcript=Transcript(self.messages, copied=self.copied),
             deltas=RecordedDeltas(self.record),
-            durable=Durable(self._save, saved_tree),
-            limits=Limits(max_turns, self.turns),
+            durable=Durable(self._save, saved_tree, problem=lambda: self.problem),
+            limits=Limits(max_turns, self.turns, **limits),
             conversation=conversation,
             ends_on_text=ends_on_text,
         )

@@ -278,3 +278,14 @@ async def test_the_input_is_estimated_from_above_and_better_with_time(ratio: flo
             assert estimate - truth <= 0.25 * size / ratio + 2
         one.used(Usage(input_tokens=truth), request_bytes=request_bytes)
         spent += truth
+
+
+async def test_a_reply_that_was_broken_off_before_it_told_of_its_input_teaches_nothing() -> None:
+    one = made(run=Budget(tokens=50_000))
+    assert one.used(Usage(), request_bytes=300_000) == 0
+    with pytest.raises(BudgetExhaustedError):
+        await one.before(300_100, MAX_TOKENS)
+
+    one.used(Usage(input_tokens=20_000, output_tokens=1), request_bytes=300_000)
+    one.used(Usage(), request_bytes=300_100)
+    assert await one.before(300_200, MAX_TOKENS) < 50_000 - 20_001 - 20_000, "what was learned before stands"

@@ -133,6 +133,23 @@ def test_its_spec_writes_has_effects_outside_and_names_the_list(sandbox: Scripte
     assert "/bin/sh" in tool(sandbox).spec.description
 
 
+@pytest.mark.parametrize(
+    ("content", "lengths"),
+    [
+        ("x" * 2_000, [2_000]),
+        ("x" * 2_000 + "\n" + "y" * 1_999 + "\n", [2_000, 1_999, 0]),
+        ("a\n" + "é" * 4_001 + "\n\nb", [1, 2_000, 2_000, 1, 0, 1]),
+        ("é" * 1_500, [1_500]),
+        ("", [0]),
+    ],
+)
+def test_outputs_are_kept_in_lines_that_can_be_read(content: str, lengths: list[int]) -> None:
+    outputs = Outputs()
+    kept = outputs.read(outputs.keep(content.encode())).decode()
+    assert [len(line) for line in kept.split("\n")] == lengths
+    assert kept.replace("\n", "") == content.replace("\n", "")
+
+
 def test_outputs_go_on_where_a_checkpoint_stood_and_drop_the_oldest() -> None:
     outputs = Outputs({"2.txt": b"b", "10.txt": b"j"})
     assert outputs.read("@outputs/10.txt") == b"j"

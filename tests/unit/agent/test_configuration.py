@@ -65,7 +65,6 @@ def claimed(
 ) -> ClaimedRun:
     """A claimed run of the job and client above; ``options`` and ``client`` by their JSON names."""
     return ClaimedRun(
-        is_continued=False,
         hold=Hold(UUID(int=3), JOB, 1, UUID(int=4)),
         kind=JobKind.TASK,
         prompt="say hello",
@@ -219,11 +218,11 @@ def test_without_a_key_of_ones_own_secrets_are_told_to_be_closed(settings: Agent
         resolve(claimed(sealed=[of_job("x")]), settings, Sealer(None))
 
 
+@pytest.mark.parametrize("retired", ["claude-3-7-sonnet-20250219", "claude-3-7-sonnet-latest", "claude-3-7-sonnet"])
 @pytest.mark.parametrize(("own", "instead"), [("own-model", "own-model"), (None, DEFAULT_MODEL)])
 def test_a_retired_model_is_replaced_and_that_is_told(
-    own: str | None, instead: str, monkeypatch: pytest.MonkeyPatch
+    retired: str, own: str | None, instead: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    retired = "claude-3-7-sonnet-20250219"
     settings = agent(monkeypatch, CLAUDE_MODEL=own or retired)
     found = resolve(claimed({"model": retired}), settings, SEALER)
     assert found.model == instead

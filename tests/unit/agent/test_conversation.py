@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from services.agent.answering import NOT_ALONE
-from services.agent.loop import Parked
+from services.agent.endings import Parked, RunFailedError
 from services.contracts.words import EventKind
 from services.jobs.errors import LeaseLostError
 from tests.unit.agent.scripted import Script, StoredRun, call, read, reply, said
@@ -143,3 +143,21 @@ async def test_lost_at_any_checkpoint_it_ends_with_the_same_bytes(tmp_path: Path
     await tell(run)
     assert (run.bodies, run.turns, run.read_through) == (whole.bodies, whole.turns, 2)
     assert_valid(run)
+
+
+async def test_replies_are_cut_off_so_often_in_answer_to_one_message(run: StoredRun):
+    cut = reply(said("A long answer"), stop="max_tokens")
+    model = Script(cut, cut, ANSWER, cut, cut, ANSWER, cut, cut, cut)
+    for number in range(2):
+        assert await run.talk(model).run() == Parked("It says a.")
+        run.says(f"Question {number}")
+    with pytest.raises(RunFailedError, match="cut off at max_tokens 3 times"):
+        await run.talk(model).run()
+
+
+async def test_the_same_answer_to_the_same_question_is_no_repetition(run: StoredRun):
+    model = Script(*[reply(asks(number, "Another one?")) for number in range(6)], ANSWER)
+    for _ in range(6):
+        assert await run.talk(model).run() == Parked("Another one?")
+        run.says("Yes.")
+    assert await run.talk(model).run() == Parked("It says a.")

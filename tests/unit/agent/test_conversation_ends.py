@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from services.agent.answering import MORE_WAS_SAID
-from services.agent.loop import Finished, Parked
+from services.agent.endings import Finished, Parked
 from services.contracts.words import EventKind
 from tests.unit.agent.scripted import Script, StoredRun, call, done, read, reply, said
 from tests.unit.agent.talking import ANSWER, MORE, Meanwhile, asks, assert_valid, last_message, saying

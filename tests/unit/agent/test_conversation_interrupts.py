@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from services.agent.conversation import Conversation
-from services.agent.loop import Loop, Parked
+from services.agent.endings import Parked
+from services.agent.loop import Loop
 from services.agent.model import INTERRUPTED, Reply, Watch
 from services.agent.tools import ToolCall, ToolResult
 from services.agent.tools.toolbox import SIDE_BY_SIDE

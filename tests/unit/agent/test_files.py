@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from services.agent.tools import FileChange, Toolbox, ToolCall, Workspace
-from services.agent.tools.files import MAX_LINE_CHARACTERS
+from services.agent.tools.outputs import MAX_LINE_CHARACTERS
 from services.agent.tools.showing import MAX_OUTPUT_CHARACTERS
 from tests.unit.agent.conftest import Use, names_in
 

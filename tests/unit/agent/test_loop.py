@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from services.agent import saving
-from services.agent.loop import MAX_CUT_OFFS, MAX_IDENTICAL, MAX_MALFORMED, NUDGE_AT_IDENTICAL, Finished, RunFailedError
+from services.agent.endings import Finished, Limits, RunFailedError
 from services.agent.model import Fragment, Reply, Watch
 from services.agent.prompts import prompt
 from services.agent.tools.calls import Outcome, ToolSpec
@@ -20,6 +20,7 @@ from services.jobs.models import Checkpoint, Standing
 from tests.unit.agent.scripted import Script, StoredRun, call, done, edit, read, reply, said, thought
 
 DONE = reply(done(99))
+LIMITS = Limits(max_turns=30)
 ENDED = reply(said("I think that is all."), stop="end_turn")
 DELETE = call(1, "delete_file", path="f.txt")
 
@@ -138,10 +139,10 @@ async def test_calls_of_a_cut_off_reply_are_not_run(run: StoredRun):
 
 async def test_replies_cut_off_again_and_again_are_stuck(run: StoredRun):
     cut = reply(DELETE, stop="max_tokens")
-    failed = await failure(run, *[cut] * (MAX_CUT_OFFS + 1))
+    failed = await failure(run, *[cut] * (LIMITS.max_cut_offs + 1))
     assert failed.reason is ExitReason.STUCK
     assert run.files == {"f.txt": "a\n"}
-    assert run.turns == MAX_CUT_OFFS + 1, "the last one was paid for, too"
+    assert run.turns == LIMITS.max_cut_offs + 1, "the last one was paid for, too"
 
 
 @pytest.mark.parametrize(
@@ -182,26 +183,72 @@ async def test_no_message_is_empty_or_ends_with_thinking(run: StoredRun, blocks:
 
 
 async def test_only_malformed_calls_are_given_up_on(run: StoredRun):
-    failed = await failure(run, *[reply(call(number, "read_file", road=number)) for number in range(MAX_MALFORMED)])
+    failed = await failure(
+        run, *[reply(call(number, "read_file", road=number)) for number in range(LIMITS.max_malformed_turns)]
+    )
     assert failed.reason is ExitReason.STUCK
     assert "malformed" in str(failed)
 
 
 async def test_one_good_call_in_between_is_patience_again(run: StoredRun):
-    odd = [reply(call(number, "no_such_tool", road="f.txt")) for number in range(2 * MAX_MALFORMED)]
-    model = Script(*odd[: MAX_MALFORMED - 1], read(90), *odd[MAX_MALFORMED:-1], DONE)
+    odd = [reply(call(number, "no_such_tool", road="f.txt")) for number in range(2 * LIMITS.max_malformed_turns)]
+    model = Script(*odd[: LIMITS.max_malformed_turns - 1], read(90), *odd[LIMITS.max_malformed_turns : -1], DONE)
     assert await run.loop(model).run() == Finished("Changed.")
 
 
 async def test_the_same_call_again_and_again_is_nudged_then_stopped(run: StoredRun):
-    model = Script(*[read(number) for number in range(MAX_IDENTICAL)])
+    model = Script(*[read(number) for number in range(LIMITS.max_identical_calls)])
     with pytest.raises(RunFailedError, match="same call") as failed:
         await run.loop(model).run()
     assert failed.value.reason is ExitReason.STUCK
     nudges = [
         said(prompt("repeating")) in message["content"] for message in model.asked_with[-1] if _is_results(message)
     ]
-    assert nudges == [number == NUDGE_AT_IDENTICAL for number in range(1, MAX_IDENTICAL)]
+    assert nudges == [number == LIMITS.max_identical_calls - 1 for number in range(1, LIMITS.max_identical_calls)]
+
+
+async def test_how_much_patience_there_is_the_job_says(run: StoredRun):
+    failed = await failure(run, *[read(number) for number in range(9)], max_identical_calls=6)
+    assert (failed.reason, run.turns, run.bodies.count(run.bodies[0])) == (ExitReason.STUCK, 6, 1)
+    assert [number for number, body in enumerate(run.bodies) if prompt("repeating").encode() in body] == [10, 12]
+
+
+async def test_so_it_does_for_malformed_calls(run: StoredRun):
+    odd = [reply(call(number, "read_file", road=number)) for number in range(9)]
+    failed = await failure(run, *odd, max_malformed_turns=1)
+    assert (failed.reason, run.turns) == (ExitReason.STUCK, 1)
+    assert run.roles[-1] == "user", "what it did wrong is stored, for whoever goes on"
+
+
+@pytest.mark.parametrize("most", [0, 3])
+async def test_and_for_replies_that_are_cut_off(run: StoredRun, most: int):
+    failed = await failure(run, *[reply(DELETE, stop="max_tokens")] * 9, max_cut_offs=most)
+    assert (failed.reason, run.turns) == (ExitReason.STUCK, most + 1)
+
+
+class Timed:
+    """A command that does the same each time, and takes longer each time."""
+
+    spec = ToolSpec("run_command", "Runs.", {"type": "object"}, writes=True, outside=True)
+
+    def __init__(self) -> None:
+        self.times_run = 0
+
+    def subject(self, arguments: Any) -> str:
+        return ""
+
+    async def run(self, arguments: Any) -> Outcome:
+        self.times_run += 1
+        times, took = self.times_run, 0.4 * self.times_run
+        return Outcome(
+            f"Exit code 1 after {took:.1f} s.\n{9 + times}:07:31 <T object at 0x7f00d{times}00>: FAILED\n"
+            f"Ran 1 test in {took:.3f}s\n[Read it with read_file, path @outputs/{times}.txt.]"
+        )
+
+
+async def test_how_long_the_same_took_makes_no_difference(run: StoredRun):
+    failed = await failure(run, *[reply(call(n, "run_command")) for n in range(9)], extra=[Timed()])
+    assert (failed.reason, run.turns) == (ExitReason.STUCK, LIMITS.max_identical_calls)
 
 
 async def test_the_same_call_with_another_result_is_progress(run: StoredRun):
@@ -240,7 +287,7 @@ async def test_what_was_paid_is_stored_before_the_run_fails(
     run: StoredRun, monkeypatch: pytest.MonkeyPatch, turns: int
 ):
     monkeypatch.setattr(saving, "_SETTLE_SECONDS", 0)
-    await failure(run, *[read(number) for number in range(MAX_IDENTICAL)], max_turns=turns)
+    await failure(run, *[read(number) for number in range(LIMITS.max_identical_calls)], max_turns=turns)
     assert run.turns == turns
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.agent.mcp.naming import offered_names
+from services.agent.mcp.naming import offered_names, server_of
 from services.agent.mcp.offering import MAX_ALL_SCHEMAS_BYTES, ListedTool, offered, schema_problem
 
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -25,6 +25,7 @@ def test_names_fit_differ_and_do_not_depend_on_the_order(tools: list[str]) -> No
     assert len(set(names.values())) == len(tools)
     assert all(NAME.fullmatch(name) for name in names.values())
     assert names == offered_names("server-1", tools[::-1])
+    assert {server_of(name) for name in names.values()} <= {"server-1"}
 
 
 def test_a_name_made_to_collide_with_a_marked_one_does_not() -> None:
@@ -41,6 +42,11 @@ def test_names_that_fit_stay_readable() -> None:
         "get_me": "mcp__git-hub__get_me",
         "files.read": "mcp__git-hub__files_read",
     }
+
+
+@pytest.mark.parametrize(("name", "server"), [("mcp__s-1__a__b", "s-1"), ("read_file", ""), ("mcp__S__a", "")])
+def test_the_server_of_a_name(name: str, server: str) -> None:
+    assert server_of(name) == server
 
 
 def nested(levels: int) -> dict[str, Any]:

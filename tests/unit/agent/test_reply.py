@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.agent.model import Fragment, Reply, StreamBrokenError
-from services.agent.model.reply import Assembly
+from services.agent.model.reply import Assembly, StreamFailedError
 from services.jobs.models import Usage
 
 Json = dict[str, Any]
@@ -95,11 +95,41 @@ def test_fragments_come_as_they_stream():
     ]
 
 
+def test_a_block_may_begin_with_its_first_words():
+    seen: list[Fragment] = []
+    spoken, thought = text("world"), thinking("mm", signature="")
+    spoken[0]["content_block"]["text"] = "Hello "
+    thought[0]["content_block"] |= {"thinking": "H", "signature": "c2ln"}
+    shifted = [{**each, "index": 1} for each in thought]
+    reply = assembled(begin(), *spoken, *shifted, *end(), on_fragment=seen.append)
+    assert reply.content == [
+        {"type": "text", "text": "Hello world"},
+        {"type": "thinking", "thinking": "Hmm", "signature": "c2ln"},
+    ]
+    assert [fragment.text for fragment in seen] == ["Hello ", "world", "H", "mm"]
+
+
 def test_usage_is_cumulative():
     reply = assembled(
         begin(input_tokens=7, cache_read_input_tokens=100, cache_creation_input_tokens=20), *end(output_tokens=40)
     )
     assert reply.usage == Usage(7, 40, 100, 20)
+
+
+def test_output_that_nobody_tells_is_estimated():
+    """Else it would cost nothing."""
+    _, stop = end()
+    untold = event("message_delta", delta={"stop_reason": "end_turn"})
+    reply = assembled(begin(input_tokens=7), *text("a" * 300), untold, stop)
+    assert reply.usage == Usage(7, 100, 0, 0)
+    assert reply.raw_usage["output_is_estimated"] is True
+    assert "output_is_estimated" not in assembled(begin(), *text("a" * 300), *end()).raw_usage
+
+
+@pytest.mark.parametrize("count", [-1, 1.5, "many"])
+def test_usage_that_is_no_number_of_tokens_is_a_broken_stream(count: Any):
+    with pytest.raises(StreamBrokenError, match="no number of tokens"):
+        assembled(begin(input_tokens=count))
 
 
 @pytest.mark.parametrize("cut", range(7))
@@ -165,6 +195,35 @@ def test_unknown_events_deltas_and_blocks_are_passed_over():
     assert reply.content == [{"type": "text", "text": "a"}, {"type": "redacted_thinking", "data": "c2ln"}]
 
 
+@pytest.mark.parametrize(
+    "named", [{"id": "toolu_1"}, {"name": "read_file"}, {"id": "", "name": "f"}, {"id": 1, "name": "f"}]
+)
+def test_a_tool_use_that_cannot_be_answered_is_a_broken_stream(named: Json):
+    with pytest.raises(StreamBrokenError):
+        assembled(begin(), event("content_block_start", index=0, content_block={"type": "tool_use", **named}))
+
+
+@pytest.mark.parametrize(
+    ("details", "code"),
+    [
+        ({"details": {"error_code": "enforced_spend_limit_reached"}}, "enforced_spend_limit_reached"),
+        ({"details": {"error_code": 7}}, None),
+        ({"details": "none"}, None),
+        ({"details": None}, None),
+        ({}, None),
+    ],
+)
+def test_an_error_event_tells_its_type_and_code(details: Json, code: str | None):
+    with pytest.raises(StreamFailedError, match=r"^Paused$") as failed:
+        assembled(begin(), event("error", error={"type": "rate_limit_error", "message": "Paused", **details}))
+    assert (failed.value.kind, failed.value.code) == ("rate_limit_error", code)
+
+
+def test_an_error_event_without_words_tells_its_type():
+    with pytest.raises(StreamFailedError, match=r"^api_error$"):
+        assembled(begin(), event("error", error={"type": "api_error"}))
+
+
 def test_a_delta_of_no_block_is_a_broken_stream():
     with pytest.raises(StreamBrokenError, match="block 3, which never began"):
         assembled(begin(), event("content_block_delta", index=3, delta={"type": "text_delta", "text": "a"}))
@@ -178,6 +237,10 @@ def test_a_delta_of_no_block_is_a_broken_stream():
         ("content_block_delta", {"index": 0}),
         ("message_delta", {}),
         ("content_block_start", {"index": 0, "content_block": None}),
+        ("content_block_start", {"index": 1, "content_block": {"type": "text", "text": 7}}),
+        ("content_block_start", {"index": "1", "content_block": {"type": "text", "text": ""}}),
+        ("content_block_delta", {"index": 0, "delta": {"type": "text_delta", "text": 7}}),
+        ("content_block_delta", {"index": 0, "delta": {"type": "signature_delta", "signature": None}}),
     ],
 )
 def test_an_event_without_its_fields_is_a_broken_stream(event_data: tuple[str, Json]):
@@ -192,3 +255,12 @@ def test_an_error_of_the_watcher_is_not_the_stream_s():
 
     with pytest.raises(TypeError, match="a bug of ours"):
         assembled(begin(), *text("a"), on_fragment=broken)
+
+
+@pytest.mark.parametrize(("behind", "output"), [(0, 300 // 3), (1, 9)])
+def test_what_a_reply_that_was_broken_off_used_is_estimated_until_it_was_told(behind: int, output: int):
+    assembly = Assembly(lambda _: None)
+    for each in [begin(), *text("a" * 300), *end()[:behind]]:
+        assembly.feed(each)
+    void = assembly.interrupted()
+    assert (void.usage.output_tokens, void.raw_usage.get("output_is_estimated", False)) == (output, behind == 0)

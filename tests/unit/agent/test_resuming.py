@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from services.agent.loop import Finished, RunFailedError
+from services.agent.endings import Finished, RunFailedError
 from services.jobs.errors import LeaseLostError
 from tests.unit.agent.scripted import Script, StoredRun, call, done, edit, read, reply, said
 
@@ -22,7 +22,7 @@ STORY = (
     reply(edit(9, "missing", "c"), done(10)),
     reply(call(11, "move_file", old_path="f.txt", new_path="h.txt"), done(12)),
 )
-SAVES = 14
+SAVES = 15
 WRITERS = {"toolu_2", "toolu_3", "toolu_9", "toolu_11"}
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import anthropic
 import httpx2
 import pytest
+from anthropic.types import shared
 
 from services.agent.model import (
     ModelRejectedError,
@@ -25,18 +26,19 @@ REQUEST = httpx2.Request("POST", "http://model.invalid/v1/messages")
 HASTE = Patience(shortest_seconds=0.0001, longest_seconds=0.0001)
 
 
-def answered(status: int, words: str = "the words", *, kind: str = "some_error", **headers: str) -> Exception:
-    """What the SDK raises for an answer with ``status``."""
-    body = {"type": "error", "error": {"type": kind, "message": words}}
+def answered(status: int, words: str = "the words", *, code: str | None = None, **headers: str) -> Exception:
+    """What the SDK raises for an answer with ``status``; ``code``: of its details."""
+    details = {"details": {"error_code": code}} if code else {}
+    body = {"type": "error", "error": {"type": "some_error", "message": words, **details}}
     response = httpx2.Response(
         status, request=REQUEST, headers={name.replace("_", "-"): value for name, value in headers.items()}
     )
     return anthropic.APIStatusError(words, response=response, body=body)
 
 
-def broken_off(kind: str, words: str = "the words") -> Exception:
+def broken_off(kind: str, words: str = "the words", code: str | None = None) -> Exception:
     """What an `error` event within a stream comes to."""
-    return StreamFailedError(kind, words)
+    return StreamFailedError(kind, words, code)
 
 
 class Failing:
@@ -85,7 +87,10 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 PASSING = [
     *(answered(status) for status in (408, 409, 429, 500, 502, 503, 504, 529)),
-    *(broken_off(f"{kind}_error") for kind in ("overloaded", "api", "rate_limit", "timeout")),
+    answered(429, "This would exceed your usage limit's growth.", code="ramp_limit_exceeded"),
+    answered(429, "Slow down.", code="never_heard_of"),
+    *(broken_off(f"{kind}_error") for kind in ("overloaded", "api", "rate_limit", "timeout", "conflict")),
+    *(broken_off(kind) for kind in ("internal_server_error", "overloaded", "never_heard_of")),
     anthropic.APIConnectionError(request=REQUEST),
     anthropic.APITimeoutError(REQUEST),
     httpx2.ReadError("cut"),
@@ -96,13 +101,23 @@ PASSING = [
     UnicodeDecodeError("utf-8", b"\xff", 0, 1, "a bad chunk"),
     ConnectionResetError("reset"),
 ]
-LASTING = [
-    *(answered(status) for status in (400, 401, 403, 404, 413, 422)),
-    *(broken_off(f"{kind}_error") for kind in ("invalid_request", "authentication", "permission")),
-    broken_off("rate_limit_error", "You have reached your specified API usage limits."),
+# All that the SDK has types for, so that a new one is not missed.
+SPENT_CODES = [
+    name.removesuffix("_error_details") for name in dir(shared) if name.endswith("_spend_limit_reached_error_details")
+]
+SPENT = [
     answered(429, "Your account has reached its spend limit."),
-    answered(400, "Your credit balance is too low to access the API."),
     answered(429, "You have reached your specified API usage limits."),
+    broken_off("rate_limit_error", "You have reached your specified API usage limits."),
+    *(answered(429, "Requests are paused.", code=code) for code in SPENT_CODES),
+    *(broken_off("rate_limit_error", "Requests are paused.", code) for code in SPENT_CODES),
+]
+LASTING = [
+    *(answered(status) for status in (400, 401, 402, 403, 404, 413, 422)),
+    *(broken_off(f"{kind}_error") for kind in ("invalid_request", "authentication", "permission")),
+    *(broken_off(kind) for kind in ("billing_error", "not_found_error", "request_too_large")),
+    *SPENT,
+    answered(400, "Your credit balance is too low to access the API."),
     anthropic.AnthropicError("the client cannot be used so"),
 ]
 
@@ -173,10 +188,24 @@ async def test_waits_at_least_as_long_as_the_service_asks(waits: list[float], he
     assert least <= wait <= most
 
 
-@pytest.mark.parametrize("header", ["nan", "inf", "Wed, 21 Oct 2026 07:28:00 GMT", "soon", ""])
-async def test_a_retry_after_without_seconds_is_passed_over(waits: list[float], header: str):
+@pytest.mark.parametrize(
+    "header",
+    ["nan", "inf", "soon", "", "Fri, 21 Oct 2022 07:28:00 GMT", "Wed, 21 Oct 99999999999999999999 07:28:00 GMT"],
+)
+async def test_a_retry_after_that_tells_of_no_wait_is_passed_over(waits: list[float], header: str):
     assert await Failing(answered(503, retry_after=header)).result(Patience()) == "a reply"
     assert waits[0] <= 1
+
+
+@pytest.mark.parametrize("form", ["%a, %d %b %Y %H:%M:%S GMT", "%A, %d-%b-%y %H:%M:%S GMT", "%a %b %d %H:%M:%S %Y"])
+async def test_a_retry_after_may_be_a_date(waits: list[float], form: str):
+    soon = datetime.now(UTC) + timedelta(seconds=200)
+    await Failing(answered(503, retry_after=soon.strftime(form))).result(Patience())
+    assert 190 < waits[0] <= 200
+    later = datetime.now(UTC) + timedelta(hours=1)
+    with pytest.raises(PostponedError) as postponed:
+        await Failing(answered(503, retry_after=later.strftime(form))).result(Patience())
+    assert timedelta(minutes=59) < postponed.value.delay <= timedelta(hours=1)
 
 
 @pytest.mark.parametrize(
@@ -241,8 +270,13 @@ async def test_too_many_requests_are_a_matter_of_the_whole_fleet(
     assert request.throttled == throttled
 
 
-async def test_a_spent_limit_slows_nobody_else():
-    request = Failing(answered(429, "Your account has reached its spend limit."))
+def test_the_codes_of_spent_limits_are_found():
+    assert {"enforced_spend_limit_reached", "contract_spend_limit_reached"} <= set(SPENT_CODES)
+
+
+@pytest.mark.parametrize("error", SPENT, ids=repr)
+async def test_a_spent_limit_slows_nobody_else(error: Exception):
+    request = Failing(error)
     with pytest.raises(ModelRejectedError):
         await request.result()
     assert request.throttled == []

@@ -2,12 +2,16 @@
 
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
-from services.agent.verification import detect
+from services.agent.verification import detect_in_base
+from services.agent.verification.detection import detect
 from services.agent.verification.looking import MAX_ENTRIES, MAX_FILE_BYTES
+from services.jobs.models import Hold
 
 NPM = json.dumps({"scripts": {"test": "vitest run"}})
 RULE = "test:\n\ttrue\n"
@@ -141,3 +145,26 @@ def test_bytes_that_are_no_text_do_no_harm(tmp_path: Path):
 def test_a_search_has_an_end(tmp_path: Path):
     lay(tmp_path, {f"tests/data/{number:05}": "" for number in range(MAX_ENTRIES)} | {"tests/z/test_it.py": ""})
     assert detect(tmp_path) is None
+
+
+@dataclass
+class Worktree:
+    """A folder between a base with Go's tests and a patch that adds a makefile."""
+
+    folder: Path
+    restored: list[bytes]
+
+    async def restore(self, _hold: Hold, patch: bytes) -> None:
+        self.restored.append(patch)
+        (self.folder / "Makefile").unlink(missing_ok=True)
+        if patch:
+            (self.folder / "Makefile").write_text(RULE)
+
+
+@pytest.mark.parametrize(("patch", "restored"), [(b"", []), (b"adds a makefile", [b"", b"adds a makefile"])])
+async def test_the_base_says_what_the_tests_are_not_the_work_on_it(
+    tmp_path: Path, patch: bytes, restored: list[bytes]
+) -> None:
+    worktree = Worktree(lay(tmp_path, {"go.mod": "module x\n", **({"Makefile": RULE} if patch else {})}), [])
+    found = await detect_in_base(worktree, Hold(uuid4(), uuid4(), 1, uuid4()), tmp_path, patch=patch)
+    assert (found, worktree.restored, (tmp_path / "Makefile").exists()) == ("go test ./...", restored, bool(patch))

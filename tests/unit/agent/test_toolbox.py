@@ -8,9 +8,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from services.agent.tools import Completion, Toolbox, ToolCall, ToolResult, Workspace
-from services.agent.tools.calls import Outcome
+from services.agent.tools.calls import Outcome, ToolError, ToolSpec
 from services.agent.tools.files import ReadFile, WriteFile
-from services.agent.tools.showing import Clip, clipped, visible
+from services.agent.tools.showing import MAX_OUTPUT_CHARACTERS, Clip, clipped, visible
 from services.agent.tools.toolbox import SIDE_BY_SIDE
 from tests.unit.agent.conftest import Use
 
@@ -76,6 +76,62 @@ async def test_what_does_not_fit_is_answered_with_what_does(
     (result,) = await toolbox.run([ToolCall("7", name, arguments)])
     assert (result.tool_use_id, result.is_error, result.malformed) == ("7", True, True)
     assert [word for word in words if word not in result.content] == []
+
+
+async def test_a_tool_that_was_offered_and_is_withdrawn_is_not_malformed(workspace: Workspace) -> None:
+    offered = [ToolSpec(name, "", {}, writes=False) for name in ("read_file", "run_command")]
+    toolbox = Toolbox(workspace, offered=offered)
+    calls = [ToolCall("1", "run_command", {"command": "x"})]
+    (result,) = await toolbox.run(calls)
+    assert (result.is_error, result.malformed) == (True, False)
+    assert result.content.startswith("run_command cannot be used any more")
+    assert not toolbox.only_reads(calls)
+    (broken,) = await toolbox.run(calls, after_a_break=True)
+    assert broken.content.startswith("Interrupted: "), "it may have been made while it could be"
+    (unknown,) = await toolbox.run([ToolCall("2", "run_shell", {})])
+    assert "run_command" not in unknown.content
+
+
+class Talkative:
+    """A tool that answers with as much as it was told to, and says whether that is an error."""
+
+    spec = ToolSpec("talk", "", {}, writes=False)
+
+    def subject(self, arguments: Any) -> str:
+        return str(arguments)
+
+    async def run(self, arguments: Any) -> Outcome:
+        if arguments["fails"]:
+            raise ToolError(arguments["text"])
+        return Outcome(arguments["text"])
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize(
+    ("text", "middle"),
+    [
+        ("é" * 100_000 + "needle" + "y" * 100_000, "needle"),
+        ("\x00" * 20_000 + "n\ud800" + "\x00" * 20_000, "n\\ud800"),
+    ],
+    ids=["one long line", "many characters that are spelled out"],
+)
+async def test_whatever_is_too_long_is_kept_and_can_be_read(
+    workspace: Workspace, text: str, middle: str, fails: bool
+) -> None:
+    toolbox = Toolbox(workspace, extra=[Talkative()])
+    (told,) = await toolbox.run([ToolCall("1", "talk", {"text": text, "fails": fails})])
+    assert told.is_error is fails
+    assert len(told.content) <= MAX_OUTPUT_CHARACTERS + 300
+    assert told.content.endswith("path @outputs/1.txt, by ranges of lines.]")
+    assert middle not in told.content
+    lines = text.encode(errors="backslashreplace").decode().count(middle)
+    read = ""
+    for first in range(1, 121, 3):
+        call = ToolCall("2", "read_file", {"path": "@outputs/1.txt", "start_line": first, "end_line": first + 2})
+        (part,) = await toolbox.run([call])
+        read += part.content
+    assert read.count(middle) == lines == 1
+    assert "left out" not in read
 
 
 async def test_a_refusal_is_not_malformed(use: Use) -> None:

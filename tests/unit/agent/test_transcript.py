@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.agent.prompts import prompt
 from services.agent.tools import ToolCall, ToolResult
 from services.agent.transcript import Transcript, result_blocks
 from services.jobs.models import StoredMessage
@@ -121,13 +122,20 @@ def test_what_is_counted_as_said_is_ours_and_nothing_more():
     assert transcript.times_said("go on") == 2
 
 
-def turn(transcript: Transcript, number: int, *, path: str = "f", content: str = "x") -> int:
-    """Call a tool, count the repeats as the loop does, answer."""
+def turn(
+    transcript: Transcript, number: int, *, path: str = "f", content: str = "x", words: str = prompt("repeating")
+) -> int:
+    """Call a tool and answer; how often in a row that was just so."""
     transcript.append("assistant", [said(f"Turn {number}."), call(number, "read_file", path=path)])
-    results = [ToolResult(f"toolu_{number}", content)]
-    repeats = transcript.repeats(transcript.open_calls(), results)
-    transcript.append("user", [*result_blocks(results), said("a note of ours")])
-    return repeats
+    answer = [*result_blocks([ToolResult(f"toolu_{number}", content)]), said(words)]
+    would_be = transcript.repeats_with(answer)
+    transcript.append("user", answer)
+    assert transcript.repeated == would_be == Transcript(stored(transcript)).repeated
+    return would_be
+
+
+def stored(transcript: Transcript) -> list[StoredMessage]:
+    return [StoredMessage(0, "", body) for body in transcript.bodies]
 
 
 def test_repeats_are_the_same_calls_with_the_same_results_in_a_row():
@@ -140,13 +148,103 @@ def test_repeats_are_the_same_calls_with_the_same_results_in_a_row():
     assert turn(transcript, 7, path="g") == 1
     transcript.append("assistant", [said("Well.")])
     transcript.append("user", [said("Go on.")])
+    assert transcript.repeated == 0
     assert turn(transcript, 8, path="g") == 1
 
 
+def test_who_is_told_something_does_not_repeat_itself():
+    transcript = Transcript([])
+    transcript.append("user", [said("Go.")])
+    assert [turn(transcript, 1), turn(transcript, 2)] == [1, 2]
+    assert turn(transcript, 3, words="Your tests failed.") == 0
+    assert [turn(transcript, 4), turn(transcript, 5)] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "alike"),
+    [
+        ("Exit code 1 after 0.4 s.", "Exit code 1 after 12.0 s.", True),
+        ("1 failed in 0.31s", "1 failed in 1.02s", True),
+        ("Time: 13 ms, 2 min", "Time: 9 ms, 1 min", True),
+        ("2026-01-31 09:08:07,123 x", "2026-02-01 10:11:12,9 x", True),
+        ("<T object at 0x7f3c2a10>", "<T object at 0x7f99ffee>", True),
+        ("path @outputs/1.txt, by", "path @outputs/12.txt, by", True),
+        ("step 3 of 9", "step 4 of 9", False),
+        ("Exit code 1 after 0.4 s.", "Exit code 2 after 0.4 s.", False),
+        ("2 failed in 0.31s", "1 failed in 0.31s", False),
+        ("5 sheep", "6 sheep", False),
+        ("0x10", "0x11", False),
+    ],
+)
+def test_how_long_and_when_and_where_makes_no_difference(one: str, other: str, alike: bool):
+    transcript = Transcript([])
+    transcript.append("user", [said("Go.")])
+    turn(transcript, 1, content=one)
+    assert turn(transcript, 2, content=other) == (2 if alike else 1)
+
+
 def test_repeats_are_counted_from_what_is_stored():
-    transcript, stored = Transcript([]), []
+    transcript = Transcript([])
     transcript.append("user", [said("Go.")])
     for number in (1, 2):
         turn(transcript, number)
-    stored = [StoredMessage(0, "", body) for body in transcript.bodies]
-    assert turn(Transcript(stored), 3) == 3
+    assert turn(Transcript(stored(transcript)), 3) == 3
+
+
+@pytest.mark.parametrize("is_answered", [True, False])
+def test_what_another_run_did_is_not_counted(is_answered: bool):
+    transcript = Transcript([])
+    transcript.append("user", [said("Go.")])
+    for number in (1, 2):
+        turn(transcript, number)
+    transcript.append("assistant", [said("Well.")])
+    transcript.append("user", [said("mark: more")])
+    if not is_answered:
+        transcript.append("assistant", [call(3, "read_file", path="f")])
+    again = Transcript(stored(transcript), copied=len(transcript))
+    assert (again.repeated, again.times_said("mark: more"), again.times_begun("mark")) == (0, 0, 0)
+    assert again.times_said_lately("mark: more") == 0
+    if is_answered:
+        assert turn_of_copy(again, 3) == 1
+    else:
+        again.append("user", result_blocks([ToolResult("toolu_3", "x")]))
+        assert again.repeated == 0
+
+
+def turn_of_copy(transcript: Transcript, number: int) -> int:
+    transcript.append("assistant", [call(number, "read_file", path="f")])
+    transcript.append("user", result_blocks([ToolResult(f"toolu_{number}", "x")]))
+    return transcript.repeated
+
+
+def test_lately_is_since_the_model_was_told_something():
+    transcript = Transcript([])
+    cut_off = prompt("cut_off")
+
+    def cut() -> None:
+        transcript.append("assistant", [said("A long")])
+        transcript.append("user", [said(cut_off)])
+
+    transcript.append("user", [said("Go.")])
+    cut()
+    turn(transcript, 1)
+    cut()
+    assert transcript.times_said_lately(cut_off) == 2
+    turn(transcript, 2, words="Your tests failed.")
+    assert transcript.times_said_lately(cut_off) == 0
+    cut()
+    assert transcript.times_said_lately(cut_off) == 1
+    transcript.append("assistant", [call(3, "ask_user", question="Go on?")])
+    transcript.append("user", result_blocks([ToolResult("toolu_3", "Yes.")]))
+    assert transcript.times_said_lately(cut_off) == 0
+
+
+def test_what_was_answered_with_is_what_the_last_message_ends_with():
+    transcript = Transcript([])
+    transcript.append("user", [said("Go.")])
+    turn(transcript, 1, words="over")
+    assert [each.id for each in transcript.calls_answered_with("over")] == ["toolu_1"]
+    assert transcript.calls_answered_with("ov") == []
+    assert Transcript(stored(transcript), copied=2).calls_answered_with("over") == [], "of a call of another run"
+    transcript.append("assistant", [said("Well.")])
+    assert transcript.calls_answered_with("over") == []

@@ -8,9 +8,9 @@ from uuid import uuid4
 
 import pytest
 
-from services.agent.checkpoints import Snapshot, TreeReader
+from services.agent.checkpoints import Snapshot, TreeReader, TreeTooLargeError
 from services.agent.tools import FileChange, Workspace
-from services.jobs.models import Hold
+from services.jobs.models import Hold, SavedTree
 
 
 class Asked:
@@ -18,10 +18,14 @@ class Asked:
 
     def __init__(self) -> None:
         self.told: list[list[tuple[str, bytes | None]]] = []
+        self.files: dict[str, tuple[str, str]] = {}
+        self.error: Exception | None = None
 
     async def snapshot(self, hold: Hold, *, written: Sequence[FileChange] = ()) -> Snapshot:
         self.told.append([(each.path, each.before) for each in written])
-        return Snapshot(b"", {})
+        if self.error is not None:
+            raise self.error
+        return Snapshot(b"", self.files)
 
 
 @pytest.fixture
@@ -58,3 +62,16 @@ async def test_what_is_not_known_is_asked_for_as_a_whole_and_nothing_not_at_all(
     assert await reader([]) is None
     await reader(None)
     assert asked.told == [[]]
+
+
+async def test_what_is_too_large_leaves_the_stored_tree_and_is_told_of(reader: TreeReader, asked: Asked):
+    asked.files = {"a": ("added", "1")}
+    await reader(None)
+    asked.error = TreeTooLargeError("more than 63 MiB: big.bin")
+    assert await reader(None) == SavedTree(None, {})
+    assert (reader.problem, reader.changed()) == ("more than 63 MiB: big.bin", [])
+    assert await reader([]) is None
+    assert reader.problem, "who only reads mends nothing"
+    asked.error, asked.files = None, {"a": ("added", "1"), "b": ("added", "2")}
+    assert await reader(None) == SavedTree(b"", {})
+    assert (reader.problem, reader.changed()) == ("", [FileChange("b", "added")])
