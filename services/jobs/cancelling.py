@@ -14,6 +14,8 @@ from services.jobs.unit import Draft, Unit, Units
 from services.runtime.postgres import Record
 
 _ENDED = (JobState.COMPLETED, JobState.FAILED)
+MOST_AT_ONCE = 200
+"""Runs that one transaction cancels at most; it holds their jobs' locks."""
 
 
 @dataclass(frozen=True)
@@ -66,9 +68,11 @@ class Cancelling:
         return job_id
 
     async def waiting(self) -> list[ToCancel]:
-        """The accepted cancels that are not carried out yet, oldest first."""
+        """The accepted cancels that are not carried out yet, oldest first: of at most ``MOST_AT_ONCE`` idle runs, and
+        of as many that agents hold.
+        """
         async with self._units.database.connection() as connection:
-            rows = await STATEMENTS.rows(connection, "runs_to_cancel")
+            rows = await STATEMENTS.rows(connection, "runs_to_cancel", most=MOST_AT_ONCE)
         return [ToCancel(row["id"], row["job_id"], row["state"] == RunState.RUNNING) for row in rows]
 
     async def cancel_idle(self, runs: list[ToCancel]) -> int:

@@ -1,13 +1,14 @@
-"""Stores what a step of a turn adds: one statement, since a run makes two of them a turn."""
+"""Stores what a step of a turn adds: one statement, since a run makes two of them a turn; counts what was in vain."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
 from services.jobs.errors import LeaseLostError
-from services.jobs.models import Checkpoint, Hold, ModelUse, Standing, Usage
+from services.jobs.models import Checkpoint, Hold, ModelUse, Standing, Usage, VoidUse
 from services.jobs.unit import SQL
 from services.runtime.postgres import ConflictError, Connection, Database, Record, Statements
 
@@ -37,6 +38,44 @@ async def store(database: Database, hold: Hold, checkpoint: Checkpoint) -> Stand
     if row is None:
         raise LeaseLostError(f"run {hold.run_id} is not held by attempt {hold.attempt} any more, or is to be cancelled")
     return Standing(has_unread=row["has_unread"], is_budgeted=row["is_budgeted"])
+
+
+async def leave(connection: Connection, hold: Hold, left: Checkpoint) -> bool:
+    """Store the one message of ``left``, with its tree and outputs, in the transaction of whoever holds the run; False,
+    and nothing is stored, where the message before it is not.
+    """
+    (message,) = left.messages
+    is_left: bool = await _STATEMENTS.value(
+        connection,
+        "leave",
+        run_id=hold.run_id,
+        attempt=hold.attempt,
+        number=message.number,
+        role=message.role,
+        body=message.body,
+        has_tree=left.tree is not None,
+        patch=left.tree.patch if left.tree else None,
+        read_versions=dict(left.tree.read_versions) if left.tree else {},
+        output_names=list(left.outputs),
+        output_bodies=list(left.outputs.values()),
+    )
+    return is_left
+
+
+async def count_void(database: Database, hold: Hold, uses: Sequence[VoidUse]) -> None:
+    """Count ``uses`` for the run and its client, each once, however often they are told; also for a run that is to be
+    cancelled: they were paid for all the same. What the run had reserved for its request is free again.
+
+    Raises ``LeaseLostError``, ``StoreUnavailableError``.
+    """
+    columns = _void_columns(hold, uses)
+
+    async def work(connection: Connection) -> bool:
+        is_held: bool = await _STATEMENTS.value(connection, "count_void", **columns)
+        return is_held
+
+    if not await database.in_statement(work):
+        raise LeaseLostError(f"run {hold.run_id} is not held by attempt {hold.attempt} any more")
 
 
 def _columns(hold: Hold, checkpoint: Checkpoint) -> dict[str, Any]:
@@ -77,4 +116,23 @@ def _usage_columns(use: ModelUse | None) -> dict[str, Any]:
         "total_tokens": used.tokens.total,
         "cost_microusd": used.cost_microusd,
         "raw": dict(used.raw),
+    }
+
+
+def _void_columns(hold: Hold, uses: Sequence[VoidUse]) -> dict[str, Any]:
+    tokens = [void.use.tokens for void in uses]
+    return {
+        "job_id": hold.job_id,
+        "run_id": hold.run_id,
+        "token": hold.token,
+        "attempt": hold.attempt,
+        "ids": [void.id for void in uses],
+        "void_turns": [void.turn for void in uses],
+        "models": [void.use.model for void in uses],
+        "inputs": [used.input_tokens for used in tokens],
+        "outputs": [used.output_tokens for used in tokens],
+        "cache_reads": [used.cache_read_input_tokens for used in tokens],
+        "cache_creations": [used.cache_creation_input_tokens for used in tokens],
+        "costs": [void.use.cost_microusd for void in uses],
+        "raws": [dict(void.use.raw) for void in uses],
     }

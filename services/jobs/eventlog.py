@@ -10,6 +10,7 @@ from uuid import UUID
 
 import orjson
 
+from services.contracts.text import clipped
 from services.contracts.words import EventKind
 from services.jobs.unit import SQL
 from services.runtime.postgres import Database, Record, Statements
@@ -17,6 +18,15 @@ from services.runtime.postgres import Database, Record, Statements
 _STATEMENTS = Statements(SQL / "reading.sql")
 _SEARCHED = 20_000
 """How many sequences one page of a client's events looks through at most."""
+
+MOST_BYTES = 512 * 1024
+"""Of an event as a message of NATS; the whole one is in Postgres."""
+MOST_SUMMARY_CHARACTERS = 50_000
+"""Of what a model said last, as events tell it; the run keeps all of it."""
+MOST_LINE_CHARACTERS = 4_000
+"""Of an error or a line of a log."""
+_SHORTENED_CHARACTERS = 1_000
+"""Of each text in an event that is too large."""
 
 
 class LoggedEvent(NamedTuple):
@@ -34,8 +44,8 @@ class LoggedEvent(NamedTuple):
     sequence: int | None = None
     """Its place over all jobs, in the order of publication; None: not published yet."""
 
-    def encoded(self) -> bytes:
-        """The proto3 JSON form of the protobuf `Event`."""
+    def encoded(self, *, most_bytes: int | None = None) -> bytes:
+        """The proto3 JSON form of the protobuf `Event`; as ``encode_event`` has it."""
         return encode_event(
             event_id=str(self.id),
             job_id=str(self.job_id),
@@ -45,6 +55,7 @@ class LoggedEvent(NamedTuple):
             kind=self.kind,
             time=self.created_at,
             data=self.data,
+            most_bytes=most_bytes,
         )
 
 
@@ -59,6 +70,11 @@ class Page:
     is_last: bool
 
 
+def told_summary(summary: str) -> str:
+    """What a model said last, as events tell it."""
+    return clipped(summary, MOST_SUMMARY_CHARACTERS, where="the run's summary has them")
+
+
 def encode_event(
     *,
     event_id: str,
@@ -69,8 +85,13 @@ def encode_event(
     kind: EventKind,
     time: datetime,
     data: dict[str, Any],
+    most_bytes: int | None = None,
 ) -> bytes:
-    """Encode an event as the proto3 JSON mapping has it: default values left out, but for the payload itself."""
+    """Encode an event as the proto3 JSON mapping has it: default values left out, but for the payload itself.
+
+    ``most_bytes``: where that has more, its payload is shortened, and `leftOut` says where all of it is. None: it goes
+    where any size may go.
+    """
     event: dict[str, Any] = {"id": event_id} if event_id else {}
     if job_id:
         event["jobId"] = job_id
@@ -83,12 +104,30 @@ def encode_event(
     event["kind"] = str(kind)
     event["time"] = time.astimezone(UTC)
     event[payload_name(kind)] = data
+    encoded = orjson.dumps(event, option=orjson.OPT_UTC_Z)
+    if most_bytes is None or len(encoded) <= most_bytes:
+        return encoded
+    event[payload_name(kind)] = {name: each for name, value in data.items() if (each := _shortened(value)) is not None}
+    event["leftOut"] = f"too large to be sent along ({len(encoded):,} bytes): {_where(job_id, number)}"
     return orjson.dumps(event, option=orjson.OPT_UTC_Z)
+
+
+def _shortened(value: Any) -> Any:
+    """A text by its beginning; None for anything else that is large."""
+    if isinstance(value, str):
+        return clipped(value, _SHORTENED_CHARACTERS)
+    return value if len(orjson.dumps(value)) <= _SHORTENED_CHARACTERS else None
+
+
+def _where(job_id: str, number: int) -> str:
+    if not number:
+        return "the run's transcript is the record"
+    return f"GET /v1/jobs/{job_id}/events with `Last-Event-ID: {number - 1}:-:0` begins with all of it"
 
 
 @cache
 def payload_name(kind: EventKind) -> str:
-    """The JSON name of the payload: `run.cancel_requested` → `runCancelRequested`."""
+    """The JSON name of the payload: `job.cancel_requested` → `jobCancelRequested`."""
     first, *rest = kind.value.replace(".", "_").split("_")
     return first + "".join(word.capitalize() for word in rest)
 

@@ -16,6 +16,7 @@ from services.contracts import rest
 from services.contracts.text import storable
 from services.contracts.words import EventKind, JobKind, Outcome, RunState
 from services.jobs.errors import LeaseLostError, NotFoundError, NotWaitingError
+from services.jobs.eventlog import told_summary
 from services.jobs.models import Client, Hold
 from services.jobs.states import FINAL_RUN_STATES, RunTransition, sources
 from services.jobs.unit import SQL, Draft, Unit, Units
@@ -104,7 +105,7 @@ class Messaging:
             if parked["has_unread"]:
                 return False
             await _STATEMENTS.execute(unit.connection, "drop_lease", run_id=hold.run_id, token=hold.token)
-            waiting = Draft(EventKind.RUN_WAITING, {"summary": storable(summary)})
+            waiting = Draft(EventKind.RUN_WAITING, {"summary": told_summary(storable(summary))})
             unit.tell(hold.job_id, waiting, run_id=hold.run_id, attempt=hold.attempt)
             return True
 
@@ -192,5 +193,6 @@ async def _end_waiting(unit: Unit, runs: Sequence[Record], why: str) -> None:
     await _STATEMENTS.execute(unit.connection, "complete_waiting", ids=[run["id"] for run in runs], why=why)
     for run in runs:
         unit.count(run["job_id"], active=-1, completed=+1)
-        data = {"state": RunState.COMPLETED.value, "outcome": Outcome.ANSWERED.value, "summary": run["summary"] or why}
+        words = told_summary(run["summary"] or why)
+        data = {"state": RunState.COMPLETED.value, "outcome": Outcome.ANSWERED.value, "summary": words}
         unit.tell(run["job_id"], Draft(EventKind.RUN_FINISHED, data), run_id=run["id"], attempt=run["attempt"])

@@ -8,6 +8,8 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from uuid_utils.compat import uuid7
+
 from services.contracts.agents import ClientSettings
 from services.contracts.delivery import Checkout
 from services.contracts.rest import JobOptions
@@ -84,11 +86,16 @@ class ClaimedRun:
     """Whether somebody has set a budget over its client, or over all, so that each request has to be reserved."""
     outputs: Mapping[str, bytes]
     """Long outputs of tools, by name, that the model can read."""
-    is_continued: bool
-    """Whether this is the first attempt of a run that goes on from another run's checkpoint."""
+    copied: int = 0
+    """How many of ``messages`` are those of another run, from whose checkpoint this one goes on."""
     checkout: Checkout = field(default_factory=lambda: Checkout.model_validate({}))
     skipped_for: str | None = None
     """What an earlier job of its name has open on the repository, where the job leaves such a repository alone."""
+
+    @property
+    def is_continued(self) -> bool:
+        """Whether it goes on from another run's checkpoint, and nothing of its own is stored yet."""
+        return 0 < self.copied == len(self.messages)
 
     @property
     def has_worktree(self) -> bool:
@@ -121,6 +128,16 @@ class ModelUse:
     """None: the model has no known price."""
     raw: Mapping[str, Any] = field(default_factory=dict)
     """The model service's own usage object."""
+
+
+@dataclass(frozen=True)
+class VoidUse:
+    """What a request used whose reply is in no transcript: thrown away, or cut off with its attempt."""
+
+    use: ModelUse
+    turn: int | None = None
+    """Which turn of the run, from 1, the reply ends if it is stored after all; None: it will not be."""
+    id: UUID = field(default_factory=uuid7, compare=False)
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ class Outbox:
             published = min(max(confirmed, cursor["published"]), assigned)
             rows = []
             if published < assigned:  # this process, or another, ended before it had sent them
-                rows = await _STATEMENTS.rows(connection, "assigned", after=published, through=assigned)
+                rows = await _STATEMENTS.rows(connection, "assigned", after=published, through=assigned, most=most)
             if not rows:
                 published = assigned
                 rows = await _STATEMENTS.rows(connection, "assign", assigned=assigned, most=most)

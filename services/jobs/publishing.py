@@ -14,9 +14,10 @@ from uuid import UUID
 from uuid_utils.compat import uuid4
 
 from services.contracts.rest import JobOptions
-from services.contracts.text import storable
+from services.contracts.text import clipped, storable
 from services.contracts.words import ChangesetState, EventKind, ExitReason, Outcome, Publish, RunState
 from services.jobs.errors import LeaseLostError, NotFoundError, NotPublishableError
+from services.jobs.eventlog import MOST_LINE_CHARACTERS
 from services.jobs.models import Client
 from services.jobs.running import grant_lease
 from services.jobs.scheduling import LEASE
@@ -178,7 +179,7 @@ class Publishing:
             }
             _tell(unit, hold, Draft(EventKind.CHANGESET_PUSHED, pushed))
             for note in shown.notes:
-                _tell(unit, hold, Draft(EventKind.LOG, {"level": "warning", "message": storable(note)}))
+                _tell(unit, hold, Draft(EventKind.LOG, {"level": "warning", "message": _line(note)}))
             if held["ends_run"]:
                 await _complete_run(unit, hold, held)
 
@@ -190,7 +191,7 @@ class Publishing:
 
     async def failed(self, hold: PublicationHold, *, reason: ExitReason, error: str) -> None:
         """It is refused for good: the changeset is kept, and a run that waited for it failed."""
-        words = storable(error)
+        words = _line(error)
 
         async def work(unit: Unit) -> None:
             held = await _fenced(unit, hold)
@@ -221,6 +222,7 @@ class Publishing:
                 delay=delay,
                 spent=spent,
             )
+            await _stop_cancelled(unit, [hold.run_id])
 
         await self._units.run([hold.job_id], work)
 
@@ -243,6 +245,7 @@ class Publishing:
             for row in rows:
                 await _STATEMENTS.execute(unit.connection, "lock_run", run_id=row["run_id"])
             await _STATEMENTS.execute(unit.connection, "requeue_expired", ids=ids)
+            await _stop_cancelled(unit, [row["run_id"] for row in rows])
             return len(rows)
 
         return await self._units.run([row["job_id"] for row in rows], work) if rows else 0
@@ -255,6 +258,11 @@ async def _fenced(unit: Unit, hold: PublicationHold) -> Record:
         raise LeaseLostError(f"changeset {hold.changeset_id} is not held by this vcs any more")
     await _STATEMENTS.execute(unit.connection, "drop_lease", id=hold.changeset_id)
     return row
+
+
+async def _stop_cancelled(unit: Unit, run_ids: Sequence[UUID]) -> None:
+    """A cancel of their job could not reach these runs, which this unit has locked, while they were being pushed."""
+    await _STATEMENTS.execute(unit.connection, "stop_cancelled", run_ids=run_ids)
 
 
 def _refuse_unpublishable(row: Record) -> None:
@@ -314,6 +322,10 @@ async def _fail_run(unit: Unit, hold: PublicationHold, reason: ExitReason, words
     unit.count(hold.job_id, active=-1, failed=+1)
     finished = {"state": RunState.FAILED.value, "exitReason": reason.value, "error": words}
     _tell(unit, hold, Draft(EventKind.RUN_FINISHED, finished))
+
+
+def _line(words: str) -> str:
+    return clipped(storable(words), MOST_LINE_CHARACTERS)
 
 
 def _tell(unit: Unit, hold: PublicationHold, draft: Draft) -> None:

@@ -48,8 +48,9 @@ class Retrying:
     ) -> Submitted:
         """Make a job like ``job_id`` of the same kind, options and secrets: whole, or only of what did not complete.
 
-        A run's branch has a new name; the old one where the old run never stored a changeset, since then nothing of
-        it can be anywhere, where jobs of its name share it, and where it goes on with a pull request.
+        A run's branch has a new name; the old one where the old run never stored a changeset and this is the first to
+        do it again, since then nothing can be there, where jobs of its name share it, and where it goes on with a pull
+        request. A run that resumes one that never began goes on from where that would have.
         ``renaming``: gives every branch its name instead, but to a pull request's. ``wanted``'s options take the place
         of the old ones.
         ``key``: as for a submit.
@@ -128,7 +129,7 @@ def _branch(old: Record, rename: Callable[[str], str] | None) -> str | None:
     """None: it is made up."""
     if rename is not None:
         return rename(old["branch"]) if old["branch"] else None
-    return None if old["has_changeset"] else old["branch"]
+    return None if old["is_branch_used"] else old["branch"]
 
 
 def _run(old: Record, rename: Callable[[str], str] | None, *, resume: bool, is_review: bool) -> NewRun:
@@ -142,7 +143,7 @@ def _run(old: Record, rename: Callable[[str], str] | None, *, resume: bool, is_r
         old["repository"],
         old["base_ref"],
         branch,
-        resumes=old["id"],
+        resumes=old["leaves_off"],
         base_sha=old["base_sha"],
         base_branch=old["base_branch"],
         checkout=checkout,

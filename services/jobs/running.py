@@ -18,10 +18,11 @@ from uuid_utils.compat import uuid4, uuid7
 from services.contracts.agents import ClientSettings
 from services.contracts.delivery import Checkout
 from services.contracts.rest import JobOptions
-from services.contracts.text import storable
+from services.contracts.text import clipped, storable
 from services.contracts.words import ChangesetState, EventKind, ExitReason, JobKind, Outcome, Publish, RunState
 from services.jobs import checkpointing
 from services.jobs.errors import LeaseLostError
+from services.jobs.eventlog import MOST_LINE_CHARACTERS, told_summary
 from services.jobs.models import (
     Checkpoint,
     ClaimedRun,
@@ -31,15 +32,15 @@ from services.jobs.models import (
     Spent,
     Standing,
     StoredMessage,
+    VoidUse,
 )
 from services.jobs.scheduling import LEASE, cancel_locked
 from services.jobs.states import RunTransition, sources
 from services.jobs.unit import SQL, Draft, Rung, Unit, Units
 from services.runtime.batching import Batcher, Rest
-from services.runtime.postgres import TRANSIENT, Connection, Record, Statements
+from services.runtime.postgres import TRANSIENT, Connection, Record, Statements, TookTooLongError
 
 _STATEMENTS = Statements(SQL / "running.sql")
-_MAX_ERROR_CHARACTERS = 4_000
 
 
 _PLAIN = Checkout()
@@ -64,6 +65,12 @@ class _Completion:
     summary: str
     read_through: int
 
+    @property
+    def told(self) -> str | None:
+        """As the event has the summary; None: all of it."""
+        told = told_summary(self.summary)
+        return told if told != self.summary else None
+
 
 class Running:
     def __init__(self, units: Units) -> None:
@@ -79,7 +86,14 @@ class Running:
         ``agent``: the process's unique name, which its leases are renewed under.
         """
         newest = {order.run_id: order for order in sorted(orders, key=lambda order: order.dispatch)}
-        job_ids = sorted({order.job_id for order in newest.values()})
+        rows = await self._claim_all(list(newest.values()), agent=agent)
+        if rows:
+            await self._units.ring(Rung.EVENTS)
+        return {row["id"]: await self._claimed(row) for row in rows}
+
+    async def _claim_all(self, orders: Sequence[Order], *, agent: str) -> list[Record]:
+        """In one statement; in several where that takes too long, as what resumed runs take over may be large."""
+        job_ids = sorted({order.job_id for order in orders})
 
         async def work(connection: Connection) -> list[Record]:
             return await _STATEMENTS.rows(
@@ -87,19 +101,23 @@ class Running:
                 "claim_runs",
                 job_ids=job_ids,
                 job_event_ids=[uuid7() for _ in job_ids],
-                run_ids=list(newest),
-                event_ids=[uuid7() for _ in newest],
-                dispatches=[order.dispatch for order in newest.values()],
-                tokens=[uuid4() for _ in newest],
+                run_ids=[order.run_id for order in orders],
+                event_ids=[uuid7() for _ in orders],
+                dispatches=[order.dispatch for order in orders],
+                tokens=[uuid4() for _ in orders],
                 agent=agent,
                 lease=LEASE,
                 sources=sources(RunTransition.CLAIM),
             )
 
-        rows = await self._units.database.in_statement(work)
-        if rows:
-            await self._units.ring(Rung.EVENTS)
-        return {row["id"]: await self._claimed(row) for row in rows}
+        try:
+            return await self._units.database.in_statement(work)
+        except TookTooLongError:
+            if len(orders) == 1:
+                raise
+            half = len(orders) // 2
+            parts = (orders[:half], orders[half:])
+            return [row for part in parts for row in await self._claim_all(part, agent=agent)]
 
     async def _claimed(self, row: Record) -> ClaimedRun:
         if row["attempt"] == 1 and row["resumes"] is None:
@@ -142,6 +160,10 @@ class Running:
             await self._units.ring(Rung.EVENTS)
         return standing
 
+    async def count_void(self, hold: Hold, uses: Sequence[VoidUse]) -> None:
+        """Count what was paid for in vain, each once, also where a cancel was asked for. Safe to repeat."""
+        await checkpointing.count_void(self._units.database, hold, uses)
+
     async def tell(self, hold: Hold, events: Sequence[Draft]) -> None:
         """Append durable events of the run."""
         await self.checkpoint(hold, Checkpoint(events=events))
@@ -153,8 +175,9 @@ class Running:
         return await self._complete(_Completion(hold, outcome, storable(summary), read_through))
 
     async def _complete_all(self, completions: Sequence[_Completion]) -> Sequence[bool | Exception]:
-        job_ids = sorted({each.hold.job_id for each in completions})
-        job_event_ids, event_ids = [uuid7() for _ in job_ids], [uuid7() for _ in completions]
+        ordered = sorted(completions, key=lambda each: each.hold.run_id)  # the order in which all are locked
+        job_ids = sorted({each.hold.job_id for each in ordered})
+        job_event_ids, event_ids = [uuid7() for _ in job_ids], [uuid7() for _ in ordered]
 
         async def work(connection: Connection) -> list[Record]:
             await _STATEMENTS.execute(connection, "lock_jobs", ids=job_ids)
@@ -163,12 +186,13 @@ class Running:
                 "complete_runs",
                 job_ids=job_ids,
                 job_event_ids=job_event_ids,
-                run_ids=[each.hold.run_id for each in completions],
-                tokens=[each.hold.token for each in completions],
+                run_ids=[each.hold.run_id for each in ordered],
+                tokens=[each.hold.token for each in ordered],
                 event_ids=event_ids,
-                outcomes=[each.outcome.value for each in completions],
-                summaries=[each.summary for each in completions],
-                read_through=[each.read_through for each in completions],
+                outcomes=[each.outcome.value for each in ordered],
+                summaries=[each.summary for each in ordered],
+                told_summaries=[each.told for each in ordered],
+                read_through=[each.read_through for each in ordered],
             )
 
         rows = await self._units.database.in_transaction(work)
@@ -271,13 +295,19 @@ class Running:
 
         await self._units.run([hold.job_id], work)
 
-    async def cancelled(self, hold: Hold) -> None:
-        """Report that all of a cancelled run's work is gone."""
+    async def cancelled(self, hold: Hold, *, left: Checkpoint | None = None) -> None:
+        """Report that all of the work is gone of a run whose cancel was accepted; else ``LeaseLostError``.
+
+        ``left``: one message of the user's, and what goes with it; stored where the message before it is.
+        """
 
         async def work(unit: Unit) -> None:
-            row = await _STATEMENTS.row(unit.connection, "held_at_all", run_id=hold.run_id, token=hold.token)
+            row = await _STATEMENTS.row(unit.connection, "held_to_cancel", run_id=hold.run_id, token=hold.token)
             if row is None:
-                raise LeaseLostError(f"run {hold.run_id} is not held by attempt {hold.attempt} any more")
+                words = f"run {hold.run_id} is not held by attempt {hold.attempt} any more, or not to be cancelled"
+                raise LeaseLostError(words)
+            if left is not None and await checkpointing.leave(unit.connection, hold, left):
+                _tell_all(unit, hold, left.events)
             await _drop_lease(unit, hold)
             await cancel_locked(unit, [row])
 
@@ -318,7 +348,7 @@ def _claimed_run(
         head=row["head"],
         spent=Spent(row["tokens"], row["cost_microusd"]),
         is_budgeted=row["is_budgeted"],
-        is_continued=row["resumes"] is not None and row["attempt"] == 1,
+        copied=sum(m["is_copied"] for m in messages),
         outputs={output["name"]: output["body"] for output in outputs},
     )
 
@@ -352,7 +382,7 @@ async def _complete(unit: Unit, hold: Hold, outcome: Outcome, summary: str) -> N
     await _STATEMENTS.execute(unit.connection, "complete", run_id=hold.run_id, outcome=outcome.value, summary=words)
     await _drop_lease(unit, hold)
     unit.count(hold.job_id, active=-1, completed=+1)
-    data = {"state": RunState.COMPLETED.value, "outcome": outcome.value, "summary": words}
+    data = {"state": RunState.COMPLETED.value, "outcome": outcome.value, "summary": told_summary(words)}
     _tell_all(unit, hold, [Draft(EventKind.RUN_FINISHED, data)])
 
 
@@ -405,4 +435,4 @@ def _stored_payload(changeset_id: UUID, commit: Commit) -> dict[str, Any]:
 
 
 def _storable_error(error: str | None) -> str | None:
-    return storable(error)[:_MAX_ERROR_CHARACTERS] if error is not None else None
+    return clipped(storable(error), MOST_LINE_CHARACTERS) if error is not None else None

@@ -47,7 +47,11 @@ class Scheduling:
         await self._units.database.in_transaction(work)
 
     async def recall(self, *, overdue: timedelta) -> int:
-        """Queue again what was dispatched over ``overdue`` ago and claimed by nobody; return how many."""
+        """Queue again what was dispatched over ``overdue`` ago and claimed by nobody; return how many.
+
+        Those whose queue deadline has passed by now fail at once: admission would send the next order before a sweep
+        came by.
+        """
         found = await self._found("unclaimed", overdue=overdue)
 
         async def work(unit: Unit) -> int:
@@ -61,6 +65,8 @@ class Scheduling:
             for row in rows:
                 unit.count(row["job_id"], active=-1, queued=+1)
                 _tell(unit, row, EventKind.RUN_REQUEUED, {"reason": "unclaimed"})
+                if row["is_overdue"]:
+                    await _fail_overdue(unit, row)
             return len(rows)
 
         return await self._units.run(found.job_ids, work) if found.ids else 0

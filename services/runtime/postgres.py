@@ -224,9 +224,9 @@ async def _begun_with(connection: Connection, statement: str) -> AsyncIterator[N
         await connection.execute(f"BEGIN; {statement}")
         yield
     except BaseException:
-        await connection.execute("ROLLBACK")
+        await connection.execute("ROLLBACK;")
         raise
-    await connection.execute("COMMIT")
+    await connection.execute("COMMIT;")
 
 
 @asynccontextmanager

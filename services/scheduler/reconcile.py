@@ -11,7 +11,7 @@ from services.contracts import subjects
 from services.contracts.v1.commands_pb2 import PublishOrder, RunControl
 from services.contracts.words import Queue
 from services.jobs.admitting import Admitting
-from services.jobs.cancelling import Cancelling
+from services.jobs.cancelling import MOST_AT_ONCE, Cancelling, ToCancel
 from services.jobs.messaging import Messaging
 from services.jobs.publishing import DuePublication, Publishing
 from services.jobs.scheduling import LEASE, Scheduling
@@ -24,6 +24,8 @@ log = logger("scheduler.reconcile")
 ORDER_OVERDUE = timedelta(seconds=10)
 """A work order that nobody claimed for so long is taken to be lost."""
 _FORGET_EVERY_SECONDS = 60.0
+_CANCEL_ROUNDS = 20
+"""Of one sweep, which is not to keep the others waiting for long."""
 
 
 @dataclass(frozen=True)
@@ -96,13 +98,21 @@ class Reconciler:
             self._on_admissible()
 
     async def carry_out_cancels(self) -> None:
-        """Cancel what is idle; tell the agents of what is held."""
+        """Tell the agents of what is held; cancel what is idle, which may be a long queue."""
         waiting = await self._cancelling.waiting()
-        await self._cancelling.cancel_idle([run for run in waiting if not run.held])
         for run in waiting:
             if run.held:
-                control = RunControl(run_id=str(run.run_id), kind=RunControl.KIND_CANCEL)
-                await self._bus.ring(subjects.control(str(run.run_id)), control.SerializeToString())
+                await self._tell_agent(run)
+        for _ in range(_CANCEL_ROUNDS):
+            idle = [run for run in waiting if not run.held]
+            await self._cancelling.cancel_idle(idle)
+            if len(idle) < MOST_AT_ONCE:
+                return
+            waiting = await self._cancelling.waiting()
+
+    async def _tell_agent(self, run: ToCancel) -> None:
+        control = RunControl(run_id=str(run.run_id), kind=RunControl.KIND_CANCEL)
+        await self._bus.ring(subjects.control(str(run.run_id)), control.SerializeToString())
 
     async def _send_due_publications(self) -> None:
         if not self._bus.is_connected:

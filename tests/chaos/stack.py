@@ -38,7 +38,9 @@ class ChaosStack(LocalStack):
 
     async def _start_services(self, specs: ServiceSpecs) -> StackInfo:
         info = await super()._start_services(specs)
-        await self._start_on(1, lambda port: replace(specs.scheduler(port), name=_SECOND, log=self._folder.log(_SECOND)))
+        await self._start_on(
+            1, lambda port: replace(specs.scheduler(port), name=_SECOND, log=self._folder.log(_SECOND))
+        )
         return info
 
     def _stop_order(self) -> list[list[str]]:

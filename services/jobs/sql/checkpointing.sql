@@ -73,3 +73,69 @@ SELECT EXISTS (SELECT FROM inbox i WHERE i.run_id = h.id AND i.read_at IS NULL A
            AS has_unread,
        EXISTS (SELECT FROM budgets b WHERE b.name = '' OR b.name = (SELECT n.name FROM clients n WHERE n.id = h.client_id)) AS is_budgeted
 FROM held h;
+
+-- name: count_void$
+-- Count what requests used whose replies came to nothing, each once, also where a cancel was asked for meanwhile; says
+-- whether this token holds the run, else nothing is changed. One whose reply would have ended a turn counts only if that
+-- turn was not stored after all: its checkpoint's answer may have been lost.
+WITH job AS MATERIALIZED (
+    SELECT id, client_id FROM jobs WHERE id = :job_id FOR NO KEY UPDATE
+), held AS MATERIALIZED (
+    SELECT r.id, r.turns, j.client_id FROM job j JOIN runs r ON r.job_id = j.id
+    WHERE r.id = :run_id AND r.lease_token = :token AND r.state = 'running'
+    FOR UPDATE OF r
+), added AS (
+    INSERT INTO void_usage (id, run_id, attempt, client_id, model, input_tokens, output_tokens,
+                            cache_read_input_tokens, cache_creation_input_tokens, cost_microusd, raw)
+    SELECT v.id, h.id, :attempt, h.client_id, v.model, v.input_tokens, v.output_tokens,
+           v.cache_read_input_tokens, v.cache_creation_input_tokens, v.cost_microusd, v.raw
+    FROM held h, unnest(:ids::uuid[], :void_turns::int[], :models::text[], :inputs::bigint[], :outputs::bigint[],
+                        :cache_reads::bigint[], :cache_creations::bigint[], :costs::bigint[], :raws::jsonb[])
+                 AS v (id, turn, model, input_tokens, output_tokens, cache_read_input_tokens,
+                       cache_creation_input_tokens, cost_microusd, raw)
+    WHERE v.turn IS NULL OR v.turn > h.turns
+    ON CONFLICT (id) DO NOTHING
+    RETURNING input_tokens, output_tokens, cache_read_input_tokens, cache_creation_input_tokens, cost_microusd
+), summed AS MATERIALIZED (
+    SELECT count(*) AS requests, sum(input_tokens)::bigint AS input_tokens, sum(output_tokens)::bigint AS output_tokens,
+           sum(cache_read_input_tokens)::bigint AS cache_read_input_tokens,
+           sum(cache_creation_input_tokens)::bigint AS cache_creation_input_tokens,
+           coalesce(sum(cost_microusd), 0)::bigint AS microusd
+    FROM added
+), spent AS (
+    INSERT INTO spending (client_id, day, tokens, microusd)
+    SELECT h.client_id, (now() AT TIME ZONE 'UTC')::date,
+           s.input_tokens + s.output_tokens + s.cache_read_input_tokens + s.cache_creation_input_tokens, s.microusd
+    FROM held h, summed s WHERE s.requests > 0
+    ON CONFLICT (client_id, day) DO UPDATE SET tokens = spending.tokens + excluded.tokens,
+                                               microusd = spending.microusd + excluded.microusd
+), freed AS (
+    DELETE FROM reservations v USING held h, summed s WHERE v.run_id = h.id AND s.requests > 0
+), counted AS (
+    UPDATE runs r
+    SET input_tokens = r.input_tokens + s.input_tokens, output_tokens = r.output_tokens + s.output_tokens,
+        cache_read_input_tokens = r.cache_read_input_tokens + s.cache_read_input_tokens,
+        cache_creation_input_tokens = r.cache_creation_input_tokens + s.cache_creation_input_tokens,
+        cost_microusd = r.cost_microusd + s.microusd
+    FROM held h, summed s WHERE r.id = h.id AND s.requests > 0
+)
+SELECT EXISTS (SELECT FROM held);
+
+-- name: leave$
+-- What the last calls of a cancelled run came to, for whoever goes on from it: whether their own message is stored.
+WITH appended AS (
+    INSERT INTO messages (run_id, number, attempt, role, body)
+    SELECT :run_id, :number::int, :attempt, :role, :body
+    WHERE (SELECT max(m.number) FROM messages m WHERE m.run_id = :run_id) = :number::int - 1
+    RETURNING number
+), saved AS (
+    INSERT INTO checkpoints (run_id, attempt, message, patch, read_versions)
+    SELECT :run_id, :attempt, a.number, coalesce(:patch::bytea, ''), :read_versions FROM appended a WHERE :has_tree::bool
+    ON CONFLICT (run_id) DO UPDATE SET attempt = excluded.attempt, message = excluded.message,
+        patch = coalesce(:patch::bytea, checkpoints.patch), read_versions = excluded.read_versions, updated_at = now()
+), kept AS (
+    INSERT INTO outputs (run_id, name, body)
+    SELECT :run_id, o.name, o.body FROM appended, unnest(:output_names::text[], :output_bodies::bytea[]) AS o (name, body)
+    ON CONFLICT (run_id, name) DO UPDATE SET body = excluded.body
+)
+SELECT EXISTS (SELECT FROM appended);

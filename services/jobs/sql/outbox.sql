@@ -6,7 +6,7 @@ SELECT c.assigned, c.published FROM event_cursor c WHERE pg_try_advisory_xact_lo
 -- name: assigned
 -- What has a sequence and is perhaps not in NATS yet.
 SELECT e.job_id, e.number, e.id, e.run_id, e.attempt, e.kind, e.data, e.created_at, e.client_id, e.sequence
-FROM events e WHERE e.sequence > :after AND e.sequence <= :through ORDER BY e.sequence;
+FROM events e WHERE e.sequence > :after AND e.sequence <= :through ORDER BY e.sequence LIMIT :most;
 
 -- name: assign
 -- Give the next events their sequences: in order within each job, since numbers are committed in order.

@@ -123,6 +123,13 @@ UPDATE changesets SET state = 'queued', error = :error, lease_token = NULL, disp
                       attempts = attempts - 1 + :spent, not_before = now() + :delay::interval
 WHERE id = :id;
 
+-- name: stop_cancelled!
+-- Runs of a job whose cancel was accepted while their changesets were being pushed: what is queued again is not pushed again.
+UPDATE runs r SET cancel_requested_at = j.cancel_requested_at
+FROM jobs j, changesets c
+WHERE r.id = ANY(:run_ids::uuid[]) AND r.state = 'publishing' AND r.cancel_requested_at IS NULL
+  AND j.id = r.job_id AND j.cancel_requested_at IS NOT NULL AND c.run_id = r.id AND c.state = 'queued';
+
 -- name: drop_lease!
 DELETE FROM leases WHERE id = :id;
 

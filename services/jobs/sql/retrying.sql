@@ -2,9 +2,13 @@
 SELECT id, state, kind, queue, name, prompt, options, metadata, priority, sealed FROM jobs WHERE id = :id AND client_id = :client_id;
 
 -- name: runs
--- What a job did on each of its repositories, in their order.
+-- What a job did on each of its repositories, in their order; and whether its branch may be in use: by its own changeset,
+-- or by a job that has done it again already, on the same branch.
 SELECT r.id, r.state, r.repository, r.base_ref, r.base_sha, r.base_branch, r.branch, r.checkout,
-       EXISTS (SELECT FROM changesets c WHERE c.run_id = r.id) AS has_changeset
+       CASE WHEN r.attempt > 0 THEN r.id ELSE r.resumes END AS leaves_off,
+       EXISTS (SELECT FROM changesets c WHERE c.run_id = r.id)
+       OR EXISTS (SELECT FROM jobs n JOIN runs o ON o.job_id = n.id
+                  WHERE n.retry_of = r.job_id AND o.repository = r.repository AND o.branch = r.branch) AS is_branch_used
 FROM runs r WHERE r.job_id = :job_id ORDER BY r.position;
 
 -- name: pass_on!

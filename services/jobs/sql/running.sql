@@ -9,7 +9,7 @@ WITH locked AS MATERIALIZED (
 ), claimed AS (
     UPDATE runs r
     SET state = 'running', attempt = r.attempt + 1, lease_token = w.token, agent = :agent,
-        started_at = coalesce(r.started_at, now()), time_left = NULL,
+        started_at = coalesce(r.started_at, now()), time_left = NULL, queue_deadline = NULL,
         run_deadline = now() + coalesce(r.time_left, make_interval(secs => r.run_seconds)),
         head = CASE WHEN r.attempt > 0 OR r.resumes IS NULL THEN r.head
                ELSE (SELECT o.head FROM runs o WHERE o.id = r.resumes) END
@@ -87,7 +87,7 @@ DELETE FROM leases WHERE id = :id AND token = :token;
 SELECT patch, read_versions, message FROM checkpoints WHERE run_id = :run_id;
 
 -- name: transcript
-SELECT number, role, body FROM messages WHERE run_id = :run_id ORDER BY number;
+SELECT number, role, body, attempt = 0 AS is_copied FROM messages WHERE run_id = :run_id ORDER BY number;
 
 -- name: outputs
 SELECT name, body FROM outputs WHERE run_id = :run_id;
@@ -97,10 +97,10 @@ SELECT name, body FROM outputs WHERE run_id = :run_id;
 SELECT id, job_id, attempt, attempts_spent FROM runs
 WHERE id = :run_id AND lease_token = :token AND state = 'running' AND cancel_requested_at IS NULL FOR UPDATE;
 
--- name: held_at_all^
--- The fence of a cancel: the run, locked, if this token still holds it.
+-- name: held_to_cancel^
+-- The fence of a cancel: the run, locked, if this token still holds it and its cancel was accepted.
 SELECT id, job_id, attempt FROM runs
-WHERE id = :run_id AND lease_token = :token AND state = 'running' FOR UPDATE;
+WHERE id = :run_id AND lease_token = :token AND state = 'running' AND cancel_requested_at IS NOT NULL FOR UPDATE;
 
 -- name: is_held$
 -- Whether this token still holds the run, without a lock.
@@ -130,13 +130,13 @@ SELECT FROM jobs WHERE id = ANY(:ids::uuid[]) ORDER BY id FOR NO KEY UPDATE;
 -- A run has a token only while it is `running` (a CHECK). To ask for the state, too, would have the plan go through all
 -- that hold a slot for each of these; so would a join of two parts of this statement, whose sizes no plan knows.
 WITH held AS (
-    SELECT r.id, w.token, w.event_id, w.outcome, w.summary, w.read_through,
+    SELECT r.id, w.token, w.event_id, w.outcome, w.summary, w.told, w.read_through,
            EXISTS (SELECT FROM inbox i
                    WHERE i.run_id = r.id AND i.read_at IS NULL AND i.number > w.read_through) AS has_unread
     FROM runs r
     JOIN unnest(:run_ids::uuid[], :tokens::uuid[], :event_ids::uuid[], :outcomes::text[], :summaries::text[],
-                :read_through::int[])
-         AS w (id, token, event_id, outcome, summary, read_through) ON r.id = w.id
+                :told_summaries::text[], :read_through::int[])
+         AS w (id, token, event_id, outcome, summary, told, read_through) ON r.id = w.id
     WHERE r.lease_token = w.token AND r.cancel_requested_at IS NULL
     FOR UPDATE OF r
 ), completed AS (
@@ -144,7 +144,8 @@ WITH held AS (
     SET state = 'completed', outcome = h.outcome, summary = h.summary, error = NULL, lease_token = NULL,
         finished_at = now()
     FROM held h WHERE r.id = h.id AND NOT h.has_unread
-    RETURNING r.id, r.job_id, r.attempt, r.outcome, r.summary, h.token, h.event_id, h.read_through
+    RETURNING r.id, r.job_id, r.attempt, r.outcome, coalesce(h.told, h.summary) AS told, h.token, h.event_id,
+              h.read_through
 ), dropped AS (
     DELETE FROM leases l USING completed c WHERE l.id = c.id AND l.token = c.token
 ), heard AS (
@@ -173,7 +174,7 @@ WITH held AS (
     INSERT INTO events (job_id, client_id, number, id, run_id, attempt, kind, data, created_at)
     SELECT c.job_id, j.client_id, j.last_event_number + row_number() OVER (PARTITION BY c.job_id ORDER BY c.id),
            c.event_id, c.id, c.attempt, 'run.finished',
-           jsonb_build_object('state', 'completed', 'outcome', c.outcome, 'summary', c.summary), now()
+           jsonb_build_object('state', 'completed', 'outcome', c.outcome, 'summary', c.told), now()
     FROM completed c JOIN jobs j ON j.id = c.job_id
     UNION ALL
     SELECT e.id, e.client_id, e.last_event_number + e.runs + 1, e.event_id, NULL, 0, 'job.finished',
@@ -222,9 +223,12 @@ RETURNING e.id, e.url;
 -- name: renew
 -- Prolong the leases with these tokens; says which runs are still held, and which of them are to stop or to hear their
 -- user at once.
--- By token and not by holder: a claim whose commit nobody heard of must run out.
-UPDATE leases l SET expires_at = clock_timestamp() + :lease::interval
-WHERE l.id = ANY(:ids::uuid[]) AND l.token = ANY(:tokens::uuid[])
+-- By token and not by holder: a claim whose commit nobody heard of must run out. Locked ascending, as completions drop
+-- them: the process that renews completes runs of the same batch meanwhile.
+WITH held AS MATERIALIZED (
+    SELECT id FROM leases WHERE id = ANY(:ids::uuid[]) AND token = ANY(:tokens::uuid[]) ORDER BY id FOR NO KEY UPDATE
+)
+UPDATE leases l SET expires_at = clock_timestamp() + :lease::interval FROM held h WHERE l.id = h.id
 RETURNING l.id, l.token,
           (SELECT r.cancel_requested_at IS NOT NULL FROM runs r WHERE r.id = l.id) AS cancel_requested,
           EXISTS (SELECT FROM inbox i WHERE i.run_id = l.id AND i.read_at IS NULL AND i.interrupt) AS is_called;

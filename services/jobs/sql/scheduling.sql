@@ -4,10 +4,13 @@ SELECT id, job_id FROM runs
 WHERE state = 'dispatched' AND dispatched_at < now() - :overdue::interval ORDER BY dispatched_at LIMIT 200;
 
 -- name: recall
-UPDATE runs SET state = 'queued', queue_deadline = now() + make_interval(secs => queue_seconds)
+-- Their stay in the queue goes on where an order went out in vain. One whose order was sent by code before that was so
+-- has no deadline any more: it gets a new one.
+UPDATE runs SET state = 'queued',
+                queue_deadline = coalesce(queue_deadline, now() + make_interval(secs => queue_seconds))
 WHERE id = ANY(:ids::uuid[]) AND state = ANY(:sources::text[]) AND dispatched_at < now() - :overdue::interval
   AND cancel_requested_at IS NULL
-RETURNING id, job_id, attempt;
+RETURNING id, job_id, attempt, state, queue_seconds, run_seconds, queue_deadline < now() AS is_overdue;
 
 -- name: expired_runs
 -- Runs whose agent has not renewed; nothing expires until one lease length after Postgres itself has started.
@@ -37,10 +40,15 @@ FROM unnest(:ids::uuid[], :counts::bool[]) AS l (id, counts) WHERE r.id = l.id;
 DELETE FROM leases WHERE id = ANY(:ids::uuid[]);
 
 -- name: runs_to_cancel
--- Accepted cancels that are not carried out yet.
-SELECT r.id, r.job_id, r.state FROM runs r
-WHERE r.cancel_requested_at IS NOT NULL AND r.state NOT IN ('completed', 'failed', 'cancelled')
-ORDER BY r.cancel_requested_at LIMIT 200;
+-- Accepted cancels that are not carried out yet: of runs that are idle, and of those that agents hold, so that no number
+-- of these keeps the former back.
+(SELECT id, job_id, state FROM runs
+ WHERE cancel_requested_at IS NOT NULL AND state NOT IN ('completed', 'failed', 'cancelled') AND state <> 'running'
+ ORDER BY cancel_requested_at LIMIT :most)
+UNION ALL
+(SELECT id, job_id, state FROM runs
+ WHERE cancel_requested_at IS NOT NULL AND state NOT IN ('completed', 'failed', 'cancelled') AND state = 'running'
+ ORDER BY cancel_requested_at LIMIT :most);
 
 -- name: take_idle
 -- Lock the runs among these that nobody works on: no agent, and no vcs at their changeset.

@@ -38,6 +38,12 @@ class Answer:
             time.sleep(float(self.run.prompt.removeprefix(BLOCK)))  # noqa: ASYNC251  the fault: the loop hangs
         await self.running.complete(self.run.hold, Outcome.ANSWERED, summary="Nothing was done, as asked.")
 
+    def kill(self) -> None:
+        """It started no program."""
+
+    def left(self) -> None:
+        """It has nothing to store."""
+
     async def release(self) -> None:
         """It left nothing."""
 

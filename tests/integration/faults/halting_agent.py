@@ -26,6 +26,7 @@ from services.agent.model import Claude, client
 from services.agent.saving import Saving
 from services.agent.tools import Toolbox
 from services.agent.vcs_client import VcsClient
+from services.agent.verification import Verifier
 from services.jobs.models import Checkpoint, ClaimedRun
 from services.jobs.running import Running
 from services.runtime import lifecycle
@@ -37,6 +38,8 @@ CALLS: dict[str, tuple[type, str]] = {
     "tool": (Toolbox, "_run_one"),
     "diff": (VcsClient, "snapshot"),
     "commit": (VcsClient, "commit"),
+    "check": (Verifier, "check"),
+    "restore": (VcsClient, "restore"),
     "deliver": (Running, "deliver"),
 }
 """`request` has a third moment, `within`: the reply has begun to stream."""

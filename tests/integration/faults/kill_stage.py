@@ -24,7 +24,7 @@ from services.runtime.postgres import Record
 from services.vcs.__main__ import Vcs
 from tests.integration.agent.fleet import Fleet
 from tests.integration.faults.halting_agent import HALTED, HALTS_VARIABLE, JOINS_VARIABLE
-from tests.integration.faults.kill_story import COMMAND_TURN, MODEL, Asked, told_again, untimed
+from tests.integration.faults.kill_story import COMMAND_TURN, MODEL, WHOLE, Asked, Story, told_again, untimed
 from tests.integration.faults.processes import Service
 
 HALTING_AGENT = "tests.integration.faults.halting_agent"
@@ -65,10 +65,11 @@ class Ending:
 
 @dataclass
 class StoryRun:
-    """One run of the story. ``tag``: what the model knows it by."""
+    """One run of a story. ``tag``: what the model knows it by."""
 
     id: UUID
     tag: str
+    story: Story = WHOLE
     kept: list[Kept] = field(default_factory=list)
     """What was stored at each death of its agents."""
 
@@ -98,14 +99,14 @@ class Stage:
         self.joins = False
         """Whether agents that are to be killed store together what comes together, as others do."""
 
-    async def submit(self, number: int) -> list[StoryRun]:
+    async def submit(self, number: int, story: Story = WHOLE) -> list[StoryRun]:
         """So many runs of the same story, submitted at the same moment."""
         runs = []
         for place in range(number):
-            tag = f"story-{place:04}"
-            job_id = await self.fleet.submit(systemPrompt=tag, permissionMode="bypassPermissions", publish="none")
+            tag = f"{story.name}-{place:04}"
+            job_id = await self.fleet.submit(systemPrompt=tag, **story.options)
             (row,) = await self.fleet.domain.rows("SELECT id FROM runs WHERE job_id = $1", job_id)
-            runs.append(StoryRun(row["id"], tag))
+            runs.append(StoryRun(row["id"], tag, story))
         for table in ("jobs", "runs"):
             await self.fleet.domain.execute(f"UPDATE {table} SET created_at = $1", ASKED_AT)
         return runs
@@ -207,7 +208,9 @@ class Stage:
         usage = await self.fleet.domain.rows("SELECT * FROM model_usage WHERE run_id = $1 ORDER BY turn", run.id)
         return Ending(
             run={name: row[name] for name in ("state", "outcome", "summary", "error", "base_sha", "exit_reason")},
-            changeset={name: changeset[name] for name in ("patch", "files", "insertions", "deletions", "state")},
+            changeset={
+                name: changeset[name] for name in ("patch", "files", "insertions", "deletions", "state", "verified")
+            },
             transcript=tuple(untimed(body) for body in await self.fleet.transcript(run.id)),
             head=row["head"].replace(run.tag.encode(), b"story"),
             usage=tuple(
@@ -232,10 +235,15 @@ class Stage:
             replies = sum(body.startswith(b'{"role":"assistant"') for body in await self.fleet.transcript(run.id))
             assert [use["turn"] for use in uses] == list(range(1, row["turns"] + 1))
             assert row["turns"] == replies
+            # Replies that were cut off with their attempt were paid for, too.
+            void = await domain.rows("SELECT * FROM void_usage WHERE run_id = $1", run.id)
             for column in ("input_tokens", "output_tokens", "cost_microusd"):
-                assert row[column] == sum(use[column] for use in uses)
-        totals = "SELECT sum(input_tokens + output_tokens) AS tokens, sum(cost_microusd) AS microusd FROM model_usage"
-        (used,) = await domain.rows(totals)
+                assert row[column] == sum(use[column] for use in (*uses, *void))
+        (used,) = await domain.rows(
+            "SELECT sum(input_tokens + output_tokens) AS tokens, sum(cost_microusd) AS microusd FROM ("
+            "SELECT input_tokens, output_tokens, cost_microusd FROM model_usage UNION ALL "
+            "SELECT input_tokens, output_tokens, cost_microusd FROM void_usage) u"
+        )
         (spent,) = await domain.rows("SELECT sum(tokens) AS tokens, sum(microusd) AS microusd FROM spending")
         assert spent == used
         for table in ("leases", "reservations"):

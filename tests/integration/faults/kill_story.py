@@ -1,5 +1,6 @@
-"""What the model says in a conversation of ten turns, and the repository that it is about. It answers by the transcript
-that it is sent alone: the same request gets the same answer, whoever sends it and however often.
+"""What the model says in a conversation of ten turns, and in one of five whose tests fail twice, and the repository
+that they are about. It answers by the transcript that it is sent alone: the same request gets the same answer, whoever
+sends it and however often.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ TURNS: Final = 10
 AGAIN: Final = b"toolu_again_8"
 _FIRST_TIME: Final = b"toolu_8"
 _DELTA_CHARACTERS: Final = 20_000
-_TAG: Final = re.compile(rb"story-\d{4}")
+_TAG: Final = re.compile(rb"(story|gated)-\d{4}")
 _SECONDS: Final = re.compile(rb"after \d+\.\d s")
 
 ODD_TEXT: Final = "\ufeffone\r\ntwo\u2028still two\x0c\x85\r\nemoji \U0001f6a2, combining e\u0301, no line end"
@@ -76,6 +77,21 @@ TREE: Final = {
     "tool.sh": "100644",
 }
 """What the ten turns come to: paths and modes."""
+
+
+@dataclass(frozen=True)
+class Story:
+    """``name``: what the tags of its runs begin with. ``messages``: how many its transcript has in the end."""
+
+    name: str
+    turns: int
+    messages: int
+    options: dict[str, Any]
+
+
+WHOLE: Final = Story("story", TURNS, 2 * TURNS, {"permissionMode": "bypassPermissions", "publish": "none"})
+GATE: Final = "echo waste >> docs/guide.md; touch left.txt; grep -n colour src/app.py; grep -q green src/app.py"
+GATED: Final = Story("gated", 5, 11, {"publish": "none", "testCommand": GATE, "maxFixAttempts": 2})
 
 
 @dataclass(frozen=True)
@@ -135,6 +151,41 @@ def steps(effects: Path) -> tuple[Step, ...]:
     )
 
 
+def gated_steps() -> tuple[Step, ...]:
+    """Five replies, of which three call the work done beside what they do."""
+
+    def step(number: int, *blocks: tuple[str, Json]) -> Step:
+        made = [
+            {**call(0, name, **given), "id": f"toolu_{number}_{place}"} for place, (name, given) in enumerate(blocks)
+        ]
+        return Step((said(f"Turn {number}."), *made))
+
+    def edited(old: str, new: str) -> tuple[str, Json]:
+        return "edit_file", {"path": "src/app.py", "old_string": old, "new_string": new}
+
+    def done(summary: str) -> tuple[str, Json]:
+        return "task_complete", {"summary": summary, "status": "done"}
+
+    return (
+        step(1, ("read_file", {"path": "src/app.py"}), ("list_files", {"directory": "."})),
+        step(
+            2,
+            edited("red", "blue"),
+            ("write_file", {"path": "notes.txt", "content": ODD_TEXT}),
+            ("read_file", {"path": "notes.txt"}),
+            done("Blue."),
+        ),
+        step(
+            3,
+            edited("blue", "yellow"),
+            ("move_file", {"old_path": "image.bin", "new_path": "media/image.bin"}),
+            done("Yellow."),
+        ),
+        step(4, ("read_file", {"path": "src/app.py"})),
+        step(5, edited("yellow", "green"), ("delete_file", {"path": "old-link"}), done("Green.")),
+    )
+
+
 @dataclass(frozen=True)
 class Asked:
     """One request: the key it came with, how many replies its transcript has, and a hash of all of its bytes."""
@@ -145,22 +196,26 @@ class Asked:
 
 
 class Storyteller(MessagesServer):
-    """Tells the story to any number of runs at once, and keeps what each has asked by the tag in its system prompt."""
+    """Tells its stories to any number of runs at once; keeps what each has asked by the tag in its system prompt."""
 
     def __init__(self, effects: Path) -> None:
         super().__init__()
         self.asked: dict[str, list[Asked]] = defaultdict(list)
-        self._replies = [_encoded(number, step) for number, step in enumerate(steps(effects), 1)]
+        stories = {WHOLE.name: steps(effects), GATED.name: gated_steps()}
+        self._replies = {
+            name: [_encoded(number, step) for number, step in enumerate(told, 1)] for name, told in stories.items()
+        }
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         raw = await request.read()
         messages = orjson.loads(raw)["messages"]
         tag = _tag(raw)
+        name, _, _ = tag.decode().partition("-")
         place = sum(message["role"] == "assistant" for message in messages)
         digest = hashlib.sha256(untimed(raw.replace(tag, b"story"))).hexdigest()
         self.asked[tag.decode()].append(Asked(_key(request), place, digest))
         times_interrupted = raw.count(INTERRUPTED)
-        reply = self._replies[place - times_interrupted]
+        reply = self._replies[name][place - times_interrupted]
         response = web.StreamResponse(headers={"content-type": "text/event-stream"})
         await response.prepare(request)
         for chunk in reply:

@@ -25,12 +25,15 @@ from tests.integration.faults.conftest import StartService
 from tests.integration.faults.kill_stage import Ending, Stage, StoryRun
 from tests.integration.faults.kill_story import (
     COMMAND_TURN,
+    GATED,
     INTERRUPTED,
     LARGE_BINARY,
     LARGE_TEXT,
     ODD_TEXT,
     TREE,
     TURNS,
+    WHOLE,
+    Story,
     Storyteller,
     make_origin,
 )
@@ -70,6 +73,27 @@ SOME_STEPS = (
 )
 JOINED = _steps("save", range(1, 9))
 """Of checkpoints that are stored together where they come together there are as many in any case."""
+EVERY_STEP_AT_THE_GATE = (
+    *_steps("request", range(1, GATED.turns + 1), ("before", "within", "after")),
+    *_steps("save", range(1, 14)),
+    *_steps("tool", range(1, 14)),
+    *_steps("diff", range(1, 7)),
+    *_steps("commit", [1, 2, 3]),
+    *_steps("check", [1, 2, 3]),
+    *_steps("restore", [1, 2, 3]),
+    "before:deliver:1",
+)
+"""What the last calls came to is told before the tests, a save, and stored with what is said of them, another; the
+tests look at the worktree, too.
+"""
+SOME_STEPS_AT_THE_GATE = (
+    "after:tool:4",  # edited, and not told of it
+    "before:restore:1",  # as its tests left it
+    "before:save:5",
+    "after:save:5",  # with its failing tests in the transcript
+    "within:request:3",
+    "after:save:13",  # all is stored, and nothing handed over
+)
 IN_A_ROW = (
     ("before:save:6", "after:request:1"),
     ("after:tool:9", "within:request:2"),
@@ -132,7 +156,7 @@ async def assert_as_undisturbed(stage: Stage, runs: Sequence[StoryRun], scratch:
     assert not undisturbed.kept
     whole = await stage.tree_of(undisturbed, scratch)
     expected = await stage.ending(undisturbed, whole)
-    assert (expected.run["outcome"], len(expected.transcript)) == ("stored", 2 * TURNS)
+    assert (expected.run["outcome"], len(expected.transcript)) == ("stored", undisturbed.story.messages)
     for run in killed:
         was_interrupted = any(kept.broke_off_command for kept in run.kept)
         _assert_same(await stage.ending(run, whole), expected.as_interrupted() if was_interrupted else expected)
@@ -159,7 +183,7 @@ def _assert_asked_no_more_than_it_must(stage: Stage, run: StoryRun, undisturbed:
         begin = kept.turns
     last = _places(stage, run, len(run.kept) + 1)
     was_interrupted = any(kept.broke_off_command for kept in run.kept)
-    assert last == list(range(begin, TURNS + was_interrupted))
+    assert last == list(range(begin, run.story.turns + was_interrupted))
     digests = {asked.place: asked.digest for asked in stage.asked(undisturbed)}
     for request in stage.asked(run):
         # From the interruption on, it has more to say.
@@ -170,9 +194,9 @@ def _places(stage: Stage, run: StoryRun, life: int) -> list[int]:
     return [asked.place for asked in stage.asked(run, life)]
 
 
-async def kill_each(stage: Stage, steps: Sequence[str], *, heir: int = 0) -> list[StoryRun]:
+async def kill_each(stage: Stage, steps: Sequence[str], *, heir: int = 0, story: Story = WHOLE) -> list[StoryRun]:
     """Runs that were killed at one of ``steps`` each, behind one that was not, and ended on the node ``heir``."""
-    runs = await stage.submit(1 + len(steps))
+    runs = await stage.submit(1 + len(steps), story)
     halts = {run.id: step for run, step in zip(runs[1:], steps, strict=True)}
     await stage.kill_at(halts, runs)
     assert all(run.kept for run in runs[1:]), "they were all killed before their end"
@@ -204,6 +228,26 @@ async def test_so_it_is_where_steps_are_stored_together(stage: Stage, tmp_path: 
 @pytest.mark.parametrize("first", range(0, len(EVERY_STEP), AT_ONCE))
 async def test_so_it_is_at_every_step(stage: Stage, tmp_path: Path, first: int) -> None:
     runs = await kill_each(stage, EVERY_STEP[first : first + AT_ONCE])
+    await assert_as_undisturbed(stage, runs, tmp_path / "scratch")
+    assert not stage.worktrees()
+
+
+async def test_so_it_is_where_its_tests_fail_and_it_goes_on(stage: Stage, tmp_path: Path) -> None:
+    """What it did beside the words that it is done is in the tree, and in what its model is told."""
+    runs = await kill_each(stage, SOME_STEPS_AT_THE_GATE, story=GATED)
+    await assert_as_undisturbed(stage, runs, tmp_path / "scratch")
+    for run in runs:
+        assert (await stage.fleet.changeset(run.id))["verified"]
+        transcript = b"".join(await stage.fleet.transcript(run.id))
+        assert transcript.count(b"The tests of the repository failed") == 2
+        assert b"waste" not in (await stage.fleet.changeset(run.id))["patch"]
+    assert not stage.worktrees()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", range(0, len(EVERY_STEP_AT_THE_GATE), AT_ONCE))
+async def test_so_it_is_at_every_step_of_that(stage: Stage, tmp_path: Path, first: int) -> None:
+    runs = await kill_each(stage, EVERY_STEP_AT_THE_GATE[first : first + AT_ONCE], story=GATED)
     await assert_as_undisturbed(stage, runs, tmp_path / "scratch")
     assert not stage.worktrees()
 

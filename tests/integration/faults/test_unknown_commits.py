@@ -12,7 +12,7 @@ import pytest
 
 from services.contracts.words import EventKind, ExitReason, Publish
 from services.jobs.errors import LeaseLostError
-from services.jobs.models import Checkpoint, ClaimedRun, StoredMessage
+from services.jobs.models import Checkpoint, ClaimedRun, ModelUse, StoredMessage, Usage, VoidUse
 from services.jobs.unit import Draft
 from services.runtime.postgres import Database
 from tests.integration.faults.proxy import Link
@@ -71,6 +71,11 @@ async def fail(domain: Domain, run: ClaimedRun) -> None:
         await domain.running.fail(run.hold, ExitReason.STUCK, error="stuck")
 
 
+async def count_void(domain: Domain, run: ClaimedRun) -> None:
+    use = ModelUse(Usage(input_tokens=9), "told once", cost_microusd=7)
+    await domain.running.count_void(run.hold, [VoidUse(use)])
+
+
 async def complete(domain: Domain, run: ClaimedRun) -> None:
     with suppress(LeaseLostError):
         await domain.finish(run)
@@ -108,6 +113,7 @@ CASES = {
     # In a statement each, which commits by itself; they hold these words.
     "checkpoint": Case(started, checkpoint, commit=b"told once"),
     "tell": Case(started, lambda domain, run: domain.running.tell(run.hold, [LOG]), commit=b"told once"),
+    "count void": Case(started, count_void, commit=b"told once"),
     "complete": Case(started, complete),
     "deliver": Case(started, deliver),
     "fail": Case(started, fail),
@@ -135,11 +141,13 @@ async def linked(domain: Domain, postgres_link: Link) -> AsyncIterator[Domain]:
 async def picture(domain: Domain) -> dict[str, list[str]]:
     """All that was stored, without ids and times."""
     shown = {
-        "runs": "concat_ws(' ', state, attempt, dispatch, exit_reason, cancel_requested_at IS NOT NULL)",
+        "runs": "concat_ws(' ', state, attempt, dispatch, exit_reason, cancel_requested_at IS NOT NULL, input_tokens)",
         "jobs": "concat_ws(' ', state, last_event_number, runs_active, runs_completed, runs_failed)",
         "events": "concat_ws(' ', number, kind, attempt, sequence)",
         "leases": "kind",
         "messages": "concat_ws(' ', number, role, attempt)",
+        "void_usage": "concat_ws(' ', model, input_tokens, attempt)",
+        "spending": "concat_ws(' ', tokens, microusd)",
         "inbox": "concat_ws(' ', number, body)",
         "changesets": "state",
         "idempotency_keys": "key",
@@ -156,6 +164,7 @@ async def forget(domain: Domain) -> None:
         "events",
         "messages",
         "model_usage",
+        "void_usage",
         "spending",
         "inbox",
         "changesets",

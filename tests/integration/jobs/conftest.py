@@ -14,7 +14,7 @@ from tests.integration.jobs.domain import Domain
 
 # Those that refer to others first.
 TABLES = (
-    *("model_usage", "spending", "reservations", "outputs", "budgets", "model_pace", "client_settings"),
+    *("model_usage", "void_usage", "spending", "reservations", "outputs", "budgets", "model_pace", "client_settings"),
     *("forge_comments", "work_items", "forge_apps", "forge_installations"),
     *("repositories", "customers", "forge_pace", "webhook_deliveries"),
     *("events", "messages", "inbox", "checkpoints", "changesets", "leases", "nodes", "limits", "fair_clocks"),

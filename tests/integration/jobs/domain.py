@@ -46,7 +46,10 @@ OPTIONS = (
     "queueDeadlineSeconds",
     "idleLimitSeconds",
 )
-EVERY_TABLE = ("jobs", "runs", "leases", "messages", "checkpoints", "changesets", "events")
+EVERY_TABLE = (
+    *("jobs", "runs", "leases", "messages", "checkpoints", "changesets", "events"),
+    *("model_usage", "void_usage", "spending"),
+)
 
 
 def job_request(*repositories: str, **fields: Any) -> JobRequest:

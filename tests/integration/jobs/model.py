@@ -104,6 +104,7 @@ class Watcher:
         _check_holders(now)
         _check_branches(now)
         _check_jobs(now)
+        _check_cancels(now)
         _check_limits(self.before, now)
         _check_changesets(self.before, now)
         _check_numbers(now)
@@ -186,6 +187,16 @@ def _check_jobs(now: Look) -> None:
         outcome = states.job_outcome(tally, state)
         assert (job["state"], job["outcome"]) == (state, outcome), f"{job['id']} does not follow from {dict(in_state)}"
         assert job["max_parallel"] is None or active <= job["max_parallel"], f"{job['id']} runs more than maxParallel"
+
+
+def _check_cancels(now: Look) -> None:
+    """The cancel of a job is one of all its runs that have not ended, but for what is being pushed at the moment."""
+    for run in now.runs.values():
+        if now.jobs[run["job_id"]]["cancel_requested_at"] is None or run["state"] in FINAL:
+            continue
+        changeset = now.changeset_of(run["id"])
+        is_pushed = changeset is not None and changeset["state"] == "pushing"
+        assert run["cancel_requested_at"] is not None or is_pushed, f"{run['id']} goes on although its job is cancelled"
 
 
 def _check_limits(before: Look, now: Look) -> None:

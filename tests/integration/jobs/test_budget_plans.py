@@ -17,7 +17,7 @@ from tests.integration.conftest import drop_database, execute
 from tests.integration.jobs.test_plans import Explaining, rows_read
 
 CLIENT, RUN, JOB, TOKEN = UUID(int=1), UUID(int=2_001), UUID(int=201), UUID(int=7)
-GROWING = {"runs", "jobs", "spending", "model_usage"}
+GROWING = {"runs", "jobs", "spending", "model_usage", "void_usage"}
 TODAY = datetime.now(UTC).date()
 DAYS, CLIENTS, RUNNING = 700, 100, 300
 
@@ -46,11 +46,23 @@ ANALYZE;
 """
 HELD = {"run_id": RUN, "token": TOKEN}
 STANDINGS = {"client_id": CLIENT, "run_id": RUN, "job_id": JOB, "job_tokens": 5, "job_microusd": 5}
+VOID: dict[str, list[Any]] = {
+    "ids": [UUID(int=9)],
+    "void_turns": [None],
+    "models": ["m"],
+    "inputs": [1],
+    "outputs": [1],
+    "cache_reads": [1],
+    "cache_creations": [1],
+    "costs": [1],
+    "raws": ["{}"],
+}
 WANTED: dict[str, tuple[str, str, dict[str, Any]]] = {
     "take_turn": ("budgeting", "rows", {"client": str(CLIENT), "lock": 7}),
     "standings": ("budgeting", "rows", STANDINGS),
     "reserve": ("budgeting", "value", {**HELD, "tokens": 5, "microusd": 5}),
     "release": ("budgeting", "value", HELD),
+    "count_void": ("checkpointing", "value", {**HELD, "job_id": JOB, "attempt": 1, **VOID}),
     "days": (
         "budgeting",
         "rows",

@@ -8,7 +8,9 @@ from uuid import UUID, uuid4
 import pytest
 
 from services.contracts.words import ExitReason, Publish
+from services.jobs import cancelling
 from services.jobs.errors import LeaseLostError, NotCancellableError, NotFoundError
+from services.jobs.publishing import PublicationHold
 from tests.integration.jobs.domain import COMMIT, Domain, shown
 
 
@@ -110,6 +112,82 @@ async def test_a_cancel_reaches_the_runs_beside_the_one_being_pushed(domain: Dom
 
     job = await domain.row("jobs", run.hold.job_id)
     assert (job["state"], job["runs_completed"], job["runs_cancelled"]) == ("cancelled", 1, 1)
+
+
+async def retry(domain: Domain, hold: PublicationHold) -> None:
+    await domain.publishing.retry(hold, error="the remote is away", delay=timedelta())
+
+
+async def postpone(domain: Domain, hold: PublicationHold) -> None:
+    await domain.publishing.postpone(hold, error="the forge wants us to wait", delay=timedelta())
+
+
+async def lose(domain: Domain, hold: PublicationHold) -> None:
+    await domain.expire(hold.changeset_id)
+    assert await domain.publishing.lose_expired() == 1
+
+
+@pytest.mark.usefixtures("postgres_is_up_long")
+@pytest.mark.parametrize("come_back", [retry, postpone, lose])
+async def test_what_was_being_pushed_is_not_pushed_again(
+    domain: Domain, come_back: Callable[[Domain, PublicationHold], Awaitable[None]]
+) -> None:
+    """The cancel came too late for that push, but not for the next."""
+    run = await domain.start("https://a/1", "https://a/2")
+    changeset_id = await domain.running.deliver(run.hold, COMMIT, publish=Publish.PULL_REQUEST, summary="done")
+    publication = await domain.claim_changeset(run, changeset_id)
+    assert publication is not None
+    await domain.cancelling.request(domain.client, run.hold.job_id)
+    await carry_out(domain)
+
+    await come_back(domain, publication.hold)
+    (order,) = await domain.publishing.due(overdue=timedelta())
+    assert await domain.claim_changeset(run, changeset_id, dispatch=order.dispatch) is None
+    assert await carry_out(domain) == 1
+
+    assert (await domain.row("changesets", changeset_id))["state"] == "stored"
+    job = await domain.row("jobs", run.hold.job_id)
+    assert (job["state"], job["runs_cancelled"]) == ("cancelled", 2)
+    assert (await domain.row("runs", run.hold.run_id))["cancel_requested_at"] == job["cancel_requested_at"]
+
+
+async def test_a_push_for_a_run_that_had_ended_before_the_cancel_goes_on(domain: Domain) -> None:
+    """What had ended was not cancelled; that it is published was asked for by itself."""
+    run = await domain.start("https://a/1", "https://a/2")
+    changeset_id = await domain.running.deliver(run.hold, COMMIT, publish=Publish.NONE, summary="done")
+    await domain.publishing.request(domain.client, changeset_id, None)
+    (order,) = await domain.publishing.due(overdue=timedelta())
+    publication = await domain.claim_changeset(run, changeset_id, dispatch=order.dispatch)
+    assert publication is not None
+    await domain.cancelling.request(domain.client, run.hold.job_id)
+
+    await retry(domain, publication.hold)
+    await carry_out(domain)
+
+    (order,) = await domain.publishing.due(overdue=timedelta())
+    assert await domain.claim_changeset(run, changeset_id, dispatch=order.dispatch) is not None
+
+
+async def test_what_agents_hold_keeps_nothing_that_is_idle_waiting(
+    domain: Domain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cancelling, "MOST_AT_ONCE", 1)
+    held = await domain.start("https://a/1")
+    idle = await domain.submit("https://a/2")
+    for job_id in (held.hold.job_id, idle):
+        await domain.cancelling.request(domain.client, job_id)
+
+    assert {run.job_id: run.held for run in await domain.cancelling.waiting()} == {held.hold.job_id: True, idle: False}
+
+
+async def test_nobody_cancels_what_was_not_asked_for(domain: Domain) -> None:
+    run = await domain.start()
+    before = await domain.fingerprint()
+
+    with pytest.raises(LeaseLostError, match="not to be cancelled"):
+        await domain.running.cancelled(run.hold)
+
+    assert await domain.fingerprint() == before
 
 
 async def test_twice_is_once(domain: Domain) -> None:

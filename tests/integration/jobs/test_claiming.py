@@ -3,7 +3,15 @@
 import asyncio
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
+import asyncpg
+import pytest
+
+from services.jobs import running
+from services.jobs.running import Order
+from services.runtime import postgres
+from services.runtime.postgres import Connection, Record
 from tests.integration.jobs.domain import REPOSITORY, Domain
 from tests.integration.waiting import until_async
 
@@ -40,23 +48,30 @@ async def test_claimers_at_once_get_one_claim(domain: Domain) -> None:
     assert (await domain.kinds(order.job_id)).count("run.started") == 1
 
 
-async def test_an_order_whose_dispatch_a_crash_took_back_is_stale(domain: Domain) -> None:
-    """A dispatch does not wait for the disk: its order may be out, and what it wrote gone."""
-    order = await domain.dispatch_one()
-    async with domain.database.transaction() as forgetting:
-        await forgetting.execute("DELETE FROM events WHERE kind = 'run.dispatched'")
-        await forgetting.execute("UPDATE runs SET state = 'queued', dispatch = dispatch - 1, dispatched_at = NULL")
-        await forgetting.execute(
-            "UPDATE jobs SET runs_active = runs_active - 1, last_event_number = last_event_number - 1"
-        )
+async def test_what_is_too_much_for_one_statement_is_claimed_in_several(
+    domain: Domain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the transcripts and trees of many resumed runs may be, which a claim copies."""
+    await domain.submit(*(f"{REPOSITORY}/{number}" for number in range(5)))
+    orders = [Order(order.run_id, order.job_id, order.dispatch) for order in await domain.admit()]
+    rows = running._STATEMENTS.rows
+    asked: list[int] = []
 
-    assert await domain.claim(order) is None
-    assert (await domain.row("runs", order.run_id))["state"] == "queued"
+    async def within_time(connection: Connection, name: str, /, **parameters: Any) -> list[Record]:
+        if name == "claim_runs":
+            asked.append(len(parameters["run_ids"]))
+            if len(parameters["run_ids"]) > 2:
+                raise asyncpg.TransactionTimeoutError("terminating connection due to transaction timeout")
+        return await rows(connection, name, **parameters)
 
-    (again,) = await domain.admit()
-    assert again == order
-    run = await domain.claimed(again)
-    assert (run.hold.attempt, await domain.claim(order)) == (1, None)
+    monkeypatch.setattr(running._STATEMENTS, "rows", within_time)
+    monkeypatch.setattr(postgres, "RETRY_SECONDS", 0.05)
+
+    claimed = await domain.running.claim(orders, agent="a")
+
+    assert claimed.keys() == {order.run_id for order in orders}
+    assert [each for each in asked if each <= 2] == [2, 1, 2]
+    assert len(await domain.rows("SELECT FROM leases")) == 5
 
 
 async def test_claims_that_waited_for_their_job_go_by_what_it_is_then(domain: Domain) -> None:

@@ -123,6 +123,21 @@ async def test_a_waiting_run_can_be_cancelled(domain: Domain) -> None:
         await domain.say(run.hold.job_id, "too late")
 
 
+async def test_who_waits_counts_among_its_job_s_parallel_runs(domain: Domain) -> None:
+    """Whoever allows one run at once wants one conversation at a time."""
+    job_id = await domain.submit("https://a/1", "https://a/2", kind="task", maxParallel=1)
+    (order,) = await domain.admit()
+    run = await domain.claimed(order)
+    assert await domain.messaging.park(run.hold, summary="your turn")
+    assert await domain.admit() == []
+
+    first = CompleteRequest.model_validate({"runId": str(run.hold.run_id)})
+    await domain.messaging.complete(domain.client, job_id, first)
+
+    assert await domain.run_states(job_id) == ["completed", "queued"]
+    assert len(await domain.admit()) == 1
+
+
 async def test_who_cannot_hear_is_not_spoken_to(domain: Domain) -> None:
     code = await domain.start()
     with pytest.raises(NotWaitingError, match="code job"):

@@ -32,6 +32,39 @@ async def test_the_stay_begins_anew_when_a_run_comes_back(domain: Domain) -> Non
     assert row["is_new"]
 
 
+async def test_an_order_that_nobody_takes_is_a_part_of_the_stay(domain: Domain) -> None:
+    job_id = await domain.submit(queueDeadlineSeconds=60)
+    (before,) = await domain.rows("SELECT queue_deadline FROM runs")
+    await domain.admit()
+    assert await domain.scheduling.recall(overdue=timedelta()) == 1
+    assert await domain.rows("SELECT queue_deadline FROM runs") == [before]
+    await domain.admit()
+    await domain.execute("UPDATE runs SET queue_deadline = queue_deadline - interval '61 seconds'")
+    assert await domain.scheduling.end_overdue() == 0  # somebody may still take it
+
+    assert await domain.scheduling.recall(overdue=timedelta()) == 1
+
+    (row,) = await domain.rows("SELECT * FROM runs")
+    assert (row["state"], row["exit_reason"], row["error"]) == (
+        "failed",
+        "queue_timed_out",
+        "not started within 60 s",
+    )
+    job = await domain.row("jobs", job_id)
+    assert (job["state"], job["runs_active"], job["runs_failed"]) == ("failed", 0, 1)
+    assert (await domain.kinds(job_id))[-3:] == ["run.requeued", "run.finished", "job.finished"]
+
+
+async def test_what_code_before_this_dispatched_has_its_deadline_anew(domain: Domain) -> None:
+    await domain.dispatch_one(queueDeadlineSeconds=60)
+    await domain.execute("UPDATE runs SET queue_deadline = NULL")
+
+    assert await domain.scheduling.recall(overdue=timedelta()) == 1
+
+    (row,) = await domain.rows("SELECT state, queue_deadline > now() + interval '50 seconds' AS is_new FROM runs")
+    assert (row["state"], row["is_new"]) == ("queued", True)
+
+
 async def test_a_job_for_later_stays_queued_from_then_on(domain: Domain) -> None:
     await domain.submit(queueDeadlineSeconds=60, notBefore="2099-01-31T12:30:00Z")
 

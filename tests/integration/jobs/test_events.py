@@ -8,7 +8,7 @@ import pytest
 from google.protobuf import json_format
 
 from services.contracts.v1.events_pb2 import Event
-from services.contracts.words import ChangesetState, Checks, EventKind, ExitReason, Publish
+from services.contracts.words import ChangesetState, Checks, EventKind, ExitReason, Outcome, Publish
 from services.jobs.tracking import Observed
 from services.jobs.unit import Draft, Unit
 from tests.integration.jobs.domain import COMMIT, Domain, shown
@@ -50,6 +50,41 @@ async def test_the_bell_is_rung_after_events_and_not_without(domain: Domain) -> 
 
     await domain.units.run([job_id], nothing)
     assert domain.rings == rings + 1
+
+
+@pytest.mark.parametrize("parked", [False, True], ids=["run.finished", "run.waiting"])
+async def test_of_a_long_answer_events_have_the_beginning_and_the_run_all(domain: Domain, parked: bool) -> None:
+    run = await domain.talk()
+    answer = "ü" * 60_000
+
+    if parked:
+        assert await domain.messaging.park(run.hold, summary=answer)
+    else:
+        assert await domain.running.complete(run.hold, Outcome.ANSWERED, summary=answer)
+
+    kind = EventKind.RUN_WAITING if parked else EventKind.RUN_FINISHED
+    (event,) = [event for event in await domain.events(run.hold.job_id) if event.kind is kind]
+    assert event.data["summary"].endswith("ü… [cut: 60,000 characters in all, the run's summary has them]")
+    assert len(event.data["summary"]) == 50_000
+    assert (await domain.reading.run(domain.client, run.hold.run_id)).summary == answer
+
+
+async def test_a_stored_change_with_a_long_summary_is_told_in_short(domain: Domain) -> None:
+    run = await domain.start()
+    await domain.running.deliver(run.hold, COMMIT, publish=Publish.NONE, summary="x" * 60_000)
+
+    (event,) = [event for event in await domain.events(run.hold.job_id) if event.kind is EventKind.RUN_FINISHED]
+    assert len(event.data["summary"]) == 50_000
+    assert (await domain.reading.run(domain.client, run.hold.run_id)).summary == "x" * 60_000
+
+
+async def test_an_error_of_a_publication_is_told_in_short(domain: Domain) -> None:
+    hold = (await domain.push()).hold
+    await domain.publishing.failed(hold, reason=ExitReason.PUSH_REJECTED, error="x" * 60_000)
+
+    events = [event for event in await domain.events(hold.job_id) if "error" in event.data]
+    assert [event.kind for event in events] == [EventKind.CHANGESET_FAILED, EventKind.RUN_FINISHED]
+    assert {len(event.data["error"]) for event in events} == {4_000}
 
 
 async def test_reading_goes_on_behind_a_number(domain: Domain) -> None:

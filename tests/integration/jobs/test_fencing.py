@@ -9,7 +9,7 @@ import pytest
 
 from services.contracts.words import EventKind, ExitReason, Outcome, Publish
 from services.jobs.errors import LeaseLostError
-from services.jobs.models import Checkpoint, Hold, ModelUse, SavedTree, StoredMessage, Usage
+from services.jobs.models import Checkpoint, Hold, ModelUse, SavedTree, StoredMessage, Usage, VoidUse
 from services.jobs.running import Running
 from services.jobs.unit import Draft
 from tests.integration.jobs.domain import COMMIT, Domain
@@ -24,6 +24,7 @@ STEP = Checkpoint(
 WRITES: dict[str, Callable[[Running, Hold], Awaitable[object]]] = {
     "prepared": lambda running, hold: running.prepared(hold, base_sha="f" * 40, base_branch="x", events=[]),
     "checkpoint": lambda running, hold: running.checkpoint(hold, STEP),
+    "count void": lambda running, hold: running.count_void(hold, [VoidUse(ModelUse(Usage(input_tokens=9), "a-model"))]),
     "tell": lambda running, hold: running.tell(hold, [Draft(EventKind.LOG, {"message": "late"})]),
     "deliver": lambda running, hold: running.deliver(hold, COMMIT, publish=Publish.PULL_REQUEST, summary="late"),
     "store": lambda running, hold: running.deliver(hold, COMMIT, publish=Publish.NONE, summary="late"),
@@ -57,8 +58,10 @@ async def test_a_lost_run_refuses_its_old_holder(domain: Domain, write: str) -> 
     assert not await domain.running.holds(old.run_id, attempt=old.attempt, token=old.token)
 
 
-@pytest.mark.parametrize("write", [write for write in WRITES if write != "cancelled"])
-async def test_a_run_to_be_cancelled_takes_nothing_but_its_cancel(domain: Domain, write: str) -> None:
+@pytest.mark.parametrize("write", [write for write in WRITES if write not in {"cancelled", "count void"}])
+async def test_a_run_to_be_cancelled_takes_its_cancel_and_what_was_paid_and_nothing_else(
+    domain: Domain, write: str
+) -> None:
     run = await domain.start()
     await domain.cancelling.request(domain.client, run.hold.job_id)
 

@@ -69,6 +69,7 @@ COMPLETE = {
     "tokens": [TOKEN, ONE],
     "outcomes": ["answered", "stored"],
     "summaries": ["done", "done"],
+    "told_summaries": [None, None],
     "read_through": [0, 0],
 }
 WAKE = {"forge": "github", "repositories": ["%/o/7", "%:o/7"], "numbers": [3], "branches": ["b-7"], "shas": ["a" * 32]}

@@ -1,19 +1,21 @@
 """The heartbeat: renews from a thread of its own, and tells the holder when to stop; times are made short here."""
 
 import asyncio
+import os
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from datetime import datetime, timedelta
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
 
 from services.jobs import heartbeat as module
 from services.jobs.heartbeat import Ending, Heartbeat
-from services.jobs.leases import Node, new_node_name
+from services.jobs.leases import Node, Renewed, new_node_name, renew
 from services.jobs.models import ClaimedRun
+from services.runtime.postgres import Connection
 from tests.integration.jobs.domain import Domain
 from tests.integration.waiting import until, until_async
 
@@ -64,6 +66,50 @@ async def test_it_renews_what_is_held_and_tells_nothing(domain: Domain, heartbea
     await renewals(domain, 3)
 
     assert told == []
+
+
+async def test_a_renewal_that_postgres_undid_is_made_again(
+    domain: Domain, heartbeat: Heartbeat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one of two that waited for each other: the process, with all of its runs, lives on."""
+    undone: list[type[Exception]] = [asyncpg.DeadlockDetectedError, asyncpg.LockNotAvailableError]
+
+    async def renewed(connection: Connection, held: Mapping[UUID, UUID]) -> list[Renewed]:
+        if held and undone:
+            raise undone.pop()("undone")
+        return await renew(connection, held)
+
+    monkeypatch.setattr(module, "renew", renewed)
+    ends: list[int] = []
+    monkeypatch.setattr(os, "_exit", ends.append)
+    told = hold(heartbeat, await domain.start())
+
+    await until(lambda: not undone)
+    await renewals(domain, 1)
+
+    assert (told, ends) == ([], [])
+
+
+async def test_leases_are_locked_ascending_wherever_they_lie(domain: Domain) -> None:
+    """A renewal waits for one of two leases, and holds none that comes behind it."""
+    runs = sorted([await domain.start(f"https://a/{n}") for n in range(2)], key=lambda run: run.hold.run_id)
+    low, high = (run.hold.run_id for run in runs)
+    await domain.execute("CREATE TABLE kept AS SELECT * FROM leases")
+    await domain.execute("DELETE FROM leases")
+    for each in (high, low):  # so the higher one lies before the lower
+        await domain.execute("INSERT INTO leases SELECT * FROM kept WHERE id = $1", each)
+    waiting = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+
+    async def is_waiting() -> bool:
+        return bool(await domain.rows(waiting))
+
+    async with domain.database.connection() as connection, domain.database.transaction() as other:
+        await other.execute("SELECT FROM leases WHERE id = $1 FOR UPDATE", low)
+        held = {run.hold.run_id: run.hold.token for run in runs}
+        renewing = asyncio.create_task(renew(connection, held))
+        await until_async(is_waiting)
+        await other.execute("SELECT FROM leases WHERE id = $1 FOR UPDATE NOWAIT", high)
+    assert {lease.id for lease in await renewing} == {low, high}
 
 
 async def test_what_is_dropped_runs_out_while_others_are_renewed(domain: Domain, heartbeat: Heartbeat) -> None:

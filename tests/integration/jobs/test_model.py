@@ -53,6 +53,7 @@ TALK = (
     "end_conversation",
 )
 FATES = (("expire", "lose"), ("pass_deadlines", "end_overdue"))
+PUSHES_COME_BACK = (("push_again",), ("push_postponed", "pass_delays"), ("expire", "lose"))
 REPOSITORIES = [f"https://forge.example/a/{name}.git" for name in ("one", "two")]
 LATER = datetime(2100, 1, 1, tzinfo=UTC).isoformat()
 
@@ -156,6 +157,12 @@ class Interleaving(RuleBasedStateMachine):
     def publish_late(self, end: str, steps: list[str], which: int) -> None:
         """What its run only stored, or failed to publish, is asked for again; then whatever may happen to it."""
         self._do(end, "publish_later", "send_publications", "claim_publication", *steps, which=which, like=end)
+
+    @rule(comes_back=st.sampled_from(PUSHES_COME_BACK), which=nth)
+    def cancel_beside_a_push(self, comes_back: tuple[str, ...], which: int) -> None:
+        """A cancel comes too late for a run that is being pushed, and the push comes to nothing."""
+        again = (*comes_back, "send_publications", "claim_publication")
+        self._do("cancel_job", *again, which=which, like="push_again")
 
     @rule(sweep=st.sampled_from(SWEEPS), which=nth)
     def sweep(self, sweep: str, which: int) -> None:

@@ -87,7 +87,7 @@ ANALYZE;
 """
 SOME_JOBS = "SELECT array_agg(id) FROM (SELECT id FROM jobs WHERE state = 'queued' LIMIT 20) j"
 WANTED: dict[str, tuple[str, dict[str, Any]]] = {
-    "look": ("admitting", {"lock": 1, "alive": SOON, "fleet": 100, "most": 50}),
+    "look": ("admitting", {"alive": SOON, "fleet": 100, "most": 50}),
     "dispatch": (
         "admitting",
         {
@@ -110,12 +110,15 @@ WANTED: dict[str, tuple[str, dict[str, Any]]] = {
     "sleeping_over": ("messaging", {}),
     "idle": ("messaging", {}),
     "assign": ("outbox", {"assigned": 7, "most": 100}),
-    "assigned": ("outbox", {"after": 7, "through": 90}),
+    "assigned": ("outbox", {"after": 7, "through": 90, "most": 100}),
     "published_range": ("reading", {"after": 7, "through": 90, "client_id": CLIENT, "most": 500}),
     "first_kept": ("reading", {}),
     "unclaimed": ("scheduling", {"overdue": SOON}),
     "expired_runs": ("scheduling", {"lease": SOON}),
-    "runs_to_cancel": ("scheduling", {}),
+    "runs_to_cancel": ("scheduling", {"most": 200}),
+    "recall": ("scheduling", {"ids": [CLIENT], "overdue": SOON, "sources": ["dispatched"]}),
+    "stop_cancelled": ("publishing", {"run_ids": [CLIENT] * 200}),
+    "runs": ("retrying", {"job_id": CLIENT}),
     "due": ("publishing", {"overdue": SOON}),
     "expired": ("publishing", {"lease": SOON}),
     "events_after": ("reading", {"job_id": CLIENT, "after": 3, "most": 500}),
@@ -140,7 +143,7 @@ WANTED: dict[str, tuple[str, dict[str, Any]]] = {
 
 SINGLE_VALUES = {"first_kept", "queue_position", "count"}
 SINGLE_ROWS = {"look", "item", "open_changeset"}
-COMMANDS = {"hide"}
+COMMANDS = {"hide", "stop_cancelled"}
 
 
 class Explaining:
@@ -234,8 +237,9 @@ async def test_a_look_reads_no_more_than_the_free_slots_of_each_client(full_data
     connection = await asyncpg.connect(full_database)
     try:
         await connection.execute("UPDATE nodes SET seen_at = now(), capacity = 310")
+        await connection.execute("SET quarterdeck.admits = 'true'")
         explaining = Explaining(connection, options="ANALYZE, FORMAT JSON")
-        parameters = {"lock": 2, "alive": SOON, "fleet": 1_000, "most": 500}
+        parameters = {"alive": SOON, "fleet": 1_000, "most": 500}
         look: Callable[..., Awaitable[Any]] = Statements(SQL / "admitting.sql").row
         await look(explaining, "look", **parameters)
         held = "SELECT count(*) FROM runs WHERE state IN ('dispatched', 'running')"
@@ -268,7 +272,8 @@ async def test_what_a_batch_of_completions_takes_grows_with_it_and_no_faster(ful
             runs = await connection.fetch(BATCH)
             explaining = Explaining(connection, options="ANALYZE, FORMAT JSON")
             ids, jobs = [run["id"] for run in runs], sorted({run["job_id"] for run in runs})
-            await Statements(SQL / "running.sql").rows(
+            complete: Callable[..., Awaitable[Any]] = Statements(SQL / "running.sql").rows
+            await complete(
                 explaining,
                 "complete_runs",
                 job_ids=jobs,
@@ -278,6 +283,7 @@ async def test_what_a_batch_of_completions_takes_grows_with_it_and_no_faster(ful
                 event_ids=[uuid7() for _ in runs],
                 outcomes=["answered"] * len(runs),
                 summaries=["done"] * len(runs),
+                told_summaries=[None] * len(runs),
                 read_through=[0] * len(runs),
             )
             await connection.execute("ROLLBACK; BEGIN")

@@ -84,6 +84,36 @@ async def test_a_branch_that_may_be_out_there_is_not_used_again(domain: Domain) 
     assert row["branch"] != publication.branch
 
 
+async def test_two_that_do_the_same_again_have_branches_of_their_own(domain: Domain) -> None:
+    """On one, the second's commit would take the place of the first's, and close its pull request."""
+    run = await domain.start()
+    await domain.running.fail(run.hold, ExitReason.STUCK, error="round and round")
+
+    first, second = [await domain.retry(run.hold.job_id) for _ in range(2)]
+
+    branches = {
+        job_id: (await domain.rows("SELECT branch FROM runs WHERE job_id = $1", job_id))[0]["branch"]
+        for job_id in (run.hold.job_id, first, second)
+    }
+    assert branches[first] == branches[run.hold.job_id] != branches[second]
+    assert len(await domain.admit()) == 2
+
+
+async def test_one_that_never_began_to_go_on_is_gone_on_with(domain: Domain) -> None:
+    """It has no checkpoint of its own: the one that it was to begin from counts."""
+    old_id, _ = await failed_job(domain)
+    never_began = await domain.retry(old_id, only="failed", resume=True)
+    await domain.cancelling.request(domain.client, never_began)
+    await domain.cancelling.cancel_idle(await domain.cancelling.waiting())
+
+    await domain.retry(never_began, resume=True)
+    first, second = [await domain.claimed(order) for order in await domain.admit()]
+
+    assert [message.body for message in first.messages] == [b"exact"]
+    assert (first.tree, first.base_sha) == (SavedTree(b"a patch", {"x": "1"}), "b" * 40)
+    assert (list(second.messages), second.tree) == ([], None)
+
+
 async def test_what_has_not_ended_is_not_done_again(domain: Domain) -> None:
     run = await domain.start()
     with pytest.raises(NotRetryableError, match="has not ended"):

@@ -12,6 +12,7 @@ from services.contracts.v1.commands_pb2 import PublishOrder, RunControl, WorkOrd
 from services.contracts.words import Queue
 from services.jobs import scheduling
 from services.jobs.admitting import Admitting
+from services.jobs.cancelling import MOST_AT_ONCE
 from services.runtime.jetstream import Bus, Message
 from services.scheduler import reconcile
 from services.scheduler.admission import Admission
@@ -154,6 +155,19 @@ async def test_an_agent_is_told_of_a_cancel_and_the_idle_are_cancelled(
     assert (control.run_id, control.kind) == (str(run.hold.run_id), RunControl.KIND_CANCEL)
     assert await domain.run_states(idle) == ["cancelled"]
     assert await domain.run_states(run.hold.job_id) == ["running"]
+
+
+async def test_one_sweep_cancels_a_long_queue(domain: Domain, reconciler: Reconciler) -> None:
+    """Else whoever cancels behind it waits for many sweeps."""
+    many = await domain.submit(*(f"https://a/{n}" for n in range(2 * MOST_AT_ONCE)))
+    last = await domain.submit()
+    for job_id in (many, last):
+        await domain.cancelling.request(domain.client, job_id)
+
+    await reconciler.run_once()
+
+    assert await domain.run_states(last) == ["cancelled"]
+    assert set(await domain.run_states(many)) == {"cancelled"}
 
 
 async def test_nothing_expires_until_the_sweep_was_connected_for_a_lease(

@@ -46,7 +46,7 @@ def test_every_target_is_hit_about_as_often_as_any_other():
     single = (FaultKind.KILL, FaultKind.FREEZE, FaultKind.RESTART)
     hit = Counter(fault.target for fault in plan().faults if fault.kind in single)
 
-    assert set(hit) == {"gateway", "scheduler", "vcs", "nats", "postgres", "agent-1", "agent-2"}
+    assert set(hit) == {"gateway", "scheduler", "scheduler-2", "vcs", "nats", "postgres", "agent-1", "agent-2"}
     assert max(hit.values()) - min(hit.values()) <= 1
 
 

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
+from uuid import UUID
 
 import pytest
 from google.protobuf import json_format
@@ -11,7 +12,7 @@ from services.agent.model import Reply
 from services.agent.tools import FileChange, ToolCall, ToolResult
 from services.contracts.v1.events_pb2 import Event
 from services.contracts.words import EventKind
-from services.jobs.eventlog import encode_event, payload_name
+from services.jobs.eventlog import MOST_BYTES, LoggedEvent, encode_event, payload_name
 from services.jobs.models import Usage
 from services.jobs.unit import Draft
 
@@ -77,9 +78,19 @@ PAYLOADS: dict[EventKind, dict[str, Any]] = {draft.kind: draft.data for draft in
 TIME = datetime(2026, 1, 31, 14, 0, 0, 250_000, tzinfo=timezone(timedelta(hours=2)))
 
 
-def encoded(kind: EventKind, data: dict[str, Any], *, number: int = 7, run_id: str = "r-1") -> bytes:
+def encoded(
+    kind: EventKind, data: dict[str, Any], *, number: int = 7, run_id: str = "r-1", most_bytes: int | None = None
+) -> bytes:
     return encode_event(
-        event_id="e-1", job_id="j-1", run_id=run_id, number=number, attempt=2, kind=kind, time=TIME, data=data
+        event_id="e-1",
+        job_id="j-1",
+        run_id=run_id,
+        number=number,
+        attempt=2,
+        kind=kind,
+        time=TIME,
+        data=data,
+        most_bytes=most_bytes,
     )
 
 
@@ -102,6 +113,38 @@ def test_what_is_written_decodes_to_its_payload(kind: EventKind) -> None:
         json_format.MessageToDict(type(getattr(event, payload))(), always_print_fields_with_no_presence=True)
         | PAYLOADS[kind]
     )
+
+
+@pytest.mark.parametrize("number", [7, 0])
+@pytest.mark.parametrize("kind", EventKind)
+def test_of_an_event_that_is_too_large_a_part_is_sent_that_says_where_the_rest_is(kind: EventKind, number: int) -> None:
+    # Characters of which JSON makes six bytes, in each text; and a list that goes on and on where there may be one.
+    data = {name: "\x01" * 600_000 if isinstance(value, str) else value for name, value in PAYLOADS[kind].items()}
+    if kind is EventKind.DELTA:
+        data["more"] = [{"type": "text", "text": "x", "block": 1}] * 50_000
+    whole = encoded(kind, data, number=number)
+
+    sent = encoded(kind, data, number=number, most_bytes=MOST_BYTES)
+
+    event = json_format.Parse(sent, Event())
+    assert (event.id, event.kind, event.number) == ("e-1", kind.value, number)
+    assert event.WhichOneof("payload") == kind.value.replace(".", "_")
+    if len(whole) <= MOST_BYTES:
+        assert (sent, event.left_out) == (whole, "")
+        return
+    assert len(sent) < 50_000
+    small = {name for name, value in data.items() if not isinstance(value, str | list)}
+    told = json_format.MessageToDict(event)[payload_name(kind)]
+    assert {name: told.get(name, 0) for name in small} == {name: data[name] for name in small}
+    where = "`Last-Event-ID: 6:-:0`" if number else "the run's transcript"
+    assert where in event.left_out
+
+
+def test_an_event_that_fits_exactly_is_sent_whole() -> None:
+    event = LoggedEvent(UUID(int=1), UUID(int=2), None, 1, 0, EventKind.LOG, {"message": "x" * 3_000}, TIME)
+    size = len(event.encoded())
+    assert event.encoded(most_bytes=size) == event.encoded()
+    assert b"leftOut" in event.encoded(most_bytes=size - 1)
 
 
 def test_defaults_are_left_out_but_the_payload_is_there() -> None:
