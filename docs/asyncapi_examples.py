@@ -46,7 +46,13 @@ EXAMPLES: dict[EventKind, dict[str, Any]] = {
     EventKind.TESTS_STARTED: {"command": "make test", "fixAttempt": 1},
     EventKind.TESTS_ENDED: {"exitCode": 2, "durationMs": 5400, "output": "1 failed, 41 passed"},
     EventKind.LOG: {"level": "info", "message": "The tests are run."},
-    EventKind.DELTA: {"turn": 2, "type": "text", "text": "I will look", "block": 1},
+    EventKind.DELTA: {
+        "turn": 2,
+        "type": "text",
+        "text": "I will look",
+        "block": 1,
+        "more": [{"type": "tool_input", "text": '{"pa', "block": 2}],
+    },
     EventKind.CHANGESET_STORED: {
         "changesetId": _CHANGESET,
         "commitSha": _COMMIT_SHA,

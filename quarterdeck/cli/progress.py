@@ -75,8 +75,10 @@ class RunProgress:
         self.activity = f"{event.payload.get('name', 'a tool')} {event.payload.get('subject', '')}".rstrip()
 
     def _delta(self, event: Event) -> None:
-        if event.payload.get("type") == "text":
-            self._text = (self._text + event.payload.get("text", ""))[-TEXT_CHARACTERS:]
+        pieces = (event.payload, *event.payload.get("more", ()))
+        text = "".join(piece.get("text", "") for piece in pieces if piece.get("type") == "text")
+        if text:
+            self._text = (self._text + text)[-TEXT_CHARACTERS:]
             lines = self._text.split("\n")
             self.activity = next((line.strip() for line in reversed(lines) if line.strip()), self.activity)
 

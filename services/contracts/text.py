@@ -15,6 +15,14 @@ def is_storable(text: str) -> bool:
     return "\0" not in text and not any("\ud800" <= char <= "\udfff" for char in text)
 
 
+def clipped(text: str, most: int, *, where: str = "") -> str:
+    """At most ``most`` characters of ``text``, the last of which tell what was cut. ``where``: who has all of it."""
+    if len(text) <= most:
+        return text
+    words = f"… [cut: {len(text):,} characters in all{', ' if where else ''}{where}]"
+    return text[: max(0, most - len(words))] + words
+
+
 def shown(text: str) -> str:
     """``text`` as it may be sent to a terminal: C0, DEL and C1 controls made visible, but newline and tab."""
     return "".join(

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeAlias
@@ -21,7 +21,7 @@ from nats.js.errors import APIError, NoStreamResponseError, NotFoundError
 from nats.js.errors import Error as JetStreamError
 
 from services.runtime.nats_client import Client, Outgoing
-from services.runtime.pulling import PullConsumer
+from services.runtime.pulling import ConsumerBrokenError, PullConsumer
 from services.runtime.streams import STREAMS
 from services.runtime.telemetry import logger
 
@@ -42,6 +42,8 @@ Message: TypeAlias = Msg
 
 PUBLISH_SECONDS = 2.0
 RETRY_SECONDS = 0.5
+READ_SECONDS = 1.0
+"""How long what a stream is known to have may take to come, before it is asked whether it still has it."""
 _NO_STORAGE = 10_047
 """JetStream's word for "insufficient storage resources available"."""
 _LEAST_STREAM_BYTES = 16 * 1024**2
@@ -171,6 +173,11 @@ class Bus:
             raise BusUnavailableError("not connected to NATS")
         return self._jetstream
 
+    @property
+    def most_bytes(self) -> int:
+        """Of a message's data, as the server said when it was connected to last: one with more is not sent."""
+        return self._client.most_bytes
+
     async def publish(self, message: Outgoing) -> None:
         """Store ``message`` in its stream, waiting for JetStream's word; raises ``BusUnavailableError``."""
         await self.publish_all([message])
@@ -179,6 +186,7 @@ class Bus:
         """Store ``messages`` in order, all in flight together; raises ``BusUnavailableError`` if any failed."""
         context = self._context()
         try:
+            self._client.refuse_oversized(messages)
             async with asyncio.timeout(PUBLISH_SECONDS):
                 waiting = [await context.publish_async(m.subject, m.data, headers=m.all_headers) for m in messages]
                 await asyncio.gather(*waiting)
@@ -197,6 +205,7 @@ class Bus:
         context, connection = self._context(), self._connections
         *others, last = messages
         try:
+            self._client.refuse_oversized(messages)
             async with asyncio.timeout(PUBLISH_SECONDS):
                 if others:
                     await self._client.publish_many(others)
@@ -263,11 +272,16 @@ class Bus:
         assert self._jetstream is not None
         assert config.name is not None
         await self._jetstream.add_consumer(stream, config)
-        consumer = PullConsumer(self._client, stream, config.name)
-        self._consumers.add(consumer)
-        try:
+        with self._used(PullConsumer(self._client, stream, config.name)) as consumer:
             async for messages in consumer.batches(wanted):
                 yield messages
+
+    @contextmanager
+    def _used(self, consumer: PullConsumer) -> Iterator[PullConsumer]:
+        """``consumer``, which is told where the connection is replaced."""
+        self._consumers.add(consumer)
+        try:
+            yield consumer
         finally:
             self._consumers.discard(consumer)
 
@@ -318,26 +332,33 @@ class Bus:
         try:
             info = await context.stream_info(stream)
             waiting = (await context.add_consumer(stream, config)).num_pending or 0
-            if waiting:
-                async for message in self._read(stream, config, waiting):
-                    if message.metadata.sequence.stream > until:
-                        return
-                    yield _tailed(message, incarnation_of(info.created))
+            while waiting:
+                has_come = False
+                async with aclosing(self._read(stream, str(config.name))) as messages:
+                    async for message in messages:
+                        if message.metadata.sequence.stream > until:
+                            return
+                        yield _tailed(message, incarnation_of(info.created))
+                        has_come, waiting = True, message.metadata.num_pending
+                if waiting:  # what had waited may have been evicted, and then it never comes
+                    waiting = (await context.consumer_info(stream, str(config.name))).num_pending or 0
+                    if waiting and not has_come:
+                        raise ConsumerBrokenError("what waits does not come")
         except _FAILURES as error:
             raise BusUnavailableError(f"read {stream}: {_words(error)}") from error
         finally:
             with suppress(*_FAILURES):  # it would go by itself in half a minute
                 await context.delete_consumer(stream, str(config.name))
 
-    async def _read(self, stream: str, config: ConsumerConfig, waiting: int) -> AsyncIterator[Msg]:
-        """What waited on a consumer when it was made."""
-        async with aclosing(self._batches(stream, config, _tail_batch)) as batches:
-            async for messages in batches:
-                for message in messages:
-                    yield message
-                waiting -= len(messages)
-                if waiting <= 0:
-                    return
+    async def _read(self, stream: str, name: str) -> AsyncGenerator[Msg, None]:
+        """What waits on the consumer ``name``; ends with the last of it, or where nothing has come for a while."""
+        with self._used(PullConsumer(self._client, stream, name, linger_seconds=READ_SECONDS)) as consumer:
+            async with aclosing(consumer.batches(_tail_batch, until_quiet=True)) as batches:
+                async for messages in batches:
+                    for message in messages:
+                        yield message
+                    if messages[-1].metadata.num_pending == 0:
+                        return
 
     async def check(self) -> str:
         """For `/health`."""

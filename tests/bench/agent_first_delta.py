@@ -23,8 +23,8 @@ from tests.bench.stacks import session
 NAME = "agent_first_delta"
 GOAL_MS = 10.0
 _MARK = re.compile(rb"<first of (\d+)>")
-_PAUSE_SECONDS = 0.07
-"""Longer than deltas are merged for, so that each is the first."""
+_PAUSE_SECONDS = 0.12
+"""Two deltas a turn leave a second room, so that each turn's first goes at once."""
 _WARM_UP = 5
 _ALL_HERE_SECONDS = 20
 

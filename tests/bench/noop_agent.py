@@ -39,6 +39,12 @@ class NoWork:
         self.pick_up(self.run.prompt)
         await self.running.complete(self.run.hold, Outcome.ANSWERED, summary="Nothing was done, as asked.")
 
+    def kill(self) -> None:
+        """It started no program."""
+
+    def left(self) -> None:
+        """It has nothing to store."""
+
     async def release(self) -> None:
         """It left nothing."""
 

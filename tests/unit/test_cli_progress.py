@@ -61,6 +61,8 @@ def test_the_activity_is_the_tool_or_the_last_line_of_text():
     assert run.activity == "at the files"
     run.apply(event("delta", type="tool_input", text='{"path"'))
     assert run.activity == "at the files"
+    run.apply(event("delta", type="thinking", text="hm", more=[{"type": "text", "text": " again"}]))
+    assert run.activity == "at the files again"
     run.apply(event("tool.started", name="read_file", subject="a.py"))
     assert run.activity == "read_file a.py"
     run.apply(event("turn.reset", reason="overloaded"))

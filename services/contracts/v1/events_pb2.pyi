@@ -5,9 +5,11 @@ The public event log: one message, sent as its proto3 JSON form on qd.evt.<job>.
 Durable events carry a number, per job and without holes; deltas (number 0) are never the only record.
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -30,6 +32,7 @@ class Event(_message.Message):
     ATTEMPT_FIELD_NUMBER: _builtins.int
     KIND_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int
+    LEFT_OUT_FIELD_NUMBER: _builtins.int
     JOB_SUBMITTED_FIELD_NUMBER: _builtins.int
     JOB_STARTED_FIELD_NUMBER: _builtins.int
     JOB_CANCEL_REQUESTED_FIELD_NUMBER: _builtins.int
@@ -68,6 +71,10 @@ class Event(_message.Message):
     """The attempt that the event belongs to; 0 before the first. Drop a delta of a lower one than you saw."""
     kind: _builtins.str
     """The dotted name of the payload below: `run.started` for run_started."""
+    left_out: _builtins.str
+    """Set where the event is larger than what NATS is given: texts of its payload are cut then, and other values of any
+    length left out. Says where all of it is.
+    """
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -136,6 +143,7 @@ class Event(_message.Message):
         attempt: _builtins.int = ...,
         kind: _builtins.str = ...,
         time: _timestamp_pb2.Timestamp | None = ...,
+        left_out: _builtins.str = ...,
         job_submitted: Global___JobSubmitted | None = ...,
         job_started: Global___JobStarted | None = ...,
         job_cancel_requested: Global___JobCancelRequested | None = ...,
@@ -167,7 +175,7 @@ class Event(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["changeset_failed", b"changeset_failed", "changeset_pushed", b"changeset_pushed", "changeset_stored", b"changeset_stored", "changeset_updated", b"changeset_updated", "delta", b"delta", "file_changed", b"file_changed", "job_cancel_requested", b"job_cancel_requested", "job_finished", b"job_finished", "job_started", b"job_started", "job_submitted", b"job_submitted", "log", b"log", "payload", b"payload", "progress", b"progress", "run_dispatched", b"run_dispatched", "run_finished", b"run_finished", "run_message", b"run_message", "run_prepared", b"run_prepared", "run_publishing", b"run_publishing", "run_requeued", b"run_requeued", "run_started", b"run_started", "run_waiting", b"run_waiting", "tests_ended", b"tests_ended", "tests_started", b"tests_started", "time", b"time", "tool_ended", b"tool_ended", "tool_started", b"tool_started", "turn_ended", b"turn_ended", "turn_reset", b"turn_reset", "turn_started", b"turn_started", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "changeset_failed", b"changeset_failed", "changeset_pushed", b"changeset_pushed", "changeset_stored", b"changeset_stored", "changeset_updated", b"changeset_updated", "delta", b"delta", "file_changed", b"file_changed", "id", b"id", "job_cancel_requested", b"job_cancel_requested", "job_finished", b"job_finished", "job_id", b"job_id", "job_started", b"job_started", "job_submitted", b"job_submitted", "kind", b"kind", "log", b"log", "number", b"number", "payload", b"payload", "progress", b"progress", "run_dispatched", b"run_dispatched", "run_finished", b"run_finished", "run_id", b"run_id", "run_message", b"run_message", "run_prepared", b"run_prepared", "run_publishing", b"run_publishing", "run_requeued", b"run_requeued", "run_started", b"run_started", "run_waiting", b"run_waiting", "tests_ended", b"tests_ended", "tests_started", b"tests_started", "time", b"time", "tool_ended", b"tool_ended", "tool_started", b"tool_started", "turn_ended", b"turn_ended", "turn_reset", b"turn_reset", "turn_started", b"turn_started", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "changeset_failed", b"changeset_failed", "changeset_pushed", b"changeset_pushed", "changeset_stored", b"changeset_stored", "changeset_updated", b"changeset_updated", "delta", b"delta", "file_changed", b"file_changed", "id", b"id", "job_cancel_requested", b"job_cancel_requested", "job_finished", b"job_finished", "job_id", b"job_id", "job_started", b"job_started", "job_submitted", b"job_submitted", "kind", b"kind", "left_out", b"left_out", "log", b"log", "number", b"number", "payload", b"payload", "progress", b"progress", "run_dispatched", b"run_dispatched", "run_finished", b"run_finished", "run_id", b"run_id", "run_message", b"run_message", "run_prepared", b"run_prepared", "run_publishing", b"run_publishing", "run_requeued", b"run_requeued", "run_started", b"run_started", "run_waiting", b"run_waiting", "tests_ended", b"tests_ended", "tests_started", b"tests_started", "time", b"time", "tool_ended", b"tool_ended", "tool_started", b"tool_started", "turn_ended", b"turn_ended", "turn_reset", b"turn_reset", "turn_started", b"turn_started", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["job_submitted", "job_started", "job_cancel_requested", "job_finished", "run_dispatched", "run_started", "run_requeued", "run_publishing", "run_finished", "run_prepared", "run_waiting", "run_message", "turn_started", "turn_ended", "turn_reset", "tool_started", "tool_ended", "file_changed", "log", "delta", "usage", "tests_started", "tests_ended", "progress", "changeset_stored", "changeset_pushed", "changeset_failed", "changeset_updated"]  # noqa: Y015
     _WhichOneofArgType_payload: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
@@ -345,7 +353,7 @@ class RunWaiting(_message.Message):
 
     SUMMARY_FIELD_NUMBER: _builtins.int
     summary: _builtins.str
-    """What the model said last, or its question."""
+    """What the model said last, or its question; at most 50,000 characters, of which the last tell what was cut."""
     def __init__(
         self,
         *,
@@ -423,7 +431,9 @@ class RunFinished(_message.Message):
     exit_reason: _builtins.str
     """Why a failed run failed, of a closed list."""
     error: _builtins.str
+    """At most 4,000 characters."""
     summary: _builtins.str
+    """At most 50,000 characters, of which the last tell what was cut: the run has all of it."""
     def __init__(
         self,
         *,
@@ -631,12 +641,17 @@ class Delta(_message.Message):
     TYPE_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
     BLOCK_FIELD_NUMBER: _builtins.int
+    MORE_FIELD_NUMBER: _builtins.int
     turn: _builtins.int
     type: _builtins.str
     """text, thinking or tool_input."""
     text: _builtins.str
     block: _builtins.int
     """The content block's index within the reply."""
+    @_builtins.property
+    def more(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeltaPiece]:
+        """What was said right behind that, mostly by further blocks, in its order: a run sends few deltas."""
+
     def __init__(
         self,
         *,
@@ -644,14 +659,43 @@ class Delta(_message.Message):
         type: _builtins.str = ...,
         text: _builtins.str = ...,
         block: _builtins.int = ...,
+        more: _abc.Iterable[Global___DeltaPiece] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["block", b"block", "text", b"text", "turn", b"turn", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["block", b"block", "more", b"more", "text", b"text", "turn", b"turn", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Delta: _TypeAlias = Delta  # noqa: Y015
+
+@_typing.final
+class DeltaPiece(_message.Message):
+    """Of the same turn."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TYPE_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    BLOCK_FIELD_NUMBER: _builtins.int
+    type: _builtins.str
+    """text, thinking or tool_input."""
+    text: _builtins.str
+    block: _builtins.int
+    def __init__(
+        self,
+        *,
+        type: _builtins.str = ...,
+        text: _builtins.str = ...,
+        block: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["block", b"block", "text", b"text", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeltaPiece: _TypeAlias = DeltaPiece  # noqa: Y015
 
 @_typing.final
 class Usage(_message.Message):

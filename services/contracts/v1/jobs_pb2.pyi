@@ -229,6 +229,9 @@ class JobOptions(_message.Message):
     COMMIT_AUTHOR_FIELD_NUMBER: _builtins.int
     SIGN_OFF_FIELD_NUMBER: _builtins.int
     KEEP_WORKTREE_SECONDS_FIELD_NUMBER: _builtins.int
+    MAX_IDENTICAL_CALLS_FIELD_NUMBER: _builtins.int
+    MAX_MALFORMED_TURNS_FIELD_NUMBER: _builtins.int
+    MAX_CUT_OFFS_FIELD_NUMBER: _builtins.int
     publish: _builtins.str
     """What becomes of a change: pull_request (the default), draft, branch (pushed only) or none, which only stores it."""
     model: _builtins.str
@@ -281,6 +284,14 @@ class JobOptions(_message.Message):
     """Keep a completed run's worktree until its change is merged, closed or replaced, and for so long at most; unset: it is
     removed at once.
     """
+    max_identical_calls: _builtins.int
+    """A run whose model makes the same calls with the same results in so many turns in a row is stuck, 2 to 100; 4."""
+    max_malformed_turns: _builtins.int
+    """So is one with so many turns in a row that have only malformed calls, 1 to 100; 3."""
+    max_cut_offs: _builtins.int
+    """How often the model may go on from a reply that was cut off at max_tokens, 0 to 100; in a conversation, in answer to
+    one message; 2.
+    """
     @_builtins.property
     def allowed_commands(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What acceptEdits lets the agent run: a command, or its beginning followed by " *"."""
@@ -331,10 +342,13 @@ class JobOptions(_message.Message):
         commit_author: Global___CommitAuthor | None = ...,
         sign_off: _builtins.bool = ...,
         keep_worktree_seconds: _builtins.int | None = ...,
+        max_identical_calls: _builtins.int | None = ...,
+        max_malformed_turns: _builtins.int | None = ...,
+        max_cut_offs: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_allow_unpriced", b"_allow_unpriced", "_deadline_seconds", b"_deadline_seconds", "_idle_limit_seconds", b"_idle_limit_seconds", "_keep_worktree_seconds", b"_keep_worktree_seconds", "_max_attempts", b"_max_attempts", "_max_fix_attempts", b"_max_fix_attempts", "_max_parallel", b"_max_parallel", "_max_tokens", b"_max_tokens", "_max_turns", b"_max_turns", "_network", b"_network", "_queue_deadline_seconds", b"_queue_deadline_seconds", "_temperature", b"_temperature", "_test_timeout_seconds", b"_test_timeout_seconds", "allow_unpriced", b"allow_unpriced", "commit_author", b"commit_author", "deadline_seconds", b"deadline_seconds", "idle_limit_seconds", b"idle_limit_seconds", "job_budget", b"job_budget", "keep_worktree_seconds", b"keep_worktree_seconds", "max_attempts", b"max_attempts", "max_fix_attempts", b"max_fix_attempts", "max_parallel", b"max_parallel", "max_tokens", b"max_tokens", "max_turns", b"max_turns", "network", b"network", "pull_request", b"pull_request", "queue_deadline_seconds", b"queue_deadline_seconds", "run_budget", b"run_budget", "temperature", b"temperature", "test_timeout_seconds", b"test_timeout_seconds"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_allow_unpriced", b"_allow_unpriced", "_deadline_seconds", b"_deadline_seconds", "_idle_limit_seconds", b"_idle_limit_seconds", "_keep_worktree_seconds", b"_keep_worktree_seconds", "_max_attempts", b"_max_attempts", "_max_cut_offs", b"_max_cut_offs", "_max_fix_attempts", b"_max_fix_attempts", "_max_identical_calls", b"_max_identical_calls", "_max_malformed_turns", b"_max_malformed_turns", "_max_parallel", b"_max_parallel", "_max_tokens", b"_max_tokens", "_max_turns", b"_max_turns", "_network", b"_network", "_queue_deadline_seconds", b"_queue_deadline_seconds", "_temperature", b"_temperature", "_test_timeout_seconds", b"_test_timeout_seconds", "allow_unpriced", b"allow_unpriced", "commit_author", b"commit_author", "deadline_seconds", b"deadline_seconds", "idle_limit_seconds", b"idle_limit_seconds", "job_budget", b"job_budget", "keep_worktree_seconds", b"keep_worktree_seconds", "max_attempts", b"max_attempts", "max_cut_offs", b"max_cut_offs", "max_fix_attempts", b"max_fix_attempts", "max_identical_calls", b"max_identical_calls", "max_malformed_turns", b"max_malformed_turns", "max_parallel", b"max_parallel", "max_tokens", b"max_tokens", "max_turns", b"max_turns", "network", b"network", "pull_request", b"pull_request", "queue_deadline_seconds", b"queue_deadline_seconds", "run_budget", b"run_budget", "temperature", b"temperature", "test_timeout_seconds", b"test_timeout_seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_allow_unpriced", b"_allow_unpriced", "_deadline_seconds", b"_deadline_seconds", "_idle_limit_seconds", b"_idle_limit_seconds", "_keep_worktree_seconds", b"_keep_worktree_seconds", "_max_attempts", b"_max_attempts", "_max_fix_attempts", b"_max_fix_attempts", "_max_parallel", b"_max_parallel", "_max_tokens", b"_max_tokens", "_max_turns", b"_max_turns", "_network", b"_network", "_queue_deadline_seconds", b"_queue_deadline_seconds", "_temperature", b"_temperature", "_test_timeout_seconds", b"_test_timeout_seconds", "allow_unpriced", b"allow_unpriced", "allowed_commands", b"allowed_commands", "base_url", b"base_url", "commit_author", b"commit_author", "commit_message", b"commit_message", "deadline_seconds", b"deadline_seconds", "effort", b"effort", "idle_limit_seconds", b"idle_limit_seconds", "job_budget", b"job_budget", "keep_worktree_seconds", b"keep_worktree_seconds", "max_attempts", b"max_attempts", "max_fix_attempts", b"max_fix_attempts", "max_parallel", b"max_parallel", "max_tokens", b"max_tokens", "max_turns", b"max_turns", "model", b"model", "network", b"network", "on_existing", b"on_existing", "on_unverified", b"on_unverified", "permission_mode", b"permission_mode", "publish", b"publish", "pull_request", b"pull_request", "queue_deadline_seconds", b"queue_deadline_seconds", "run_budget", b"run_budget", "sign_off", b"sign_off", "system_prompt", b"system_prompt", "temperature", b"temperature", "test_command", b"test_command", "test_timeout_seconds", b"test_timeout_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_allow_unpriced", b"_allow_unpriced", "_deadline_seconds", b"_deadline_seconds", "_idle_limit_seconds", b"_idle_limit_seconds", "_keep_worktree_seconds", b"_keep_worktree_seconds", "_max_attempts", b"_max_attempts", "_max_cut_offs", b"_max_cut_offs", "_max_fix_attempts", b"_max_fix_attempts", "_max_identical_calls", b"_max_identical_calls", "_max_malformed_turns", b"_max_malformed_turns", "_max_parallel", b"_max_parallel", "_max_tokens", b"_max_tokens", "_max_turns", b"_max_turns", "_network", b"_network", "_queue_deadline_seconds", b"_queue_deadline_seconds", "_temperature", b"_temperature", "_test_timeout_seconds", b"_test_timeout_seconds", "allow_unpriced", b"allow_unpriced", "allowed_commands", b"allowed_commands", "base_url", b"base_url", "commit_author", b"commit_author", "commit_message", b"commit_message", "deadline_seconds", b"deadline_seconds", "effort", b"effort", "idle_limit_seconds", b"idle_limit_seconds", "job_budget", b"job_budget", "keep_worktree_seconds", b"keep_worktree_seconds", "max_attempts", b"max_attempts", "max_cut_offs", b"max_cut_offs", "max_fix_attempts", b"max_fix_attempts", "max_identical_calls", b"max_identical_calls", "max_malformed_turns", b"max_malformed_turns", "max_parallel", b"max_parallel", "max_tokens", b"max_tokens", "max_turns", b"max_turns", "model", b"model", "network", b"network", "on_existing", b"on_existing", "on_unverified", b"on_unverified", "permission_mode", b"permission_mode", "publish", b"publish", "pull_request", b"pull_request", "queue_deadline_seconds", b"queue_deadline_seconds", "run_budget", b"run_budget", "sign_off", b"sign_off", "system_prompt", b"system_prompt", "temperature", b"temperature", "test_command", b"test_command", "test_timeout_seconds", b"test_timeout_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__allow_unpriced: _TypeAlias = _typing.Literal["allow_unpriced"]  # noqa: Y015
     _WhichOneofArgType__allow_unpriced: _TypeAlias = _typing.Literal["_allow_unpriced", b"_allow_unpriced"]  # noqa: Y015
@@ -346,8 +360,14 @@ class JobOptions(_message.Message):
     _WhichOneofArgType__keep_worktree_seconds: _TypeAlias = _typing.Literal["_keep_worktree_seconds", b"_keep_worktree_seconds"]  # noqa: Y015
     _WhichOneofReturnType__max_attempts: _TypeAlias = _typing.Literal["max_attempts"]  # noqa: Y015
     _WhichOneofArgType__max_attempts: _TypeAlias = _typing.Literal["_max_attempts", b"_max_attempts"]  # noqa: Y015
+    _WhichOneofReturnType__max_cut_offs: _TypeAlias = _typing.Literal["max_cut_offs"]  # noqa: Y015
+    _WhichOneofArgType__max_cut_offs: _TypeAlias = _typing.Literal["_max_cut_offs", b"_max_cut_offs"]  # noqa: Y015
     _WhichOneofReturnType__max_fix_attempts: _TypeAlias = _typing.Literal["max_fix_attempts"]  # noqa: Y015
     _WhichOneofArgType__max_fix_attempts: _TypeAlias = _typing.Literal["_max_fix_attempts", b"_max_fix_attempts"]  # noqa: Y015
+    _WhichOneofReturnType__max_identical_calls: _TypeAlias = _typing.Literal["max_identical_calls"]  # noqa: Y015
+    _WhichOneofArgType__max_identical_calls: _TypeAlias = _typing.Literal["_max_identical_calls", b"_max_identical_calls"]  # noqa: Y015
+    _WhichOneofReturnType__max_malformed_turns: _TypeAlias = _typing.Literal["max_malformed_turns"]  # noqa: Y015
+    _WhichOneofArgType__max_malformed_turns: _TypeAlias = _typing.Literal["_max_malformed_turns", b"_max_malformed_turns"]  # noqa: Y015
     _WhichOneofReturnType__max_parallel: _TypeAlias = _typing.Literal["max_parallel"]  # noqa: Y015
     _WhichOneofArgType__max_parallel: _TypeAlias = _typing.Literal["_max_parallel", b"_max_parallel"]  # noqa: Y015
     _WhichOneofReturnType__max_tokens: _TypeAlias = _typing.Literal["max_tokens"]  # noqa: Y015
@@ -373,7 +393,13 @@ class JobOptions(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_attempts) -> _WhichOneofReturnType__max_attempts | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_cut_offs) -> _WhichOneofReturnType__max_cut_offs | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_fix_attempts) -> _WhichOneofReturnType__max_fix_attempts | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_identical_calls) -> _WhichOneofReturnType__max_identical_calls | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_malformed_turns) -> _WhichOneofReturnType__max_malformed_turns | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_parallel) -> _WhichOneofReturnType__max_parallel | None: ...
     @_typing.overload

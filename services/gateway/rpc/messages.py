@@ -84,6 +84,8 @@ def _document(message: Message, path: str = "", without: Collection[str] = ()) -
 
 
 def _value(value: Any, field: FieldDescriptor, path: str) -> Any:
+    if field.is_repeated and field.message_type is not None and field.message_type.GetOptions().map_entry:
+        return dict(value)  # of scalars; a map is told as a repeated entry, and reads as a mapping
     if field.is_repeated:
         return [_single(item, f"{path}[{index}]") for index, item in enumerate(value)]
     return _single(value, path)

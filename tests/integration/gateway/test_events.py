@@ -3,20 +3,25 @@
 import asyncio
 import shutil
 import socket
+from collections.abc import AsyncIterator
 from contextlib import suppress
+from typing import Any
 
 import httpx
+import nats
 import pytest
 
 from quarterdeck import Client
 from quarterdeck.stack.embedded import EmbeddedServers
 from quarterdeck.stack.ports import free_ports
+from services.contracts.subjects import EVENTS_STREAM
 from services.gateway.events.hub import Hub
-from services.runtime.jetstream import Bus, BusUnavailableError, StreamPosition
+from services.runtime.jetstream import Bus, BusUnavailableError, Message, StreamPosition
 from services.runtime.postgres import Database
+from services.runtime.pulling import PullConsumer
 from tests.integration.conftest import execute
 from tests.integration.gateway.conftest import KEY, Scheduler, StartGateway, is_healthy, running_gateway
-from tests.integration.gateway.watching import Watcher, watching
+from tests.integration.gateway.watching import STEP_SECONDS, Watcher, watching
 from tests.integration.waiting import until_async
 
 
@@ -185,6 +190,56 @@ async def test_a_hole_in_what_nats_sends_is_filled_from_postgres(
             await connection.execute("UPDATE events SET published_at = now()")
         await scheduler.tell(job, "heard")
         assert await watcher.take(2) == ["log:lost", "log:heard"]
+
+
+async def test_an_event_that_is_too_large_for_nats_is_told_in_short_and_read_whole(
+    gateway: httpx.AsyncClient, scheduler: Scheduler, job: str
+):
+    async with watching(gateway, job) as watcher:
+        await watcher.take(1)
+        await scheduler.tell(job, "x" * 3_000_000, "behind it")
+        (short, behind) = await watcher.take(2)
+    assert short.startswith("log:xxx")
+    assert short.endswith("x… [cut: 3,000,000 characters in all]")
+    assert behind == "log:behind it"
+    async with watching(gateway, job, after="1:-:0") as again:  # as its `leftOut` says
+        assert await again.take(2) == [f"log:{'x' * 3_000_000}", "log:behind it"]
+
+
+async def evict_all_events(nats_url: str) -> None:
+    """As the stream does by itself, to keep within its size and age."""
+    client = await nats.connect(nats_url, allow_reconnect=False)
+    await client.jetstream().purge_stream(EVENTS_STREAM)
+    await client.close()
+
+
+async def test_who_resumes_where_the_stream_evicts_what_he_missed_goes_on(
+    gateway: httpx.AsyncClient, scheduler: Scheduler, job: str, nats_url: str, monkeypatch: pytest.MonkeyPatch
+):
+    async with watching(gateway, job) as watcher:
+        await watcher.take(1)
+        await scheduler.delta(job, "0")
+        await watcher.take(1)
+    for number in range(1, 40):
+        await scheduler.delta(job, str(number))
+    await scheduler.tell(job, "evicted")
+    read, has_read = PullConsumer.batches, asyncio.Event()
+
+    def evicting(*arguments: Any, **options: Any) -> Any:
+        async def batches() -> AsyncIterator[list[Message]]:
+            if options.get("until_quiet"):  # the place that he resumes from was there when he asked
+                await evict_all_events(nats_url)
+            async for messages in read(*arguments, **options):
+                yield messages
+            has_read.set()
+
+        return batches()
+
+    monkeypatch.setattr(PullConsumer, "batches", evicting)
+    async with watching(gateway, job, after=watcher.last_id) as again, asyncio.timeout(STEP_SECONDS):
+        await has_read.wait()  # before anything happens that would take it further
+        await scheduler.finish(job)
+        assert await again.rest() == ["log:evicted", "job.started", "job.finished"]
 
 
 async def test_events_that_are_nowhere_any_more_are_a_gap_that_is_told(

@@ -220,6 +220,9 @@ async def test_grpc_takes_every_option_that_rest_takes(keeper: httpx.AsyncClient
         test_timeout_seconds=5,
         max_fix_attempts=0,
         on_unverified="draft",
+        max_identical_calls=5,
+        max_malformed_turns=1,
+        max_cut_offs=0,
     )
     async with stub_at(address) as stub:
         job = (await stub.SubmitJob(pb.SubmitJobRequest(prompt="x", kind="task", options=options))).job

@@ -15,7 +15,7 @@ from quarterdeck.stack.nats import binary
 from quarterdeck.stack.ports import free_ports
 from services.contracts import subjects
 from services.contracts.words import EventKind, Queue
-from services.runtime.jetstream import Bus, BusUnavailableError, Outgoing, Tailed
+from services.runtime.jetstream import Bus, BusUnavailableError, Outgoing, Tailed, _tail_batch
 from tests.integration.scheduler.conftest import Restart
 from tests.integration.waiting import until
 
@@ -117,12 +117,45 @@ async def test_a_message_with_a_known_id_is_dropped(bus: Bus) -> None:
     assert position.last_sequence == 1
 
 
+async def test_a_message_that_is_too_large_is_refused_and_the_connection_stays(bus: Bus) -> None:
+    small, large = Outgoing(LOG, b"small", "1"), Outgoing(LOG, b"x" * (bus.most_bytes + 1), "2")
+    for messages in ([small, large], [large, small]):  # one is sent among others, and one by itself
+        with pytest.raises(BusUnavailableError, match="payload"):
+            await bus.publish_in_order(messages)
+    with pytest.raises(BusUnavailableError, match="payload"):
+        await bus.publish_all([large])
+    assert bus.is_connected
+
+    await bus.publish_in_order([Outgoing(LOG, b"x" * bus.most_bytes, str(n), {"Qd-Client": "c" * 36}) for n in (3, 4)])
+
+    assert (await bus.stream_position(subjects.EVENTS_STREAM)).last_sequence == 2
+
+
 async def test_what_is_kept_is_read_between_two_places(bus: Bus) -> None:
     await bus.publish_all([Outgoing(LOG, str(n).encode(), str(n)) for n in range(1, 8)])
 
     read = [m.data async for m in bus.read(subjects.EVENTS_STREAM, subjects.ALL_EVENTS, after=2, until=5)]
 
     assert read == [b"3", b"4", b"5"]
+
+
+@pytest.mark.parametrize("kept", [20, 0], ids=["the newest are kept", "nothing is kept"])
+async def test_reading_ends_where_what_waited_is_evicted_meanwhile(bus: Bus, nats_url: str, kept: int) -> None:
+    most = 2 * await _tail_batch()  # so that some have not been asked for when the first is read
+    await bus.publish_in_order([Outgoing(LOG, str(n).encode(), str(n)) for n in range(1, most + 1)])
+    client = await nats.connect(nats_url, allow_reconnect=False)
+    read: list[int] = []
+
+    async with asyncio.timeout(15):
+        async for message in bus.read(subjects.EVENTS_STREAM, subjects.ALL_EVENTS, after=0, until=most):
+            read.append(message.sequence)
+            if len(read) == 1:  # as the stream does by itself, to keep within its size and age
+                await client.jetstream().purge_stream(subjects.EVENTS_STREAM, keep=kept)
+    await client.close()
+
+    assert len(read) < most
+    assert read == sorted(set(read))
+    assert set(range(most - kept + 1, most + 1)) <= set(read)
 
 
 async def test_without_a_server_publishing_says_so_and_starting_does_not_fail(

@@ -12,9 +12,10 @@ from quarterdeck.stack.embedded import EmbeddedServers
 from services.contracts import subjects
 from services.contracts.words import EventKind
 from services.jobs import outbox
+from services.jobs.eventlog import MOST_BYTES
 from services.jobs.outbox import Outbox
 from services.jobs.unit import Draft, Unit
-from services.runtime.jetstream import Bus, BusUnavailableError
+from services.runtime.jetstream import Bus, BusUnavailableError, Tailed
 from services.runtime.postgres import Database
 from services.scheduler.publication import EventPublisher
 from tests.integration.jobs.domain import Domain
@@ -196,6 +197,45 @@ async def test_what_could_not_be_published_waits(
     await until(lambda: bus.is_connected)
     await publisher.run_once()
     assert await published(bus) == {str(job_id): [1]}
+
+
+@pytest.mark.parametrize("size", [600_000, 1024**2 - 350, 1024**2 + 1, 8_000_000])
+async def test_an_event_of_any_size_holds_up_no_other(
+    domain: Domain, bus: Bus, publisher: EventPublisher, size: int
+) -> None:
+    """As it was written when nothing bounded its texts, in the midst of others."""
+    run = await domain.start()
+    jobs = [await domain.submit(client=await domain.new_client(name)) for name in ("one", "other")]
+
+    async def work(unit: Unit) -> None:
+        finished = {"state": "completed", "summary": "x" * size}
+        unit.tell(run.hold.job_id, Draft(EventKind.RUN_FINISHED, finished), run_id=run.hold.run_id, attempt=1)
+
+    await domain.units.run([run.hold.job_id], work)
+    await tell(domain, run.hold.job_id, 3)
+    for job_id in jobs:
+        await tell(domain, job_id, 3)
+
+    await publisher.run_once()
+
+    assert await unpublished(domain) == 0
+    last = (await domain.row("jobs", run.hold.job_id))["last_event_number"]
+    numbers = await published(bus)
+    assert numbers == {str(run.hold.job_id): list(range(1, last + 1))} | {str(job_id): [1, 2, 3, 4] for job_id in jobs}
+    (sent,) = await told(bus, EventKind.RUN_FINISHED)
+    assert len(sent.data) < MOST_BYTES
+    event = orjson.loads(sent.data)
+    assert (event["number"], event["runFinished"]["state"]) == (last - 3, "completed")
+    assert event["runFinished"]["summary"].startswith("xxx")
+    assert f"/v1/jobs/{run.hold.job_id}/events" in event["leftOut"]
+    (kept,) = await domain.log.after(run.hold.job_id, last - 4, most=1)
+    assert kept.data["summary"] == "x" * size
+
+
+async def told(bus: Bus, kind: EventKind) -> list[Tailed]:
+    end = (await bus.stream_position(subjects.EVENTS_STREAM)).last_sequence
+    subject = f"qd.evt.*.*.{kind.replace('.', '_')}"
+    return [each async for each in bus.read(subjects.EVENTS_STREAM, subject, after=0, until=end)]
 
 
 async def test_a_wiped_stream_gets_what_comes_from_then_on(

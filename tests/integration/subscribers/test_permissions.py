@@ -2,8 +2,9 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import nats
 import pytest
@@ -14,8 +15,9 @@ from nats.js.errors import BadRequestError
 
 from quarterdeck.stack.embedded import EmbeddedServers
 from quarterdeck.stack.nats_accounts import DOMAIN, INBOX_PREFIX, SERVICES
+from quarterdeck.stack.ports import free_ports
 from services.contracts import subjects
-from tests.integration.subscribers.conftest import Server
+from tests.integration.subscribers.conftest import PASSWORD, Server, start_deployed
 from tests.integration.waiting import until
 
 SECONDS = 20
@@ -206,6 +208,29 @@ async def test_events_cannot_be_pushed_into_other_streams(services: Client, subs
 async def test_events_cannot_be_pushed_into_their_own_stream(subscriber: Connected) -> None:
     with pytest.raises(BadRequestError, match="cycle"):
         await subscriber.jetstream.add_consumer("EVENTS", consumer("pushed", deliver_subject="qd.evt.forged.run.log"))
+
+
+async def test_agents_tell_each_other_that_the_model_service_refuses(tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    child = await start_deployed(tmp_path, port)
+    url = f"nats://agent:{PASSWORD}@127.0.0.1:{port}"
+    try:
+        async with connected(url) as refused, connected(url) as other:
+            heard = await other.subscribe(subjects.PACE)
+            await other.flush()
+            await refused.publish(subjects.PACE, b"scope")
+            assert (await heard.next_msg(SECONDS)).data == b"scope"
+    finally:
+        await child.stop()
+
+
+@asynccontextmanager
+async def connected(url: str) -> AsyncIterator[Client]:
+    client = await nats.connect(url, allow_reconnect=False)
+    try:
+        yield client
+    finally:
+        await client.close()
 
 
 async def test_what_a_server_without_accounts_had_stored_is_taken_over(nats_server: EmbeddedServers) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from services.contracts.text import is_storable, shown, storable
+from services.contracts.text import clipped, is_storable, shown, storable
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()))
 """Lone surrogates and controls too."""
@@ -56,3 +56,12 @@ def test_text_without_controls_is_shown_as_it_is(text: str) -> None:
 )
 def test_controls_are_made_visible(text: str, visible: str) -> None:
     assert shown(text) == visible
+
+
+def test_what_is_cut_off_is_said_in_words() -> None:
+    assert clipped("x" * 100, 100) == "x" * 100
+    assert clipped("x" * 1_234, 100) == "x" * (100 - 36) + "… [cut: 1,234 characters in all]".rjust(36, "x")
+    assert clipped("x" * 101, 100, where="the run has them").endswith(
+        "x… [cut: 101 characters in all, the run has them]"
+    )
+    assert {len(clipped("x" * length, 100)) for length in (100, 101, 10**6)} == {100}

@@ -40,7 +40,9 @@ def filled(message: Message) -> None:
     """Set every field, but for those of `oneof`."""
     for field in message.DESCRIPTOR.fields:
         if field.containing_oneof is None:
-            if field.message_type is None:
+            if field.is_repeated:
+                filled(getattr(message, field.name).add())
+            elif field.message_type is None:
                 setattr(message, field.name, VALUES[field.type])
             elif field.message_type.name == "Timestamp":
                 getattr(message, field.name).GetCurrentTime()

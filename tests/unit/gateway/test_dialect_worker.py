@@ -49,6 +49,24 @@ def test_each_kind_of_event_is_told_or_left_out_though_it_says_nothing_of_itself
     assert orjson.loads(told.data)["timestamp"] == "2026-01-02T00:00:00.000Z"
 
 
+@pytest.mark.parametrize(
+    ("delta", "content"),
+    [
+        ({"type": "text", "text": "a"}, "a"),
+        ({"type": "thinking", "text": "hm", "more": [{"type": "text", "text": "a", "block": 1}]}, "a"),
+        (
+            {"type": "text", "text": "a", "more": [{"type": "tool_input", "text": "{"}, {"type": "text", "text": "b"}]},
+            "ab",
+        ),
+        ({"type": "thinking", "text": "hm", "more": [{"type": "tool_input", "text": "{"}]}, None),
+    ],
+)
+def test_a_delta_of_several_blocks_tells_its_text_alone(delta: dict[str, object], content: str | None) -> None:
+    data = orjson.dumps({"time": "2026-01-02T00:00:00Z", "kind": "delta", "delta": {"turn": 2, **delta}})
+    told = told_of(Frame(Position(3), "delta", data), SESSION, Addresses(worktrees="", root="http://here"))
+    assert (told and orjson.loads(told.data)["content"]) == content
+
+
 def test_an_event_of_a_later_version_is_left_out() -> None:
     """It is read where all watchers are served: an error there would end the gateway."""
     data = b'{"eventId":"e","jobId":"j","number":3,"kind":"run.teleported","time":"2026-01-02T00:00:00Z"}'

@@ -102,8 +102,8 @@ def _told(kind: EventKind, payload: Payload, session: Session) -> tuple[str, dic
             return "connected", {"message": f"Connected to session {session.id}", "sessionId": session.id}
         case EventKind.TURN_STARTED:
             return "claude_start", {"turn": turn, "prompt": session.prompt}
-        case EventKind.DELTA if payload.get("type", _TEXT) == _TEXT:
-            return "claude_delta", {"turn": turn, "content": payload.get("text", "")}
+        case EventKind.DELTA if texts := _texts_of(payload):
+            return "claude_delta", {"turn": turn, "content": "".join(texts)}
         case EventKind.TURN_ENDED:
             return "claude_end", {"turn": turn}
         case EventKind.FILE_CHANGED:
@@ -112,6 +112,12 @@ def _told(kind: EventKind, payload: Payload, session: Session) -> tuple[str, dic
         case _:
             words_of = _STATUS.get(kind)
             return ("status", {"message": words_of(payload)}) if words_of else None
+
+
+def _texts_of(delta: Payload) -> list[str]:
+    """What the model says to people in it: no thinking, and no input of tools."""
+    pieces = (delta, *delta.get("more", ()))
+    return [piece.get("text", "") for piece in pieces if piece.get("type", _TEXT) == _TEXT]
 
 
 def end_of(native: Frame, session: Session, run: Run | None, addresses: Addresses) -> Told:
