@@ -156,6 +156,7 @@ def loop_of(
         return standing
 
     worktrees = shared.vcs if run.has_worktree else None
+    is_put_back = run.tree is not None and run.tree.is_behind
     tree = TreeReader(worktrees, run.hold, workspace, is_fresh=run.tree is None)
     return Loop(
         model=RunModel(
@@ -170,7 +171,7 @@ def loop_of(
         toolbox=toolbox,
         transcript=Transcript(run.messages or first, copied=run.copied),
         deltas=deltas,
-        durable=Durable(save, tree, tree.changed, lambda: tree.problem),
+        durable=Durable(save, tree, tree.changed, lambda: tree.problem, is_put_back=is_put_back),
         limits=Limits(
             configuration.max_turns,
             run.turns,

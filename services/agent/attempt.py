@@ -18,7 +18,7 @@ from services.agent.allowance import BudgetExhaustedError
 from services.agent.assembly import Shared, kind_of, loop_of, offered_before, toolbox_of
 from services.agent.configuration import Configuration, ConfigurationError, resolve
 from services.agent.delivery import AUTO, Delivery
-from services.agent.endings import Finished, Parked, RunFailedError
+from services.agent.endings import Finished, Parked, RunFailedError, blocked, stored_end
 from services.agent.events import DeltaStream
 from services.agent.loop import Loop
 from services.agent.mcp import McpTools, connected
@@ -32,6 +32,7 @@ from services.agent.model import (
 from services.agent.prompts import prompt
 from services.agent.sandbox import Limits
 from services.agent.tools import Workspace
+from services.agent.transcript import Transcript
 from services.agent.unstored_use import UnstoredUse
 from services.agent.vcs_client import VcsAwayError, VcsFailedError
 from services.agent.verification import detect_in_base
@@ -74,6 +75,15 @@ class Attempt:
         Raises ``LeaseLostError``, ``StoreUnavailableError``: then the lease runs out, and the run goes on elsewhere.
         """
         try:
+            await self._work_and_record()
+        except (asyncio.CancelledError, LeaseLostError):  # also where the end was refused: a cancel came first
+            self._left = self._loop.left() if self._loop is not None else None
+            raise
+        finally:
+            self._close()
+
+    async def _work_and_record(self) -> None:
+        try:
             await self._work_in_time()
         except VcsAwayError as error:
             await self._running.postpone(self._hold, error=str(error), delay=_moment())
@@ -95,8 +105,6 @@ class Attempt:
             log.exception("attempt failed on a bug", run=str(self._hold.run_id))
             words = f"{type(error).__name__}: {error}"
             await self._fail_or_retry(ExitReason.INTERNAL, words, retryable=True)
-        finally:
-            self._close()
 
     def left(self) -> Checkpoint | None:
         return self._left
@@ -142,9 +150,6 @@ class Attempt:
         try:
             async with deadline:
                 await self._work()
-        except (asyncio.CancelledError, LeaseLostError):
-            self._left = self._loop.left() if self._loop is not None else None
-            raise
         except TimeoutError as error:
             if not deadline.expired():  # somebody else's: a bug here, as it should have been told otherwise
                 raise
@@ -222,7 +227,7 @@ class Attempt:
         if run.messages:
             words = f"attempt {self._hold.attempt} goes on after message {len(run.messages)} of the transcript"
             told.append(events.log_line("info", words))
-        if not run.messages or run.messages[-1].role == "user":  # else the tools of the turn before come first
+        if _begins_with_a_turn(run):
             told.append(events.turn_started(run.turns + 1, configuration.model))
         if self._hold.attempt > 1:
             await self._deltas.reset(run.turns + 1, f"attempt {self._hold.attempt} begins")
@@ -260,7 +265,7 @@ class Attempt:
         if isinstance(ended, Parked):
             return await self._shared.messaging.park(self._hold, summary=ended.summary)
         if ended.blocked:
-            raise RunFailedError(ExitReason.BLOCKED, ended.summary or "the model said that it cannot go on")
+            raise blocked(ended)
         if kind_of(self._run, configuration) == "code":
             delivery = Delivery(self._run, configuration, self._shared, workspace.root, tests_found=self._tests_found)
             await delivery.deliver(ended, loop)
@@ -279,6 +284,13 @@ class Attempt:
             if self._loop is not None:
                 await self._loop.conclude()
             await self._running.fail(self._hold, reason, error=words)
+
+
+def _begins_with_a_turn(run: ClaimedRun) -> bool:
+    """Else the tools of the turn before come first, or the run had been concluded, and only that is to be recorded."""
+    if not run.messages:
+        return True
+    return run.messages[-1].role == "user" and stored_end(Transcript(run.messages, copied=run.copied)) is None
 
 
 def _notes(configuration: Configuration) -> list[str]:

@@ -88,7 +88,7 @@ class TreeReader:
             except TreeTooLargeError as error:
                 self.problem, self._changed, self._stored_versions = str(error), [], versions
                 # Newer than the tree: what is changed in a file that was put back has to be read again first.
-                return SavedTree(None, versions)
+                return SavedTree(None, versions, is_behind=True)
             self.problem = ""
             # What earlier attempts changed is not known by file: their changes were told by them.
             self._changed = [] if self._files is None else changes(self._files, snapshot.files)

@@ -10,7 +10,7 @@ from services.agent import events
 from services.agent.assembly import Shared
 from services.agent.checkpoints import TreeTooLargeError
 from services.agent.configuration import Configuration
-from services.agent.endings import Finished, Parked, RunFailedError
+from services.agent.endings import Finished, Parked, RunFailedError, blocked
 from services.agent.loop import Loop
 from services.agent.prompts import prompt
 from services.agent.verification import (
@@ -60,8 +60,8 @@ class Delivery:
         command = await self._test_command()
         verifier = self._verifier(command) if command else None
         while True:
-            if loop.has_warning and loop.owes_an_answer:
-                finished = await self._told(loop, prompt("not_done_yet"))
+            if loop.has_warning:
+                finished = await self._told_of_warning(loop)
                 continue
             try:
                 # Made before the tests run: what they leave behind is never part of it.
@@ -79,6 +79,7 @@ class Delivery:
                 break
             if not loop.owes_an_answer:
                 break  # an earlier attempt had told that this is the end, and died before it was handed over
+            # It may be blocked by them: what it has made is then handed over as unverified.
             finished = await self._told(loop, prompt_of(verdict))
         await loop.conclude()
         await self._hand_over(commit, finished.summary, verdict)
@@ -89,12 +90,26 @@ class Delivery:
         assert not isinstance(ended, Parked), "a code run has no conversation"
         return ended
 
+    async def _seen_to(self, loop: Loop, words: str) -> Finished:
+        """The same where nothing can be handed over before. Raises ``RunFailedError`` where it says that it cannot."""
+        ended = await self._told(loop, words)
+        if ended.blocked:
+            raise blocked(ended)
+        return ended
+
+    async def _told_of_warning(self, loop: Loop) -> Finished:
+        """The same where it has not heard of what became of its worktree."""
+        if not loop.owes_an_answer:  # an earlier attempt had told that this is the end, and died before it failed
+            words = "the change was too large to be stored, and is gone with the attempt that had made it"
+            raise RunFailedError(ExitReason.STUCK, f"{words}; a retry with resume goes on from before")
+        return await self._seen_to(loop, prompt("not_done_yet"))
+
     async def _told_of_size(self, loop: Loop, finished: Finished, problem: str) -> Finished:
         """The same where its change is too large. Raises ``RunFailedError`` where it has heard so often enough."""
         if finished.blocked or not loop.owes_an_answer or loop.times_begun(_TOO_LARGE_MARK) >= _MAX_TOO_LARGE:
             words = f"the change cannot be delivered: {problem}. List what is built or downloaded in .gitignore"
             raise RunFailedError(ExitReason.STUCK, f"{words}; a retry with resume goes on from before it was too large")
-        return await self._told(loop, prompt("too_large_to_deliver").format(reason=problem))
+        return await self._seen_to(loop, prompt("too_large_to_deliver").format(reason=problem))
 
     async def _complete_without_changes(self, summary: str) -> None:
         """What an earlier job of the same name has open is stale then: there is nothing left to change."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from services.agent.answering import text_of
+from services.agent.answering import completion_of, text_of
 from services.agent.model import Reply
 from services.agent.prompts import prompt
+from services.agent.tools import Completion
 from services.agent.transcript import Transcript
 from services.contracts.words import ExitReason
 
@@ -30,11 +31,26 @@ class Finished:
     """The highest number of the user's messages that was heard and may not be stored as read; 0: none."""
 
 
+def blocked(ended: Finished) -> RunFailedError:
+    """That the model has said that it cannot go on."""
+    return RunFailedError(ExitReason.BLOCKED, ended.summary or "the model said that it cannot go on")
+
+
 @dataclass(frozen=True)
 class Parked:
     """It is its user's turn; nothing that was said is unread. ``summary``: what the model said last."""
 
     summary: str
+
+
+def finished(completion: Completion) -> Finished:
+    return Finished(completion.summary, blocked=completion.status == "blocked")
+
+
+def stored_end(transcript: Transcript) -> Finished | None:
+    """With what an earlier attempt of this run had concluded, if one had."""
+    completion = completion_of(transcript.calls_answered_with(prompt("go_on")))
+    return finished(completion) if completion is not None else None
 
 
 @dataclass

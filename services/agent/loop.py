@@ -21,7 +21,6 @@ from services.agent.answering import (
     NOT_ALONE,
     NOTED,
     OTHERS_FAILED,
-    completion_of,
     instead_of,
     is_meant,
     only_completes,
@@ -31,14 +30,15 @@ from services.agent.answering import (
     text_block,
 )
 from services.agent.conversation import Conversation, Heard
-from services.agent.endings import Finished, Limits, Parked, exceeded, failure_of
+from services.agent.endings import Finished, Limits, Parked, exceeded, failure_of, finished, stored_end
 from services.agent.model import Fragment, Reply, Watch
 from services.agent.prompts import prompt
-from services.agent.recording import STORED_AGAIN, TOO_LARGE_MARK, Durable, Recording, ended
+from services.agent.recording import Durable, Recording, ended
 from services.agent.saving import Saving, joined
-from services.agent.tools import Completion, Toolbox, ToolCall, ToolResult
+from services.agent.tools import Toolbox, ToolCall, ToolResult
 from services.agent.tools.finishing import AskUser, TaskComplete
-from services.agent.transcript import Transcript, result_blocks
+from services.agent.transcript import Transcript, is_answer, result_blocks
+from services.contracts.words import EventKind
 from services.jobs.models import Checkpoint, ModelUse, Standing, StoredMessage
 from services.jobs.unit import Draft
 
@@ -123,8 +123,7 @@ class Loop:
         self._toolbox = toolbox
         self._transcript = transcript
         self._deltas = deltas
-        is_put_back = transcript.newest_begun(TOO_LARGE_MARK, STORED_AGAIN) == TOO_LARGE_MARK
-        self._recording = Recording(toolbox, durable, is_put_back=is_put_back)
+        self._recording = Recording(toolbox, durable)
         self._save = durable.save
         self._limits = limits
         self._conversation = conversation
@@ -145,7 +144,7 @@ class Loop:
 
         Raises ``RunFailedError``, and what saving and the model raise.
         """
-        return self._stored_end() or await self._drive()
+        return stored_end(self._transcript) or await self._drive()
 
     async def _drive(self) -> Finished | Parked:
         try:
@@ -200,14 +199,18 @@ class Loop:
 
     def left(self) -> Checkpoint | None:
         """What is to be stored where the run is cancelled now, after whatever else is stored: what the last reply's
-        calls came to, as far as that is known. The loop is not to be run again then.
+        calls came to, as far as that is known. What was refused, as the run was to be cancelled, may be just that. The
+        loop is not to be run again then.
         """
+        if (refused := self._saving.unstored) is not None and is_answer(refused.messages):
+            told = [event for event in refused.events if event.kind is not EventKind.TURN_STARTED]  # there will be none
+            return replace(refused, events=told)
         calls = self._transcript.open_calls()
         if not self.owes_an_answer or only_completes(calls):
             return None
         results = [ToolResult(call.id, CANCELLED, is_error=True) for call in calls]
-        told = Checkpoint(events=ended(self._turn.number, calls, results))
-        return self._answered(calls, self._turn.held or _Held(results, told), prompt("go_on"))
+        unknown = Checkpoint(events=ended(self._turn.number, calls, results))
+        return self._answered(calls, self._turn.held or _Held(results, unknown), prompt("go_on"))
 
     def _answered(self, calls: list[ToolCall], held: _Held, words: str) -> Checkpoint:
         """With the results of ``calls``, which end nothing, and ``words``."""
@@ -216,11 +219,6 @@ class Loop:
         said = [text_block(each) for each in (*self._recording.news(), words)]
         message = self._transcript.append("user", [*result_blocks(results), *said])
         return joined(held.checkpoint, Checkpoint(messages=[message]))
-
-    def _stored_end(self) -> Finished | None:
-        """With what an earlier attempt of this run had concluded, if one had."""
-        completion = completion_of(self._transcript.calls_answered_with(prompt("go_on")))
-        return _finished(completion) if completion is not None else None
 
     def times_begun(self, mark: str) -> int:
         """How often ``go_on`` said what begins with ``mark``, over all attempts."""
@@ -320,7 +318,7 @@ class Loop:
         completion, self._toolbox.completion = self._toolbox.completion, None
         if completion is not None and heard is None and is_meant(completion, results):
             await self._hold(calls, results)
-            return _finished(completion)
+            return finished(completion)
         if completion is not None and heard is None:
             results = instead_of(TaskComplete.name, calls, results, OTHERS_FAILED, is_error=True)
         elif heard is not None:
@@ -351,6 +349,7 @@ class Loop:
         checkpoint = Checkpoint(events=ended(self._turn.number, calls, results))
         if not only_completes(calls):
             made = await self._recording.of(self._turn.number, calls, results)()
+            self._turn.held = _Held(results, made)  # all of it, should the run be cancelled by now
             await self._saving.save(Checkpoint(events=made.events))
             checkpoint = replace(made, events=())
         self._turn.held = _Held(results, checkpoint)
@@ -388,7 +387,3 @@ class Loop:
 
     def _next_turn(self) -> Draft:
         return events.turn_started(self._turn.number + 1, self._model.name)
-
-
-def _finished(completion: Completion) -> Finished:
-    return Finished(completion.summary, blocked=completion.status == "blocked")

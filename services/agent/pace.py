@@ -161,17 +161,21 @@ class _Queue:
 
     async def _look_while_any_wait(self) -> None:
         try:
-            while self._forget_cancelled():
-                missing = max(0, len(self._waiting) - len(self._places))
-                line = await self._look(missing)
-                if line is None:
-                    self._end_all()
+            line, at = await self._look(0), self._clock()
+            while line is not None:
+                # Before places are taken for them: the whole fleet would wait for those, behind nobody.
+                self._send_away(line, at)
+                if not self._waiting:
                     return
-                self._places.extend(range(line.taken - missing + 1, line.taken + 1))
-                self._forget_cancelled()
-                self._let_go(line)
-                self._send_away(line)
-                await self._rest(line)
+                missing = max(0, len(self._waiting) - len(self._places))
+                line, at = await self._look(missing), self._clock()
+                if line is not None:
+                    self._places.extend(range(line.taken - missing + 1, line.taken + 1))
+                    self._forget_cancelled()
+                    self._let_go(line)
+                    self._send_away(line, at)
+                    await self._rest(line)
+            self._end_all()
         except Exception as error:
             self._end_all(error)
             raise
@@ -179,10 +183,8 @@ class _Queue:
             self._looking = None
             self._on_end()
 
-    def _forget_cancelled(self) -> bool:
-        """Whether any are left."""
+    def _forget_cancelled(self) -> None:
         self._waiting = deque(waiting for waiting in self._waiting if not waiting.turn.done())
-        return bool(self._waiting)
 
     def _let_go(self, line: Line) -> None:
         """Those whose turn it is."""
@@ -191,13 +193,15 @@ class _Queue:
             if self._waiting:
                 _end(self._waiting.popleft())
 
-    def _send_away(self, line: Line) -> None:
-        """Those that would have to wait for too long, also if everything recovers."""
+    def _send_away(self, line: Line, at: float) -> None:
+        """Those that would have to wait for too long, also if everything recovers; as ``line`` was ``at`` that time."""
+        self._forget_cancelled()
         staying: deque[_Waiting] = deque()
         for waiting in self._waiting:
-            place = self._places[len(staying)] if len(staying) < len(self._places) else line.taken + 1
+            newcomers = len(staying) - len(self._places)
+            place = self._places[len(staying)] if newcomers < 0 else line.taken + 1 + newcomers
             wait = line.wait(place)
-            if self._clock() + wait.total_seconds() <= waiting.until:
+            if at + wait.total_seconds() <= waiting.until:
                 staying.append(waiting)
                 continue
             words = (

@@ -13,8 +13,8 @@ from services.agent.tools import FileChange, Toolbox, ToolCall, ToolResult
 from services.jobs.models import Checkpoint, SavedTree, Standing
 from services.jobs.unit import Draft
 
-TOO_LARGE_MARK = prompt("tree_too_large").partition("{")[0]
 STORED_AGAIN = prompt("tree_stored_again")
+_NOT_KNOWN = "not known"
 _MOST_FILES_TOLD = 1_000
 
 
@@ -30,19 +30,23 @@ class Durable:
     """What the last ``saved_tree`` found to differ from the one before it."""
     problem: Callable[[], str] = str
     """Why the worktree could not be stored, last; empty: it could."""
+    is_put_back: bool = False
+    """An earlier attempt could not store the worktree, which is as it was before that, and nothing was stored since."""
 
 
 class Recording:
-    def __init__(self, toolbox: Toolbox, durable: Durable, *, is_put_back: bool = False) -> None:
-        """``is_put_back``: an earlier attempt could not store the worktree, which is as it was before that."""
+    def __init__(self, toolbox: Toolbox, durable: Durable) -> None:
         self._toolbox = toolbox
         self._durable = durable
         self._is_sure = True
         """Whether all that was written since everything was looked at is what tools have told of."""
         self._is_open = False
         """Whether something else may write in the worktree at any time."""
-        self._problem = TOO_LARGE_MARK if is_put_back else ""
-        self._news = [prompt("tree_put_back")] if is_put_back else []
+        self._news = [prompt("tree_put_back")] if durable.is_put_back else []
+        self._problem = _NOT_KNOWN if durable.is_put_back else ""
+        """Why the worktree is not stored, as the model has heard; empty: it is."""
+        self._is_behind = durable.is_put_back
+        """Whether what is stored is still taken for behind: from when the model hears of it on, it is not."""
 
     @property
     def has_warning(self) -> bool:
@@ -79,9 +83,9 @@ class Recording:
         """
         self._is_open = self._is_open or self._toolbox.lets_others_write(calls)
         self._is_sure = self._is_sure and not self._toolbox.failed_to_write(calls, results)
-        if not silently and (not changes or (self._is_sure and not self._is_open)):
+        if not silently and not self._is_behind and (not changes or (self._is_sure and not self._is_open)):
             return changes
-        self._is_sure = True  # everything is looked at now
+        self._is_sure, self._is_behind = True, False  # everything is looked at now
         return None
 
     async def _with_tree(

@@ -32,6 +32,8 @@ class Saving:
         self._has_use = False
         self._takes_more = False
         self._more: Checkpoint | None = None
+        self.unstored: Checkpoint | None = None
+        """What was to be stored last and, as far as is known, was not; without what was to go with it."""
 
     async def save(self, checkpoint: Checkpoint) -> None:
         """Return once it is stored, and what was begun before it. Raises what storing any of that raises."""
@@ -40,7 +42,7 @@ class Saving:
             await self.done()
         else:
             await self.done()
-            await self._save(checkpoint)
+            await self._tried(checkpoint, checkpoint)
 
     def hold(self, checkpoint: Checkpoint) -> None:
         """Store it with the next one, or when that has not come within 20 ms of what is done ``beside``."""
@@ -131,11 +133,17 @@ class Saving:
             checkpoint = await make()
         finally:
             self._takes_more = False
-        if held is not None:
-            checkpoint = joined(held, checkpoint)
+        whole = checkpoint if held is None else joined(held, checkpoint)
         if self._more is not None:
-            checkpoint, self._more = joined(checkpoint, self._more), None
-        return await self._save(checkpoint)
+            whole, self._more = joined(whole, self._more), None
+        return await self._tried(whole, checkpoint)
+
+    async def _tried(self, whole: Checkpoint, checkpoint: Checkpoint) -> Standing:
+        """Store ``whole``, with ``checkpoint`` in it."""
+        self.unstored = checkpoint
+        standing = await self._save(whole)
+        self.unstored = None
+        return standing
 
     async def _finished(self) -> None:
         if self._under_way is not None:

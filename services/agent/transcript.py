@@ -26,13 +26,15 @@ _OF_USER: Final = b'{"role":"user"'
 _BESIDE_THE_POINT: Final = frozenset(prompt(name) for name in ("cut_off", "paused", "nudge", "repeating"))
 """What the service says by itself, in answer to nothing but how the model replies."""
 _PASSING: Final = re.compile(
-    r"\d+(?:\.\d+)?\s?(?:[nmµu]?s|secs?|seconds?|min(?:utes?)?|h(?:ours?)?)\b"  # how long it took
+    r"(?<!\d)\d++(?:\.\d++)?\s?(?:[nmµu]?s|secs?|seconds?|min(?:utes?)?|h(?:ours?)?)\b"  # how long it took
     r"|\d\d?:\d\d(?::\d\d(?:[.,]\d+)?)?"  # when it was
     r"|\d{4}-\d\d-\d\d"
     r"|0x[0-9a-fA-F]{6,16}"  # where in memory
     rf"|{OUTPUTS}\d+\.txt"  # where the rest of it is kept
 )
-"""What differs between two runs of one program that do just the same."""
+"""What differs between two runs of one program that do just the same. Results may be long rows of digits: each is gone
+over once, not again from each digit on.
+"""
 
 
 class Transcript:
@@ -89,7 +91,7 @@ class Transcript:
         if not self.repeated or self._calls != _hashed_calls(reply):
             return 1
         # Parsed again only where it is needed.
-        return self.repeated + 1 if _results(self._content(place - 1)) == _results(answer) else 1
+        return self.repeated + 1 if _are_alike(_results(self._content(place - 1)), _results(answer)) else 1
 
     def _count_stored(self) -> None:
         newest = len(self.bodies) - (2 if self.last_role == "assistant" else 1)
@@ -100,7 +102,7 @@ class Transcript:
             calls, results = _hashed_calls(reply), _results(answer["content"])
             if place == newest:
                 self._calls, first = calls, results
-            elif (calls, results) != (self._calls, first):
+            elif calls != self._calls or not _are_alike(results, first):
                 return
             self.repeated += 1
 
@@ -139,15 +141,6 @@ class Transcript:
         """How often a text in a user message of ours began with ``mark``."""
         return sum(body.count(_beginning(mark)) for body in self.bodies[self._copied :] if body.startswith(_OF_USER))
 
-    def newest_begun(self, *marks: str) -> str:
-        """Which of ``marks`` a text in a user message began with last, of another run too; empty: none."""
-        for body in reversed(self.bodies):
-            if body.startswith(_OF_USER):
-                places = {body.rfind(_beginning(mark)): mark for mark in marks}
-                if (last := max(places)) >= 0:
-                    return places[last]
-        return ""
-
     def _content(self, place: int) -> list[Block]:
         content: list[Block] = orjson.loads(self.bodies[place])["content"]
         return content
@@ -184,8 +177,18 @@ def _words(answer: Sequence[Block]) -> set[str]:
 
 
 def _results(answer: Sequence[Block]) -> list[str]:
-    """What calls came to, but for what passes."""
-    return [_PASSING.sub("·", block["content"]) for block in answer if block.get("type") == "tool_result"]
+    return [block["content"] for block in answer if block.get("type") == "tool_result"]
+
+
+def _are_alike(results: Sequence[str], others: Sequence[str]) -> bool:
+    """Whether both are the same but for what passes."""
+    if len(results) != len(others):
+        return False
+    return all(one == other or _lasting(one) == _lasting(other) for one, other in zip(results, others, strict=True))
+
+
+def _lasting(result: str) -> str:
+    return _PASSING.sub("·", result)
 
 
 def _hashed_calls(reply: Block | None) -> bytes:
@@ -199,6 +202,14 @@ def _hashed_calls(reply: Block | None) -> bytes:
 
 def _text(content: Sequence[Block]) -> str:
     return "\n\n".join(block["text"] for block in content if block["type"] == "text")
+
+
+def is_answer(messages: Sequence[StoredMessage]) -> bool:
+    """Whether ``messages`` are the one that has what a reply's calls came to."""
+    if len(messages) != 1 or messages[0].role != "user":
+        return False
+    content: list[Block] = orjson.loads(messages[0].body)["content"]
+    return bool(_results(content))
 
 
 def result_blocks(results: Sequence[ToolResult]) -> list[Block]:

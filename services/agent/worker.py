@@ -22,7 +22,7 @@ from services.contracts.words import Queue
 from services.jobs.errors import LeaseLostError
 from services.jobs.heartbeat import Ending, Heartbeat
 from services.jobs.models import Checkpoint, ClaimedRun
-from services.jobs.running import Order, Running
+from services.jobs.running import Claim, Order, Running
 from services.runtime.batching import Rest
 from services.runtime.jetstream import Bus, Message
 from services.runtime.lifecycle import Capacity
@@ -105,6 +105,8 @@ class Worker:
         self._pulled: list[Message] = []
         self._is_claiming = False
         self._live: dict[UUID, _Live] = {}
+        self._taking_up: dict[UUID, Claim] = {}
+        """Of each run the newest claim that is not begun with yet."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._draining = False
 
@@ -181,9 +183,8 @@ class Worker:
         begun = 0
         try:
             orders = [order for message in messages if (order := _order(message)) is not None]
-            claimed = await self._running.claim(orders, agent=self._name) if orders else {}
-            for run in claimed.values():
-                self._start(self._see_through(run, claimed_at), f"attempt of {run.hold.run_id}", places=1)
+            for claim in await self._running.claim(orders, agent=self._name) if orders else ():
+                self._start(self._see_through(claim, claimed_at), f"attempt of {claim.hold.run_id}", places=1)
                 begun += 1
         except StoreUnavailableError:
             return  # not acknowledged: they come again
@@ -191,13 +192,15 @@ class Worker:
             self._capacity.give_back(len(messages) - begun)
         await _tell(self._bus.acknowledge(messages))
 
-    async def _see_through(self, run: ClaimedRun, claimed_at: float) -> None:
-        """Work on ``run`` under its lease, and say how it ended where it was stopped from outside."""
-        hold = run.hold
+    async def _see_through(self, claim: Claim, claimed_at: float) -> None:
+        """Work on the claimed run under its lease, and say how it ended where it was stopped from outside."""
+        hold = claim.hold
+        if (older := self._live.pop(hold.run_id, None)) is not None:
+            older.end(Stop.LOST)  # this process had lost the run before it claimed it again
+        if (run := await self._taken_up(claim, claimed_at)) is None:
+            return
         attempt = self._begin(run)
         live = _Live(run, attempt, asyncio.create_task(attempt.work(), name=f"run {hold.run_id}"))
-        if (older := self._live.get(hold.run_id)) is not None:
-            older.end(Stop.LOST)  # this process had lost the run before it claimed it again
         self._live[hold.run_id] = live
         self._heartbeat.hold(hold.run_id, hold.token, claimed_at=claimed_at, on_end=_ender(live), on_call=attempt.hear)
         if self._draining:
@@ -213,6 +216,26 @@ class Worker:
             self._forget(live)
         if live.stop is not Stop.CANCELLED:
             await attempt.release()
+
+    async def _taken_up(self, claim: Claim, claimed_at: float) -> ClaimedRun | None:
+        """The claimed run, whose lease is renewed from now on, as there may be much to read; None: it is not to begin.
+
+        What its holder is told meanwhile, the next renewal tells again.
+        """
+        run_id = claim.hold.run_id
+        self._taking_up[run_id] = claim
+        self._heartbeat.hold(run_id, claim.hold.token, claimed_at=claimed_at, on_end=lambda _: None)
+        try:
+            run = await self._running.take_up(claim)
+        except StoreUnavailableError as error:
+            log.warning("what a run goes on from could not be read", run=str(run_id), error=str(error))
+            run = None
+        if self._taking_up.get(run_id) is not claim:
+            return None  # this process had lost it meanwhile, and has claimed it again
+        del self._taking_up[run_id]
+        if run is None:
+            self._heartbeat.drop(run_id)
+        return run
 
     def _forget(self, live: _Live) -> None:
         run_id = live.run.hold.run_id

@@ -92,10 +92,13 @@ class Heartbeat:
         on_call: Callable[[], None] | None = None,
     ) -> None:
         """Renew this lease from now on. ``claimed_at``: monotonic time before the claim was sent. ``on_call``: what
-        to do at each renewal while the run's user waits to be heard at once.
+        to do at each renewal while the run's user waits to be heard at once. Again for one that is held: from then on
+        these are told.
         """
         with self._lock:
-            self._held[identifier] = _Held(token, on_end, on_call, claimed_at)
+            known = self._held.get(identifier)
+            last_good = max(claimed_at, known.last_good) if known is not None and known.token == token else claimed_at
+            self._held[identifier] = _Held(token, on_end, on_call, last_good)
 
     def drop(self, identifier: UUID) -> None:
         with self._lock:

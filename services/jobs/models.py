@@ -53,6 +53,10 @@ class SavedTree:
     patch: bytes | None
     """None, where one is stored: no tool wrote, so the patch before it still stands."""
     read_versions: Mapping[str, str]
+    is_behind: bool = False
+    """The worktree was too large to be stored: what was changed since the last stored patch is only in the transcript.
+    It stays so until a patch is stored again.
+    """
 
 
 @dataclass(frozen=True)

@@ -68,12 +68,12 @@ class Retrying:
         request = _request(job, chosen, wanted.options, renaming.metadata if renaming else {})
         is_review = job["queue"] == Queue.REVIEW
         keeps = is_review or (renaming is None and shares_branches(request))
-        rename = _kept if keeps else renaming.branch if renaming else None
+        rename = _kept if keeps else _renamed(renaming) if renaming else await self._passing_on(client, job_id, chosen)
         new = NewJob(
             client,
             request,
             keyed(key, b"retry %b\n%b" % (job_id.bytes, body)),
-            [_run(run, rename, resume=wanted.resume, is_review=is_review) for run in chosen],
+            [_run(run, rename(run), resume=wanted.resume, is_review=is_review) for run in chosen],
             retry_of=job_id,
             is_review=is_review,
         )
@@ -83,6 +83,17 @@ class Retrying:
         submitted = await self._submissions.accept(new)
         await self._pass_on(job_id, submitted.job_id)
         return submitted
+
+    async def _passing_on(self, client: Client, job_id: UUID, runs: Sequence[Record]) -> Callable[[Record], str | None]:
+        """Says which branch of ``runs``, those of the old job, goes on; of the others a name is to be made up."""
+        unused = [run["id"] for run in runs if not run["is_branch_used"]]
+
+        async def work(connection: Connection) -> set[UUID]:
+            columns = {"client_id": client.id, "job_id": job_id, "run_ids": unused}
+            return {row["run_id"] for row in await _STATEMENTS.rows(connection, "take_branches", **columns)}
+
+        taken = await self._database.in_statement(work) if unused else set()
+        return lambda run: run["branch"] if run["id"] in taken else None
 
     async def _pass_on(self, old_id: UUID, new_id: UUID) -> None:
         """Who was told on a forge of the old job's end is told of the new one's, too. Safe to run again."""
@@ -121,19 +132,17 @@ def _request(
     )
 
 
-def _kept(branch: str) -> str:
+def _renamed(renaming: Renaming) -> Callable[[Record], str | None]:
+    return lambda old: renaming.branch(old["branch"]) if old["branch"] else None
+
+
+def _kept(old: Record) -> str | None:
+    branch: str | None = old["branch"]
     return branch
 
 
-def _branch(old: Record, rename: Callable[[str], str] | None) -> str | None:
-    """None: it is made up."""
-    if rename is not None:
-        return rename(old["branch"]) if old["branch"] else None
-    return None if old["is_branch_used"] else old["branch"]
-
-
-def _run(old: Record, rename: Callable[[str], str] | None, *, resume: bool, is_review: bool) -> NewRun:
-    branch = _branch(old, rename)
+def _run(old: Record, branch: str | None, *, resume: bool, is_review: bool) -> NewRun:
+    """``branch``: None: its name is made up."""
     checkout = Checkout.model_validate(old["checkout"]) if old["checkout"] else None
     if not resume:
         # A review's base is its own branch: what its pull request is against cannot be told from that again.

@@ -38,7 +38,7 @@ from services.jobs.scheduling import LEASE, cancel_locked
 from services.jobs.states import RunTransition, sources
 from services.jobs.unit import SQL, Draft, Rung, Unit, Units
 from services.runtime.batching import Batcher, Rest
-from services.runtime.postgres import TRANSIENT, Connection, Record, Statements, TookTooLongError
+from services.runtime.postgres import TRANSIENT, Connection, Record, Statements
 
 _STATEMENTS = Statements(SQL / "running.sql")
 
@@ -56,6 +56,15 @@ class Order:
     run_id: UUID
     job_id: UUID
     dispatch: int
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A run that is this agent's now."""
+
+    hold: Hold
+    row: Record
+    """What the claim said of it."""
 
 
 @dataclass(frozen=True)
@@ -79,21 +88,14 @@ class Running:
             self._complete_all, most=_MOST_COMPLETIONS, transient=TRANSIENT, rest=_REST
         )
 
-    async def claim(self, orders: Sequence[Order], *, agent: str) -> dict[UUID, ClaimedRun]:
+    async def claim(self, orders: Sequence[Order], *, agent: str) -> list[Claim]:
         """Take the runs that are ordered, each for a new attempt; those whose order is stale or that are to be
-        cancelled are not in the answer.
+        cancelled are not in the answer. Each is to be renewed from then on, and begun with what ``take_up`` says.
 
         ``agent``: the process's unique name, which its leases are renewed under.
         """
         newest = {order.run_id: order for order in sorted(orders, key=lambda order: order.dispatch)}
-        rows = await self._claim_all(list(newest.values()), agent=agent)
-        if rows:
-            await self._units.ring(Rung.EVENTS)
-        return {row["id"]: await self._claimed(row) for row in rows}
-
-    async def _claim_all(self, orders: Sequence[Order], *, agent: str) -> list[Record]:
-        """In one statement; in several where that takes too long, as what resumed runs take over may be large."""
-        job_ids = sorted({order.job_id for order in orders})
+        job_ids = sorted({order.job_id for order in newest.values()})
 
         async def work(connection: Connection) -> list[Record]:
             return await _STATEMENTS.rows(
@@ -101,29 +103,33 @@ class Running:
                 "claim_runs",
                 job_ids=job_ids,
                 job_event_ids=[uuid7() for _ in job_ids],
-                run_ids=[order.run_id for order in orders],
-                event_ids=[uuid7() for _ in orders],
-                dispatches=[order.dispatch for order in orders],
-                tokens=[uuid4() for _ in orders],
+                run_ids=list(newest),
+                event_ids=[uuid7() for _ in newest],
+                dispatches=[order.dispatch for order in newest.values()],
+                tokens=[uuid4() for _ in newest],
                 agent=agent,
                 lease=LEASE,
                 sources=sources(RunTransition.CLAIM),
             )
 
-        try:
-            return await self._units.database.in_statement(work)
-        except TookTooLongError:
-            if len(orders) == 1:
-                raise
-            half = len(orders) // 2
-            parts = (orders[:half], orders[half:])
-            return [row for part in parts for row in await self._claim_all(part, agent=agent)]
+        rows = await self._units.database.in_statement(work)
+        if rows:
+            await self._units.ring(Rung.EVENTS)
+        return [Claim(_hold(row), row) for row in rows]
 
-    async def _claimed(self, row: Record) -> ClaimedRun:
+    async def take_up(self, claim: Claim) -> ClaimedRun:
+        """All that an agent needs of a run that it has claimed, with what earlier attempts left, or the run from which
+        it goes on. Raises ``StoreUnavailableError``.
+
+        For each by itself, and not with the claim of many: a transcript and a tree may be large.
+        """
+        row = claim.row
         if row["attempt"] == 1 and row["resumes"] is None:
             return _claimed_run(row)  # it cannot have left anything yet
 
         async def left(connection: Connection) -> ClaimedRun:
+            if row["resumes"] is not None:
+                await _STATEMENTS.execute(connection, "take_over", run_id=row["id"], token=row["lease_token"])
             messages = await _STATEMENTS.rows(connection, "transcript", run_id=row["id"])
             saved = await _STATEMENTS.row(connection, "checkpoint", run_id=row["id"])
             outputs = await _STATEMENTS.rows(connection, "outputs", run_id=row["id"])
@@ -321,11 +327,15 @@ async def grant_lease(connection: Connection, identifier: UUID, *, kind: str, to
     )
 
 
+def _hold(row: Record) -> Hold:
+    return Hold(row["id"], row["job_id"], row["attempt"], row["lease_token"])
+
+
 def _claimed_run(
     row: Record, messages: Sequence[Record] = (), saved: Record | None = None, outputs: Sequence[Record] = ()
 ) -> ClaimedRun:
     return ClaimedRun(
-        hold=Hold(row["id"], row["job_id"], row["attempt"], row["lease_token"]),
+        hold=_hold(row),
         kind=JobKind(row["kind"]),
         prompt=row["prompt"],
         name=row["name"],
@@ -341,7 +351,7 @@ def _claimed_run(
         seconds_left=row["seconds_left"],
         created_at=row["created_at"],
         messages=[StoredMessage(m["number"], m["role"], m["body"]) for m in messages],
-        tree=SavedTree(saved["patch"], saved["read_versions"]) if saved else None,
+        tree=SavedTree(saved["patch"], saved["read_versions"], saved["is_behind"]) if saved else None,
         client_id=row["client_id"],
         client_settings=ClientSettings.model_validate(row["settings"]) if row["settings"] else _NO_SETTINGS,
         sealed=[sealed for sealed in (row["job_sealed"], row["client_sealed"]) if sealed is not None],

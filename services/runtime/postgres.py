@@ -42,10 +42,6 @@ class StoreUnavailableError(Exception):
     """Postgres cannot be reached, is shutting down or has no room; nothing is known to have changed. Try again."""
 
 
-class TookTooLongError(StoreUnavailableError):
-    """The server ended the transaction every time, after 2 s: it may be too much at once."""
-
-
 _GONE = (
     OSError,
     TimeoutError,
@@ -191,8 +187,6 @@ class Database:
         )
         try:
             return await retrying(attempt, work)
-        except asyncpg.TransactionTimeoutError as error:
-            raise TookTooLongError(_words(error)) from error
         except _UNDONE as error:
             raise StoreUnavailableError(_words(error)) from error
 
@@ -224,7 +218,8 @@ async def _begun_with(connection: Connection, statement: str) -> AsyncIterator[N
         await connection.execute(f"BEGIN; {statement}")
         yield
     except BaseException:
-        await connection.execute("ROLLBACK;")
+        with suppress(asyncpg.InterfaceError):  # the connection is gone, and why is what is to be told
+            await connection.execute("ROLLBACK;")
         raise
     await connection.execute("COMMIT;")
 

@@ -122,7 +122,7 @@ async def _held_runs(database_url: str, *counts: int) -> list[list[Hold]]:
         await database.close()
     if len(claimed) != sum(counts):
         raise RuntimeError(f"{len(claimed)} of {sum(counts)} runs were claimed")
-    holds = sorted((run.hold for run in claimed.values()), key=lambda hold: hold.job_id)  # in the order of submission
+    holds = sorted((claim.hold for claim in claimed), key=lambda hold: hold.job_id)  # in the order of submission
     return [[holds.pop(0) for _ in range(count)] for count in counts]
 
 

@@ -14,6 +14,8 @@ FragmentType = Literal["text", "thinking", "tool_input"]
 INTERRUPTED = "interrupted"
 """The stop reason of a reply that its user broke off."""
 _CHARACTERS_PER_TOKEN = 3
+_MOST_TOKENS = 2**40
+"""A count above this is no reply's, and Postgres could not add up many of them."""
 
 
 class StreamBrokenError(Exception):
@@ -110,10 +112,10 @@ class Assembly:
             case "content_block_start":
                 return self._began(event["index"], event["content_block"])
             case "message_start":
-                self._model = event["message"]["model"]
+                self._model = _string(event["message"]["model"])
                 self._count(event["message"]["usage"])
             case "message_delta":
-                self._stop_reason = event["delta"].get("stop_reason") or self._stop_reason
+                self._stop_reason = _string(event["delta"].get("stop_reason") or self._stop_reason or "") or None
                 usage = event.get("usage") or {}
                 self._count(usage)
                 self._is_output_told |= usage.get("output_tokens") is not None
@@ -127,6 +129,8 @@ class Assembly:
         kind = str(start["type"])
         if kind == "tool_use" and not (_string(start["id"]) and _string(start["name"])):
             raise StreamBrokenError("a tool_use without its id or its name")
+        if kind == "tool_use" and not _is_object(start.get("input") or {}):
+            raise StreamBrokenError("a tool_use that begins with something else than an object")
         if not isinstance(index, int):  # blocks are put in its order
             raise TypeError(f"{index!r} is no index")
         self._blocks[index] = _Block({**start, "type": kind})
@@ -154,7 +158,7 @@ class Assembly:
         """Usage in `message_delta` is cumulative: the last number of each kind stands."""
         told = {name: value for name, value in (usage or {}).items() if value is not None}
         counts = {name: value for name, value in told.items() if name in Usage.__dataclass_fields__}
-        if not all(isinstance(count, int) and count >= 0 for count in counts.values()):
+        if not all(isinstance(count, int) and 0 <= count <= _MOST_TOKENS for count in counts.values()):
             raise StreamBrokenError(f"usage that is no number of tokens: {counts}")
         self._usage |= told
 
@@ -217,11 +221,15 @@ def _parsed(start: dict[str, Any], text: str) -> dict[str, Any]:
         value = orjson.loads(text)
     except orjson.JSONDecodeError:
         return {"malformed": text}
-    return value if isinstance(value, dict) and _can_be_sent(value) else {"malformed": text}
+    return value if _is_object(value) else {"malformed": text}
 
 
-def _can_be_sent(value: dict[str, Any]) -> bool:
-    """More can be parsed than can be encoded again: in a message, it may be some 250 levels deep."""
+def _is_object(value: Any) -> bool:
+    """Whether ``value`` is a JSON object that can be sent back. More can be parsed than can be encoded again: in a
+    message, it may be some 250 levels deep.
+    """
+    if not isinstance(value, dict):
+        return False
     try:
         orjson.dumps([[[[[value]]]]])
     except TypeError:

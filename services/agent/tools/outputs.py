@@ -1,7 +1,7 @@
 """Long outputs of a run's tools, which the model reads by the path it was told; bounded each and all together."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from services.agent.tools.calls import ToolError
 from services.agent.tools.showing import shortened
@@ -12,6 +12,8 @@ MAX_OUTPUT_BYTES = 1024**2
 MAX_RUN_BYTES = 20 * 1024**2
 MAX_LINE_CHARACTERS = 2_000
 """What one line may have to be read as a whole; longer ones of an output are kept as several."""
+_SHORT_LINE_BYTES = MAX_LINE_CHARACTERS // 4
+"""Never more characters than that: a byte that is no text is shown as four."""
 _NAME = re.compile(r"([1-9][0-9]{0,8})\.txt")
 _SHOWN_CHARACTERS = 60
 _CUT = "\n[… {:,} bytes left out …]\n"
@@ -84,23 +86,26 @@ def _bounded(content: bytes) -> bytes:
 
 
 def _in_lines(content: bytes) -> bytes:
-    """``content`` with its long lines broken, as some programs and servers know no lines at all."""
-    if not _has_long_line(content):
-        return content
-    lines = content.decode(errors="backslashreplace").split("\n")
-    return "\n".join(piece for line in lines for piece in _pieces(line)).encode()
+    """``content`` with its long lines broken, as some programs and servers know no lines at all.
 
-
-def _has_long_line(content: bytes) -> bool:
-    start = 0
-    while start + MAX_LINE_CHARACTERS < len(content):
-        end = content.rfind(b"\n", start, start + MAX_LINE_CHARACTERS + 1)
+    Short lines are passed over many at once: there may be millions of them, and every run of the process waits.
+    """
+    parts, taken, start = [], 0, 0
+    while start + _SHORT_LINE_BYTES < len(content):
+        end = content.rfind(b"\n", start, start + _SHORT_LINE_BYTES + 1)
         if end < 0:
-            return True
+            end = content.find(b"\n", start)
+            end = end if end >= 0 else len(content)
+            parts += [content[taken:start], _broken(content[start:end])]
+            taken = end
         start = end + 1
-    return False
+    return b"".join([*parts, content[taken:]])
 
 
-def _pieces(line: str) -> Iterator[str]:
-    for start in range(0, max(1, len(line)), MAX_LINE_CHARACTERS):
-        yield line[start : start + MAX_LINE_CHARACTERS]
+def _broken(line: bytes) -> bytes:
+    try:
+        text, most = line.decode(), MAX_LINE_CHARACTERS
+    except UnicodeDecodeError:
+        text, most = line.decode(errors="surrogateescape"), _SHORT_LINE_BYTES
+    pieces = (text[start : start + most] for start in range(0, len(text), most))
+    return "\n".join(pieces).encode(errors="surrogateescape")

@@ -25,11 +25,13 @@ WITH job AS MATERIALIZED (
     SELECT d.id, m.number, :attempt, m.role, m.body
     FROM due d, unnest(:numbers::int[], :roles::text[], :bodies::bytea[]) AS m (number, role, body)
 ), saved AS (
-    -- A patch of null: no tool wrote, so the one before still stands.
-    INSERT INTO checkpoints (run_id, attempt, message, patch, read_versions)
-    SELECT d.id, :attempt, :message, coalesce(:patch::bytea, ''), :read_versions FROM due d WHERE :has_tree::bool
+    -- A patch of null: no tool wrote, or it was too large, so the one before still stands; what is behind stays so.
+    INSERT INTO checkpoints (run_id, attempt, message, patch, read_versions, is_behind)
+    SELECT d.id, :attempt, :message, coalesce(:patch::bytea, ''), :read_versions, :is_behind::bool
+    FROM due d WHERE :has_tree::bool
     ON CONFLICT (run_id) DO UPDATE SET attempt = excluded.attempt, message = excluded.message,
-        patch = coalesce(:patch::bytea, checkpoints.patch), read_versions = excluded.read_versions, updated_at = now()
+        patch = coalesce(:patch::bytea, checkpoints.patch), read_versions = excluded.read_versions, updated_at = now(),
+        is_behind = excluded.is_behind OR (checkpoints.is_behind AND :patch::bytea IS NULL)
 ), kept AS (
     INSERT INTO outputs (run_id, name, body)
     SELECT d.id, o.name, o.body FROM due d, unnest(:output_names::text[], :output_bodies::bytea[]) AS o (name, body)
@@ -129,10 +131,12 @@ WITH appended AS (
     WHERE (SELECT max(m.number) FROM messages m WHERE m.run_id = :run_id) = :number::int - 1
     RETURNING number
 ), saved AS (
-    INSERT INTO checkpoints (run_id, attempt, message, patch, read_versions)
-    SELECT :run_id, :attempt, a.number, coalesce(:patch::bytea, ''), :read_versions FROM appended a WHERE :has_tree::bool
+    INSERT INTO checkpoints (run_id, attempt, message, patch, read_versions, is_behind)
+    SELECT :run_id, :attempt, a.number, coalesce(:patch::bytea, ''), :read_versions, :is_behind::bool
+    FROM appended a WHERE :has_tree::bool
     ON CONFLICT (run_id) DO UPDATE SET attempt = excluded.attempt, message = excluded.message,
-        patch = coalesce(:patch::bytea, checkpoints.patch), read_versions = excluded.read_versions, updated_at = now()
+        patch = coalesce(:patch::bytea, checkpoints.patch), read_versions = excluded.read_versions, updated_at = now(),
+        is_behind = excluded.is_behind OR (checkpoints.is_behind AND :patch::bytea IS NULL)
 ), kept AS (
     INSERT INTO outputs (run_id, name, body)
     SELECT :run_id, o.name, o.body FROM appended, unnest(:output_names::text[], :output_bodies::bytea[]) AS o (name, body)

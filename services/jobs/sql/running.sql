@@ -1,8 +1,7 @@
 -- name: claim_runs
 -- Take dispatched runs: for each a new attempt with a new lease token, once, and only for its newest work order.
 -- Their jobs are locked, ascending, before any of them is. What ``settle`` does for other transitions is done at once, since
--- a run's start waits for it: of a job's states a claim can only make `queued` `running`. What another run left, from which
--- one is to begin, is copied: its transcript, tree and outputs. The numbers of its messages stay.
+-- a run's start waits for it: of a job's states a claim can only make `queued` `running`.
 WITH locked AS MATERIALIZED (
     SELECT id, client_id, runs_started, last_event_number
     FROM jobs WHERE id = ANY(:job_ids::uuid[]) ORDER BY id FOR NO KEY UPDATE
@@ -26,20 +25,6 @@ WITH locked AS MATERIALIZED (
     SELECT c.id, 'run', c.lease_token, :agent, clock_timestamp() + :lease::interval FROM claimed c
     ON CONFLICT (id) DO UPDATE SET kind = excluded.kind, token = excluded.token, holder = excluded.holder,
                                    expires_at = excluded.expires_at
-), resumed AS (
-    SELECT id, resumes FROM claimed WHERE attempt = 1 AND resumes IS NOT NULL
-), tree AS (
-    INSERT INTO checkpoints (run_id, attempt, message, patch, read_versions)
-    SELECT r.id, 1, c.message, c.patch, c.read_versions FROM resumed r JOIN checkpoints c ON c.run_id = r.resumes
-    ON CONFLICT (run_id) DO NOTHING
-), kept AS (
-    INSERT INTO outputs (run_id, name, body)
-    SELECT r.id, o.name, o.body FROM resumed r JOIN outputs o ON o.run_id = r.resumes
-    ON CONFLICT (run_id, name) DO NOTHING
-), transcript AS (
-    INSERT INTO messages (run_id, number, attempt, role, body)
-    SELECT r.id, m.number, 0, m.role, m.body FROM resumed r JOIN messages m ON m.run_id = r.resumes
-    ON CONFLICT (run_id, number) DO NOTHING
 ), placed AS MATERIALIZED (
     SELECT c.id, c.job_id, c.attempt, j.client_id, j.last_event_number, j.runs_started,
            row_number() OVER (PARTITION BY c.job_id ORDER BY c.id) AS turn, count(*) OVER of_job AS runs,
@@ -74,6 +59,26 @@ SELECT c.*, j.kind, j.name, j.prompt, j.options::text AS options, j.sealed AS jo
            ORDER BY e.id DESC LIMIT 1) END AS skipped_for
 FROM claimed c JOIN jobs j ON j.id = c.job_id LEFT JOIN client_settings s ON s.client_id = c.client_id;
 
+-- name: take_over!
+-- Copy what another run left, from which this one is to begin: its transcript, tree and outputs. The numbers of its messages
+-- stay. Once is enough, and a run that has a message of its own has them all; again changes nothing.
+WITH resumed AS (
+    SELECT r.id, r.resumes FROM runs r
+    WHERE r.id = :run_id AND r.lease_token = :token AND r.resumes IS NOT NULL
+      AND NOT EXISTS (SELECT FROM messages m WHERE m.run_id = r.id)
+), tree AS (
+    INSERT INTO checkpoints (run_id, attempt, message, patch, read_versions, is_behind)
+    SELECT r.id, 1, c.message, c.patch, c.read_versions, c.is_behind FROM resumed r JOIN checkpoints c ON c.run_id = r.resumes
+    ON CONFLICT (run_id) DO NOTHING
+), kept AS (
+    INSERT INTO outputs (run_id, name, body)
+    SELECT r.id, o.name, o.body FROM resumed r JOIN outputs o ON o.run_id = r.resumes
+    ON CONFLICT (run_id, name) DO NOTHING
+)
+INSERT INTO messages (run_id, number, attempt, role, body)
+SELECT r.id, m.number, 0, m.role, m.body FROM resumed r JOIN messages m ON m.run_id = r.resumes
+ON CONFLICT (run_id, number) DO NOTHING;
+
 -- name: grant_lease!
 INSERT INTO leases (id, kind, token, holder, expires_at)
 VALUES (:id, :kind, :token, :holder, clock_timestamp() + :lease::interval)
@@ -84,7 +89,7 @@ ON CONFLICT (id) DO UPDATE SET kind = excluded.kind, token = excluded.token, hol
 DELETE FROM leases WHERE id = :id AND token = :token;
 
 -- name: checkpoint^
-SELECT patch, read_versions, message FROM checkpoints WHERE run_id = :run_id;
+SELECT patch, read_versions, is_behind, message FROM checkpoints WHERE run_id = :run_id;
 
 -- name: transcript
 SELECT number, role, body, attempt = 0 AS is_copied FROM messages WHERE run_id = :run_id ORDER BY number;

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Final
 
 from services.vcs.git.diffstat import FileChange
-from services.vcs.git.listings import Entry
+from services.vcs.worktrees.listings import Entry
 
 MAX_EDITED_BYTES: Final = 64 * 1024
+MAX_EDITED_LINES: Final = 4_000
 _CONTEXT: Final = 3
 _FILE: Final = "100644"
 _PROGRAM: Final = "100755"
@@ -45,7 +46,7 @@ def edit_of(tree: Path, path: bytes, entry: Entry, base: bytes) -> Edit | None:
     if found is None:
         return None
     mode, content = found
-    if mode != entry.mode or max(len(base), len(content)) > MAX_EDITED_BYTES or b"\0" in base or b"\0" in content:
+    if mode != entry.mode or not (_is_short_text(base) and _is_short_text(content)):
         return None
     blob = blob_id(content)
     if blob == entry.blob:
@@ -55,6 +56,11 @@ def edit_of(tree: Path, path: bytes, entry: Entry, base: bytes) -> Edit | None:
     ids = (entry.blob.encode("ascii"), blob.encode("ascii"), mode.encode("ascii"))
     file = FileChange(path, "modified", mode, mode, blob, insertions, deletions, old_blob=entry.blob)
     return Edit(file, names % (path, path, *ids, path, path) + hunk)
+
+
+def _is_short_text(content: bytes) -> bool:
+    """Of which a patch is made in less time than a process starts in."""
+    return len(content) <= MAX_EDITED_BYTES and content.count(b"\n") <= MAX_EDITED_LINES and b"\0" not in content
 
 
 def blob_id(content: bytes) -> str:

@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 from typing import Final, TypeAlias
 
 from services.vcs.git.diffstat import GITLINK_MODE, LINK_MODE, FileChange, parse_diffstat
-from services.vcs.git.listings import Listings
 from services.vcs.git.runner import Git, Place
 from services.vcs.worktrees.edits import edit_of
+from services.vcs.worktrees.listings import Listings
 from services.vcs.worktrees.snapshots import PRINT_PATCH, STAGE_TIMEOUT, STAGED, Snapshot
 
 MAX_PATHS: Final = 100

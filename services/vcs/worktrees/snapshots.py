@@ -170,19 +170,19 @@ async def _patch(git: Git, scratch: Place, base_sha: str) -> bytes:
     try:
         return await git.run(*arguments, place=scratch, timeout=STAGE_TIMEOUT, max_output_bytes=MAX_PATCH_BYTES)
     except GitOutputTooLargeError as error:
-        largest = heaviest(await asyncio.to_thread(_sizes, scratch, await _changes(git, scratch, base_sha)))
+        largest = await asyncio.to_thread(_heaviest, scratch, await _changes(git, scratch, base_sha))
         words = f"the changes are more than {MAX_PATCH_BYTES >> 20} MiB as a patch; the largest of them: {largest}"
         raise PatchTooLargeError(words) from error
 
 
-def _sizes(place: Place, files: Sequence[FileChange]) -> dict[str, int]:
-    """How large those of ``files`` are that are there, in bytes."""
+def _heaviest(place: Place, files: Sequence[FileChange]) -> str:
+    """The largest of ``files``, in words. Blocks: there may be a hundred thousand."""
     assert place.work_tree is not None
     sizes = {}
     for path in (os.fsdecode(file.path) for file in files):
         with suppress(OSError):
             sizes[path] = (place.work_tree / path).lstat().st_size
-    return sizes
+    return heaviest(sizes)
 
 
 async def _settle(git: Git, place: Place) -> None:

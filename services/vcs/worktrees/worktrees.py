@@ -13,7 +13,6 @@ from typing import Final, TypeVar
 
 from services.runtime.telemetry import logger
 from services.vcs.errors import CloneFailedError, GitError, GitTimeoutError, LeaseLostError
-from services.vcs.git.listings import Listings
 from services.vcs.git.remotes import is_corruption
 from services.vcs.git.repositories import Repository, parse_repository
 from services.vcs.git.runner import Git, Place, Progress
@@ -25,6 +24,7 @@ from services.vcs.worktrees import lfs, sparse, submodules
 from services.vcs.worktrees.attempts import Attempts, Checkout, checked_run_id
 from services.vcs.worktrees.checkouts import EVERYTHING, CheckoutOptions, CheckoutSlots, write_repository
 from services.vcs.worktrees.known_changes import Pieces, Written, pieces_of, remembered, renewed, snapshot_of
+from services.vcs.worktrees.listings import Listings
 from services.vcs.worktrees.restoring import put_back, put_extras_again, write_pointer
 from services.vcs.worktrees.snapshots import TICK, Snapshot, take_snapshot
 from services.vcs.worktrees.spares import RESTORING, Spares

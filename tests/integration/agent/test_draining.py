@@ -13,8 +13,7 @@ from uuid import UUID
 
 from quarterdeck.stack.environment import base_environment
 from services.contracts.words import RunState
-from services.jobs.models import ClaimedRun
-from services.jobs.running import Order, Running
+from services.jobs.running import Claim, Order, Running
 from tests.integration.agent.agents import LONG_SECONDS, StartAgent
 from tests.integration.agent.fleet import DEADLINE_SECONDS, Fleet
 from tests.integration.agent.messages_server import call, hanging, said, whole
@@ -70,11 +69,11 @@ class SlowClaims(Running):
         self.claimed = asyncio.Event()
         self.go_on = asyncio.Event()
 
-    async def claim(self, orders: Sequence[Order], *, agent: str) -> dict[UUID, ClaimedRun]:
-        runs = await super().claim(orders, agent=agent)
+    async def claim(self, orders: Sequence[Order], *, agent: str) -> list[Claim]:
+        claims = await super().claim(orders, agent=agent)
         self.claimed.set()
         await self.go_on.wait()
-        return runs
+        return claims
 
 
 async def test_a_run_claimed_while_draining_is_handed_back(fleet: Fleet, start_agent: StartAgent):

@@ -10,13 +10,15 @@ from uuid import UUID
 import pytest
 
 from services.agent.answering import CANCELLED
+from services.agent.endings import RunFailedError
 from services.agent.prompts import prompt
 from services.agent.sandbox import Sandbox
 from services.agent.vcs_client import VcsClient, VcsFailedError
 from services.contracts.words import EventKind, ExitReason, RunState
-from services.jobs.models import Commit
+from services.jobs.models import Checkpoint, Commit, Hold, Standing
+from services.jobs.running import Running
 from services.runtime.postgres import Record
-from tests.integration.agent.agents import HeldVcs, StartAgent
+from tests.integration.agent.agents import HeldVcs, QuietHeartbeat, StartAgent
 from tests.integration.agent.fleet import VCS_TOKEN, Fleet
 from tests.integration.agent.looking import answers, told, words_to_the_model, work
 from tests.integration.agent.messages_server import Answer, call, hanging, said, whole
@@ -27,6 +29,22 @@ BLOCKED = whole(call(1, "task_complete", summary="No such file.", status="blocke
 READ = whole(call(1, "read_file", path="f.txt"))
 DONE = whole(call(99, "task_complete", summary="There is nothing left to do.", status="done"))
 MADE = "echo made >> made.txt; cat made.txt"
+
+
+class CancelledBehind(Running):
+    """Its user cancels the run as soon as so many checkpoints are stored, and nobody tells the agent."""
+
+    def __init__(self, fleet: Fleet, checkpoints: int) -> None:
+        super().__init__(fleet.domain.units)
+        self._fleet = fleet
+        self._missing = checkpoints
+
+    async def checkpoint(self, hold: Hold, checkpoint: Checkpoint) -> Standing:
+        standing = await super().checkpoint(hold, checkpoint)
+        self._missing -= 1
+        if self._missing == 0:
+            await self._fleet.cancel(hold.run_id, tell=False)
+        return standing
 
 
 def last_turn(*blocks: Any, status: str = "done") -> Answer:
@@ -160,6 +178,28 @@ async def test_one_that_failed_behind_its_last_turn_goes_on_with_all_of_it(
     assert (await patch(fleet, again["id"])).count(b"+made\n") == 1
 
 
+class NoDelivery(Running):
+    """The attempt breaks just before its end would be recorded."""
+
+    async def deliver(self, *_: Any, **__: Any) -> UUID:
+        raise RunFailedError(ExitReason.INTERNAL, "broken", retryable=True)
+
+
+async def test_an_attempt_that_finds_the_end_of_another_tells_of_no_turn(
+    fleet: Fleet, start_agent: StartAgent, sandbox: Sandbox
+):
+    first = await start_agent(sandbox=sandbox, running=NoDelivery(fleet.domain.units))
+    fleet.model.answer(last_turn(call(1, "run_command", command=MADE)))
+    run_id = await fleet.dispatch(**ANY_COMMAND)
+    await fleet.until_run(run_id, RunState.QUEUED)
+    await first.drain(0.1)
+    await start_agent(sandbox=sandbox)
+    await fleet.again(run_id)
+    run = await fleet.until_run(run_id, *ENDS)
+    assert (run["outcome"], run["attempt"], len(fleet.model.requests)) == ("stored", 2, 1)
+    assert [each["turn"] for each in await told(fleet, run_id, EventKind.TURN_STARTED)] == [1]
+
+
 async def test_one_that_ran_out_of_turns_while_its_tests_went_back_goes_on_with_its_change(
     fleet: Fleet, start_agent: StartAgent, sandbox: Sandbox
 ):
@@ -245,6 +285,22 @@ async def test_a_call_that_was_cancelled_says_so_to_who_goes_on(
     assert again["outcome"] == "no_changes", "the worktree is as it was before the turn"
     assert (await answers(fleet, again["id"]))["toolu_1"] == given["toolu_1"]
     assert (await words_to_the_model(fleet, again["id"]))[-1] == prompt("go_on")
+
+
+@pytest.mark.parametrize("checkpoint", [1, 2])
+async def test_what_was_done_is_kept_where_the_cancel_is_heard_by_a_refusal(
+    fleet: Fleet, start_agent: StartAgent, sandbox: Sandbox, checkpoint: int
+):
+    """Behind the reply what its calls came to is refused; behind those it is the message with them, at the end."""
+    await start_agent(sandbox=sandbox, running=CancelledBehind(fleet, checkpoint), heartbeat=QuietHeartbeat)
+    fleet.model.answer(last_turn(call(1, "run_command", command=MADE), status="blocked"), DONE)
+    run_id = await fleet.dispatch(**ANY_COMMAND)
+    run = await fleet.until_run(run_id, RunState.CANCELLED)
+    ended = [each["toolUseId"] for each in await told(fleet, run_id, EventKind.TOOL_ENDED)]
+    assert ended == ["toolu_1", "toolu_9"]
+    again = await gone_on(fleet, run)
+    assert (await answers(fleet, again["id"]))["toolu_1"]["content"].endswith("\nmade")
+    assert b"+made\n" in await patch(fleet, again["id"])
 
 
 async def test_what_was_done_is_kept_where_the_run_is_cancelled_while_its_tests_run(

@@ -15,8 +15,7 @@ from services.contracts import subjects
 from services.contracts.v1.commands_pb2 import WorkOrder
 from services.contracts.words import Queue, RunState
 from services.jobs.admitting import Dispatched
-from services.jobs.models import ClaimedRun
-from services.jobs.running import Order, Running
+from services.jobs.running import Claim, Order, Running
 from services.runtime.jetstream import Bus, Message, Outgoing
 from services.runtime.postgres import StoreUnavailableError
 from tests.integration.agent.agents import StartAgent
@@ -77,7 +76,7 @@ class AwayOnce(Running):
 
     tries = 0
 
-    async def claim(self, orders: Sequence[Order], *, agent: str) -> dict[UUID, ClaimedRun]:
+    async def claim(self, orders: Sequence[Order], *, agent: str) -> list[Claim]:
         self.tries += 1
         if self.tries == 1:
             raise StoreUnavailableError("away")

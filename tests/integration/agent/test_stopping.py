@@ -11,7 +11,6 @@ from uuid import UUID
 
 import pytest
 
-from services.agent.answering import CANCELLED
 from services.agent.sandbox import Sandbox
 from services.contracts.words import RunState
 from services.jobs.heartbeat import Heartbeat
@@ -149,7 +148,7 @@ async def cancelled(fleet: Fleet, moment: Moment) -> None:
     assert (await fleet.kinds(moment.run_id))[-2:] == ["run.finished", "job.finished"]
     transcript = await fleet.transcript(moment.run_id)
     assert transcript[: len(stored)] == stored
-    assert all(CANCELLED.encode() in body for body in transcript[len(stored) :]), "but what its calls have not come to"
+    assert all(b'"tool_result"' in body for body in transcript[len(stored) :]), "but what its last calls came to"
     assert await fleet.changesets(moment.run_id) == []
     assert (await fleet.orders_sent(), fleet.branches()) == (1, ["main"]), "no publication was ordered, nothing pushed"
     assert await fleet.domain.rows("SELECT FROM leases") == []

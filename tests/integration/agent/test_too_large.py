@@ -50,6 +50,22 @@ async def test_what_is_too_large_is_told_and_put_right(fleet: Fleet, start_agent
     ]
 
 
+@pytest.mark.parametrize("times_done", [1, 2], ids=["before it was stored", "before it is delivered"])
+async def test_who_gives_up_on_it_is_blocked_and_nothing_is_delivered(
+    fleet: Fleet, start_agent: StartAgent, sandbox: Sandbox, times_done: int
+):
+    await start_agent(sandbox=sandbox)
+    needs_it = call(5, "task_complete", summary="It does not work without the build.", status="blocked")
+    clean = call(4, "run_command", command="rm -r build")
+    fleet.model.answer(command(1, BUILD), *map(done, range(2, 2 + times_done)), whole(clean, needs_it))
+    run = await work(fleet, **ANY)
+    assert (run["state"], run["exit_reason"]) == ("failed", ExitReason.BLOCKED)
+    assert run["error"] == "It does not work without the build."
+    assert await fleet.domain.rows("SELECT FROM changesets") == []
+    (checkpoint,) = await fleet.domain.rows("SELECT patch, is_behind FROM checkpoints")
+    assert (b"g.txt" in checkpoint["patch"], checkpoint["is_behind"]) == (True, False)
+
+
 async def test_what_stays_too_large_ends_in_clear_words_and_can_be_gone_on_with(
     fleet: Fleet, start_agent: StartAgent, sandbox: Sandbox
 ):

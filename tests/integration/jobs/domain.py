@@ -129,8 +129,8 @@ class Domain:
         return next(order for order in await self.admit() if order.job_id == job_id)
 
     async def claim(self, order: Dispatched, *, agent: str = "agent-1") -> ClaimedRun | None:
-        claimed = await self.running.claim([Order(order.run_id, order.job_id, order.dispatch)], agent=agent)
-        return claimed.get(order.run_id)
+        claims = await self.running.claim([Order(order.run_id, order.job_id, order.dispatch)], agent=agent)
+        return await self.running.take_up(claims[0]) if claims else None
 
     async def claimed(self, order: Dispatched) -> ClaimedRun:
         run = await self.claim(order)

@@ -42,10 +42,10 @@ class Players(Users):
         if not orders:
             return
         wanted = [Order(order.run_id, order.job_id, order.dispatch) for order in orders]
-        claimed = await self.domain.running.claim(wanted, agent=AGENTS[len(self.holds) % len(AGENTS)])
+        claims = await self.domain.running.claim(wanted, agent=AGENTS[len(self.holds) % len(AGENTS)])
         if self.alone:
-            assert claimed.keys() == {order.run_id for order in orders if self._is_open(order)}
-        for run in claimed.values():
+            assert {claim.hold.run_id for claim in claims} == {order.run_id for order in orders if self._is_open(order)}
+        for run in [await self.domain.running.take_up(claim) for claim in claims]:
             self.holds[run.hold.run_id].append(run.hold)
             if run.repository is not None:
                 base = self.domain.running.prepared(run.hold, base_sha="b" * 40, base_branch="main", events=[])

@@ -64,6 +64,27 @@ async def test_a_tree_without_a_patch_keeps_the_patch_before(domain: Domain) -> 
     assert (await domain.resume(run.hold.run_id)).tree == SavedTree(b"the patch\0", {"b.txt": "other"})
 
 
+async def test_a_tree_that_was_too_large_is_behind_until_a_patch_is_stored(domain: Domain) -> None:
+    run = await domain.start()
+    found = []
+    for tree in (
+        SavedTree(b"a patch", {}),
+        SavedTree(None, {"a": "1"}, is_behind=True),
+        SavedTree(None, {"a": "2"}),
+        SavedTree(b"another", {}),
+    ):
+        await domain.running.checkpoint(run.hold, Checkpoint(tree=tree))
+        await domain.running.interrupted(run.hold)
+        run = await domain.resume(run.hold.run_id)
+        found.append(run.tree)
+    assert found == [
+        SavedTree(b"a patch", {}),
+        SavedTree(b"a patch", {"a": "1"}, is_behind=True),
+        SavedTree(b"a patch", {"a": "2"}, is_behind=True),
+        SavedTree(b"another", {}),
+    ]
+
+
 async def test_the_base_is_fixed_at_the_first_prepare(domain: Domain) -> None:
     run = await domain.start()
     await domain.running.prepared(run.hold, base_sha="d" * 40, base_branch="moved", events=[])

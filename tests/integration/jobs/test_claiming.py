@@ -3,15 +3,10 @@
 import asyncio
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
 
-import asyncpg
-import pytest
-
-from services.jobs import running
+from services.contracts.words import ExitReason
+from services.jobs.models import Checkpoint, StoredMessage
 from services.jobs.running import Order
-from services.runtime import postgres
-from services.runtime.postgres import Connection, Record
 from tests.integration.jobs.domain import REPOSITORY, Domain
 from tests.integration.waiting import until_async
 
@@ -48,30 +43,26 @@ async def test_claimers_at_once_get_one_claim(domain: Domain) -> None:
     assert (await domain.kinds(order.job_id)).count("run.started") == 1
 
 
-async def test_what_is_too_much_for_one_statement_is_claimed_in_several(
-    domain: Domain, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As the transcripts and trees of many resumed runs may be, which a claim copies."""
-    await domain.submit(*(f"{REPOSITORY}/{number}" for number in range(5)))
-    orders = [Order(order.run_id, order.job_id, order.dispatch) for order in await domain.admit()]
-    rows = running._STATEMENTS.rows
-    asked: list[int] = []
+async def test_what_resumed_runs_take_over_is_taken_up_by_each_for_itself(domain: Domain) -> None:
+    """A statement has two seconds; here each run's transcript takes more than one to be copied, by a trigger."""
+    run = await domain.start()
+    said = [StoredMessage(1, "user", b"one"), StoredMessage(2, "assistant", b"two")]
+    await domain.running.checkpoint(run.hold, Checkpoint(messages=said))
+    await domain.running.fail(run.hold, ExitReason.STUCK, error="for ever")
+    for _ in range(2):
+        await domain.retry(run.hold.job_id, resume=True)
+    orders = [Order(each.run_id, each.job_id, each.dispatch) for each in await domain.admit()]
+    await domain.execute(
+        """CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS
+           $$ BEGIN IF NEW.attempt = 0 THEN PERFORM pg_sleep(0.6); END IF; RETURN NEW; END $$"""
+    )
+    await domain.execute("CREATE TRIGGER slow BEFORE INSERT ON messages FOR EACH ROW EXECUTE FUNCTION slow()")
 
-    async def within_time(connection: Connection, name: str, /, **parameters: Any) -> list[Record]:
-        if name == "claim_runs":
-            asked.append(len(parameters["run_ids"]))
-            if len(parameters["run_ids"]) > 2:
-                raise asyncpg.TransactionTimeoutError("terminating connection due to transaction timeout")
-        return await rows(connection, name, **parameters)
+    claims = await domain.running.claim(orders, agent="a")
+    taken = await asyncio.gather(*(domain.running.take_up(claim) for claim in claims))
 
-    monkeypatch.setattr(running._STATEMENTS, "rows", within_time)
-    monkeypatch.setattr(postgres, "RETRY_SECONDS", 0.05)
-
-    claimed = await domain.running.claim(orders, agent="a")
-
-    assert claimed.keys() == {order.run_id for order in orders}
-    assert [each for each in asked if each <= 2] == [2, 1, 2]
-    assert len(await domain.rows("SELECT FROM leases")) == 5
+    assert len(claims) == 2
+    assert [[message.body for message in each.messages] for each in taken] == [[b"one", b"two"]] * 2
 
 
 async def test_claims_that_waited_for_their_job_go_by_what_it_is_then(domain: Domain) -> None:

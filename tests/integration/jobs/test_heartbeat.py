@@ -68,6 +68,18 @@ async def test_it_renews_what_is_held_and_tells_nothing(domain: Domain, heartbea
     assert told == []
 
 
+async def test_one_that_is_held_again_is_as_fresh_as_it_was(domain: Domain, heartbeat: Heartbeat) -> None:
+    """Its holder may have been taking it up for longer than a lease may go without a renewal."""
+    run = await domain.start()
+    hold(heartbeat, run)
+    await renewals(domain, 1)
+    told: list[Ending] = []
+    long_ago = time.monotonic() - 2 * module.GIVE_UP_AFTER.total_seconds()
+    heartbeat.hold(run.hold.run_id, run.hold.token, claimed_at=long_ago, on_end=told.append)
+    await renewals(domain, 2)
+    assert told == []
+
+
 async def test_a_renewal_that_postgres_undid_is_made_again(
     domain: Domain, heartbeat: Heartbeat, monkeypatch: pytest.MonkeyPatch
 ) -> None:

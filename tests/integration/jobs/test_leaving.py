@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from services.contracts.words import EventKind
@@ -33,6 +35,15 @@ async def test_it_is_stored_where_the_message_before_it_is(domain: Domain, is_st
     kinds = await domain.kinds(hold.job_id)
     assert kinds.count(EventKind.TOOL_ENDED) == is_stored
     assert kinds[-2:] == ["run.finished", "job.finished"]
+
+
+@pytest.mark.parametrize("patch", [None, b"a patch"])
+async def test_a_tree_that_is_too_large_is_stored_as_behind(domain: Domain, patch: bytes | None) -> None:
+    hold = (await domain.start()).hold
+    await domain.running.checkpoint(hold, Checkpoint(messages=[CALL], tree=SavedTree(None, {}, is_behind=True)))
+    await domain.cancelling.request(domain.client, hold.job_id)
+    await domain.running.cancelled(hold, left=replace(LEFT, tree=SavedTree(patch, {}, is_behind=patch is None)))
+    assert [row["is_behind"] for row in await domain.rows("SELECT is_behind FROM checkpoints")] == [patch is None]
 
 
 async def test_nothing_that_is_stored_is_replaced(domain: Domain) -> None:

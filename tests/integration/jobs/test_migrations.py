@@ -193,7 +193,7 @@ async def test_migrators_at_once_migrate_once(before: str) -> None:
 
     connection = await asyncpg.connect(before)
     try:
-        assert await connection.fetchval("SELECT version_num FROM alembic_version") == "0009"
+        assert await connection.fetchval("SELECT version_num FROM alembic_version") == "0010"
         invalid = await connection.fetch(
             "SELECT indexrelid::regclass::text FROM pg_index WHERE NOT indisvalid OR NOT indisready"
         )

@@ -78,6 +78,9 @@ INSERT INTO events (job_id, number, id, attempt, kind, data, created_at, publish
 SELECT m.id, number, gen_random_uuid(), 0, 'log', '{}', now(), CASE WHEN m.n < 5080 THEN now() END
 FROM made m, generate_series(1, 20) number;
 
+INSERT INTO messages (run_id, number, attempt, role, body)
+SELECT id, number, 1, 'user', 'x' FROM runs, generate_series(1, 2) number WHERE state = 'completed' AND position <= 5;
+
 INSERT INTO work_items (id, client_id, kind, repository, number, job_id, answered_at)
 SELECT gen_random_uuid(), client_id, 'issue', 'https://a/1', n, id, CASE WHEN n <= 10000 THEN now() END FROM made;
 INSERT INTO webhook_deliveries (source, delivery, event, due_at)
@@ -119,6 +122,7 @@ WANTED: dict[str, tuple[str, dict[str, Any]]] = {
     "recall": ("scheduling", {"ids": [CLIENT], "overdue": SOON, "sources": ["dispatched"]}),
     "stop_cancelled": ("publishing", {"run_ids": [CLIENT] * 200}),
     "runs": ("retrying", {"job_id": CLIENT}),
+    "take_branches": ("retrying", {"client_id": CLIENT, "job_id": CLIENT, "run_ids": [CLIENT]}),
     "due": ("publishing", {"overdue": SOON}),
     "expired": ("publishing", {"lease": SOON}),
     "events_after": ("reading", {"job_id": CLIENT, "after": 3, "most": 500}),

@@ -1,5 +1,6 @@
 """Doing a job again makes a new job; what it begins from is as asked."""
 
+import asyncio
 from uuid import UUID
 
 import pytest
@@ -9,7 +10,7 @@ from services.contracts.words import ExitReason, Outcome
 from services.jobs.errors import IdempotencyMismatchError, NotFoundError, NotRetryableError
 from services.jobs.models import Checkpoint, SavedTree, StoredMessage
 from services.jobs.retrying import Renaming
-from services.jobs.submission import NewJob, NewRun
+from services.jobs.submission import NewJob, NewRun, Submitted
 from tests.integration.jobs.domain import Domain, job_request
 
 WHOLE = RetryRequest.model_validate({})
@@ -99,6 +100,27 @@ async def test_two_that_do_the_same_again_have_branches_of_their_own(domain: Dom
     assert len(await domain.admit()) == 2
 
 
+async def test_two_that_do_the_same_again_at_once_have_branches_of_their_own(
+    domain: Domain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both have looked before either is stored."""
+    run = await domain.start()
+    await domain.running.fail(run.hold, ExitReason.STUCK, error="round and round")
+    accept, both = domain.submissions.accept, asyncio.Barrier(2)
+
+    async def together(new: NewJob) -> Submitted:
+        await both.wait()
+        return await accept(new)
+
+    monkeypatch.setattr(domain.submissions, "accept", together)
+    async with asyncio.timeout(30):
+        await asyncio.gather(*(domain.retry(run.hold.job_id) for _ in range(2)))
+
+    rows = await domain.rows("SELECT branch FROM runs WHERE job_id <> $1", run.hold.job_id)
+    assert len({row["branch"] for row in rows}) == 2
+    assert (await domain.row("runs", run.hold.run_id))["branch"] in {row["branch"] for row in rows}
+
+
 async def test_one_that_never_began_to_go_on_is_gone_on_with(domain: Domain) -> None:
     """It has no checkpoint of its own: the one that it was to begin from counts."""
     old_id, _ = await failed_job(domain)
@@ -135,6 +157,18 @@ async def test_the_same_key_makes_one_job(domain: Domain) -> None:
     assert (second.job_id, second.replayed) == (first.job_id, True)
     with pytest.raises(IdempotencyMismatchError):
         await domain.retrying.retry(*ask, key="k", body=b'{"only": "failed"}')
+
+
+async def test_a_tree_that_is_behind_what_was_changed_is_gone_on_from_as_such(domain: Domain) -> None:
+    run = await domain.start()
+    tree = SavedTree(None, {"x": "1"}, is_behind=True)
+    await domain.running.checkpoint(run.hold, Checkpoint([StoredMessage(1, "user", b"exact")], tree))
+    await domain.running.fail(run.hold, ExitReason.MAX_TURNS, error="too many")
+
+    await domain.retry(run.hold.job_id, resume=True)
+    (again,) = [await domain.claimed(order) for order in await domain.admit()]
+
+    assert again.tree == SavedTree(b"", {"x": "1"}, is_behind=True)
 
 
 def a_review(domain: Domain) -> NewJob:

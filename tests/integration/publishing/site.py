@@ -135,8 +135,8 @@ class Site:
                 await self.domain.admitting.admit()
                 (row,) = await self.domain.rows("SELECT id, dispatch FROM runs WHERE job_id = $1", job_id)
                 order = Order(row["id"], job_id, row["dispatch"])
-                if run := (await self.domain.running.claim([order], agent="agent-1")).get(row["id"]):
-                    return run
+                if claims := await self.domain.running.claim([order], agent="agent-1"):
+                    return await self.domain.running.take_up(claims[0])
                 await asyncio.sleep(POLL_SECONDS)
 
     async def hand_over(

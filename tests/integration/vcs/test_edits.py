@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from services.vcs.git import listings
 from services.vcs.git.trees import tree_of_commit, tree_of_patch
-from services.vcs.worktrees import known_changes
-from services.vcs.worktrees.edits import MAX_EDITED_BYTES
+from services.vcs.worktrees import known_changes, listings
+from services.vcs.worktrees.edits import MAX_EDITED_BYTES, MAX_EDITED_LINES
 from services.vcs.worktrees.known_changes import Written
 from services.vcs.worktrees.snapshots import Snapshot, staged_tree
 from tests.integration.vcs.conftest import Node, Remote
@@ -128,6 +128,7 @@ def _told(snapshot: Snapshot) -> list[tuple[bytes, str, str, str, str, str]]:
         ("\N{GREEK SMALL LETTER ALPHA}", b"a name that Git may write in quotes\n"),
         ("a/text", b"\0 by now no text\n"),
         ("a/text", b"too long\n" * (MAX_EDITED_BYTES // 8)),
+        ("a/text", b"\n" * (MAX_EDITED_LINES + 1)),
     ],
 )
 async def test_of_other_files_git_tells(edited: Edited, name: str, content: bytes):
@@ -178,16 +179,31 @@ async def test_a_tree_too_large_to_be_kept_is_listed_once(edited: Edited, monkey
     assert (first, second) == (["ls-tree", "diff-index"], ["diff-index"])
 
 
-async def test_the_oldest_listings_make_room(edited: Edited, monkeypatch: pytest.MonkeyPatch):
+async def test_the_oldest_listings_make_room_and_are_not_made_again_by_turns(
+    edited: Edited, monkeypatch: pytest.MonkeyPatch
+):
     _, place = edited.node.worktrees.located("run", 1)
     git, kept = edited.node.git, listings.Listings()
     shas = [edited.base_sha, f"{edited.base_sha}^0", f"{edited.base_sha}^{{tree}}"]
     size = len(await git.run("ls-tree", "-r", "-z", edited.base_sha, place=place, timeout=timedelta(minutes=1)))
     monkeypatch.setattr(listings, "MAX_KEPT_BYTES", 2 * size)
     begun = len(git.commands)
-    for sha in (*shas[:2], shas[0], shas[2], shas[0], shas[1]):
-        assert await kept.of(git, place, sha) is not None
-    assert [command[-1] for command in git.commands[begun:]] == [shas[0], shas[1], shas[2], shas[1]]
+    found = [await kept.of(git, place, sha) is not None for sha in (*shas[:2], shas[0], shas[2], shas[0], shas[1])]
+    assert found == [True, True, True, True, True, False]
+    assert [command[-1] for command in git.commands[begun:]] == shas
+
+    monkeypatch.setattr(listings, "_NOT_AGAIN_SECONDS", 0)
+    kept = listings.Listings()
+    assert all([await kept.of(git, place, sha) is not None for sha in (*shas, shas[0])])
+
+
+async def test_those_who_want_one_listing_at_once_share_it(edited: Edited):
+    _, place = edited.node.worktrees.located("run", 1)
+    git, kept = edited.node.git, listings.Listings()
+    begun = len(git.commands)
+    found = await asyncio.gather(*(kept.of(git, place, edited.base_sha) for _ in range(20)))
+    assert all(found)
+    assert len(git.commands) == begun + 1
 
 
 def test_a_listing_finds_each_entry_by_its_whole_name():

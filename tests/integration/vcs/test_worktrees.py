@@ -4,8 +4,9 @@ import asyncio
 import os
 import random
 import shutil
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -198,6 +199,26 @@ async def test_a_patch_that_is_too_large_says_so(node: Node, remote: Remote, mon
     (path / "big").write_bytes(os.urandom(100_000))
     with pytest.raises(PatchTooLargeError, match=r"the largest of them: big \(100,000 bytes\)"):
         await node.worktrees.checkpoint("run", 1)
+
+
+async def test_what_is_largest_is_found_beside_everything_else(
+    node: Node, remote: Remote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder of packages has a hundred thousand files, and every run of the node waits for its vcs."""
+    threads: list[int] = []
+
+    def heaviest(_sizes: Mapping[str, int]) -> str:
+        threads.append(threading.get_ident())
+        return "much"
+
+    monkeypatch.setattr("services.vcs.worktrees.snapshots.heaviest", heaviest)
+    monkeypatch.setattr("services.vcs.worktrees.snapshots.MAX_PATCH_BYTES", 1000)
+    path = (await node.worktrees.prepare("run", 1, remote.repository)).path
+    (path / "big").write_bytes(os.urandom(100_000))
+    with pytest.raises(PatchTooLargeError, match="much"):
+        await node.worktrees.checkpoint("run", 1)
+    assert threads
+    assert threading.get_ident() not in threads
 
 
 async def test_no_more_are_checked_out_at_once_than_there_are_cores() -> None:

@@ -144,6 +144,8 @@ class StoredRun:
         self._versions: dict[str, str] = {}
         self.problem = ""
         """Why the tree could not be stored, last."""
+        self.is_behind = False
+        """Whether that was so of the tree that is stored, and no other was since."""
         self.copied = 0
         """How many of the messages are those of another run, which this one goes on from."""
 
@@ -186,14 +188,15 @@ class StoredRun:
             self.looked_at.append(None if written is None else [change.path for change in written])
             if written != []:
                 self.problem = f"{BIG} is too large" if (self.tree / BIG).exists() else ""
-            return SavedTree(None if written == [] or self.problem else b"", workspace.read_versions())
+            is_behind = written != [] and bool(self.problem)
+            return SavedTree(None if written == [] or is_behind else b"", workspace.read_versions(), is_behind)
 
         return Loop(
             model=model,
             toolbox=toolbox,
             transcript=Transcript(self.messages, copied=self.copied),
             deltas=RecordedDeltas(self.record),
-            durable=Durable(self._save, saved_tree, problem=lambda: self.problem),
+            durable=Durable(self._save, saved_tree, problem=lambda: self.problem, is_put_back=self.is_behind),
             limits=Limits(max_turns, self.turns, **limits),
             conversation=conversation,
             ends_on_text=ends_on_text,
@@ -216,8 +219,18 @@ class StoredRun:
             raise LeaseLostError
         return Standing(has_unread=bool(await self.unread()), is_budgeted=False)
 
+    def is_cancelled(self, left: Checkpoint | None) -> None:
+        """Stores what is left as `Running.cancelled` does: where the message before it is stored."""
+        if left is None or left.messages[0].number != len(self.messages) + 1:
+            return
+        self.messages.extend(left.messages)
+        self.events.extend(left.events)
+        if left.tree is not None:
+            self._store_tree(left.tree)
+
     def _store_tree(self, tree: SavedTree) -> None:
         self._versions = dict(tree.read_versions)
+        self.is_behind = tree.is_behind or (self.is_behind and tree.patch is None)
         if tree.patch is not None:
             shutil.rmtree(self._stored_tree)
             shutil.copytree(self.tree, self._stored_tree)

@@ -1,3 +1,4 @@
+import time
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -9,7 +10,7 @@ from services.agent.sandbox import Ended, Limits, Sandbox, SandboxUnavailableErr
 from services.agent.tools import Toolbox, ToolCall, ToolResult, Workspace
 from services.agent.tools.calls import ToolError
 from services.agent.tools.commands import RunCommand
-from services.agent.tools.outputs import MAX_OUTPUT_BYTES, MAX_RUN_BYTES, Outputs
+from services.agent.tools.outputs import MAX_LINE_CHARACTERS, MAX_OUTPUT_BYTES, MAX_RUN_BYTES, Outputs
 
 
 class Scripted:
@@ -148,6 +149,24 @@ def test_outputs_are_kept_in_lines_that_can_be_read(content: str, lengths: list[
     kept = outputs.read(outputs.keep(content.encode())).decode()
     assert [len(line) for line in kept.split("\n")] == lengths
     assert kept.replace("\n", "") == content.replace("\n", "")
+
+
+@pytest.mark.parametrize("line", [b"\xff" * 1_200, b"\xc3\xa9" * 700 + b"\xff", b"x" * 1_999 + b"\xff"])
+def test_what_is_no_text_is_kept_as_it_is_in_lines_that_can_be_read(line: bytes) -> None:
+    outputs = Outputs()
+    kept = outputs.read(outputs.keep(b"a\n" + line + b"\nb\n"))
+    assert kept.replace(b"\n", b"") == b"a" + line + b"b"
+    assert max(len(each.decode(errors="backslashreplace")) for each in kept.split(b"\n")) <= MAX_LINE_CHARACTERS
+
+
+@pytest.mark.parametrize("content", [b"\n", b"short\n", b"x" * 2_001 + b"\n\n", b"\xff"])
+def test_much_output_is_kept_in_a_moment(content: bytes) -> None:
+    """While it is, an agent does nothing else for any of its runs."""
+    outputs = Outputs()
+    much = b"x" * 3_000 + content * (4 * MAX_OUTPUT_BYTES // len(content))
+    started = time.process_time()
+    outputs.keep(much)
+    assert time.process_time() - started < 0.5
 
 
 def test_outputs_go_on_where_a_checkpoint_stood_and_drop_the_oldest() -> None:

@@ -162,6 +162,24 @@ async def test_a_turn_that_would_come_after_the_end_of_a_runs_time_is_not_waited
     assert "in time" in fleet.turns
 
 
+async def test_who_is_sent_away_at_once_leaves_no_place_behind():
+    """Else whoever comes next would wait behind nobody."""
+    fleet = Fleet()
+    await fleet.shortage()
+    for number in range(300):
+        fleet.ask(f"{number}", seconds_left=8)
+    await fleet.clock.forward(1)
+    assert len(fleet.sent_away) == 300
+    fleet.ask("newcomer")
+    await fleet.clock.forward(1)
+    for number in range(300, 600):
+        fleet.ask(f"{number}", seconds_left=8)
+    await fleet.clock.forward(15)
+    assert len(fleet.sent_away) == 600
+    assert fleet.turns.keys() == {"newcomer"}
+    assert fleet.store.taken <= 2
+
+
 async def test_nobody_keeps_its_slot_for_over_five_minutes():
     """The service goes on refusing: what was reckoned with does not come."""
     fleet = Fleet()

@@ -126,7 +126,7 @@ def test_output_that_nobody_tells_is_estimated():
     assert "output_is_estimated" not in assembled(begin(), *text("a" * 300), *end()).raw_usage
 
 
-@pytest.mark.parametrize("count", [-1, 1.5, "many"])
+@pytest.mark.parametrize("count", [-1, 1.5, "many", 2**40 + 1, 2**63])
 def test_usage_that_is_no_number_of_tokens_is_a_broken_stream(count: Any):
     with pytest.raises(StreamBrokenError, match="no number of tokens"):
         assembled(begin(input_tokens=count))
@@ -153,6 +153,20 @@ def test_an_end_without_a_reason_is_no_reply():
 def test_input_that_is_no_object_is_kept_as_its_text(pieces: tuple[str, ...]):
     reply = assembled(begin(), *tool(*pieces), *end("tool_use"))
     assert reply.content[0]["input"] == {"malformed": "".join(pieces)}
+
+
+def test_the_input_of_a_tool_use_may_come_with_its_beginning():
+    start, stop = tool()
+    start["content_block"]["input"] = {"path": "f"}
+    assert assembled(begin(), start, stop, *end("tool_use")).content[0]["input"] == {"path": "f"}
+
+
+@pytest.mark.parametrize("given", [[1], "f", 1, {"a": "\ud800"}])
+def test_a_tool_use_that_begins_with_no_object_is_a_broken_stream(given: Any):
+    start, _ = tool()
+    start["content_block"]["input"] = given
+    with pytest.raises(StreamBrokenError, match="something else than an object"):
+        assembled(begin(), start)
 
 
 def test_no_input_at_all_is_an_empty_object():
@@ -235,7 +249,9 @@ def test_a_delta_of_no_block_is_a_broken_stream():
         ("message_start", {}),
         ("content_block_start", {"index": 0}),
         ("content_block_delta", {"index": 0}),
+        ("message_start", {"message": {"model": 5, "usage": {}}}),
         ("message_delta", {}),
+        ("message_delta", {"delta": {"stop_reason": ["end_turn"]}}),
         ("content_block_start", {"index": 0, "content_block": None}),
         ("content_block_start", {"index": 1, "content_block": {"type": "text", "text": 7}}),
         ("content_block_start", {"index": "1", "content_block": {"type": "text", "text": ""}}),

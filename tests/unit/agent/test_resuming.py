@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from services.agent.endings import Finished, RunFailedError
+from services.agent.transcript import Transcript
+from services.contracts.words import EventKind
 from services.jobs.errors import LeaseLostError
 from tests.unit.agent.scripted import Script, StoredRun, call, done, edit, read, reply, said
 
@@ -94,3 +96,26 @@ async def test_repeats_count_over_attempts(tmp_path: Path):
     with pytest.raises(RunFailedError, match="same call 4 times"):
         await run.loop(model).run()
     assert run.turns == 4
+
+
+@pytest.mark.parametrize("point", range(1, SAVES + 1))
+async def test_cancelled_at_any_checkpoint_it_keeps_what_its_calls_came_to(
+    tmp_path: Path, whole: StoredRun, point: int
+):
+    """The checkpoint is refused, and only by that the attempt hears of the cancel."""
+    run = StoredRun(tmp_path / "run")
+    run.lost_before = point
+    loop = run.loop(story())
+    with pytest.raises(LeaseLostError):
+        await loop.run()
+    left = loop.left()
+    run.is_cancelled(left)
+    assert Transcript(run.messages).open_calls() == []
+    assert run.bodies[: len(whole.bodies)] == whole.bodies[: len(run.bodies)]
+    assert left is None or EventKind.TURN_STARTED not in [event.kind for event in left.events], "none follows"
+    run.lost_before = 0
+    assert await run.loop(story()).run() == Finished("Changed.")
+    assert run.files == whole.files
+    ended = [event["toolUseId"] for event in run.told(EventKind.TOOL_ENDED)]
+    assert ended == [event["toolUseId"] for event in whole.told(EventKind.TOOL_ENDED)]
+    assert all(run.record.count(f"ran {writer}") == 1 for writer in WRITERS)

@@ -198,3 +198,21 @@ async def test_nothing_overtakes_what_was_begun_behind_a_look_at_the_worktree():
     asyncio.get_running_loop().call_later(0, looked.set)
     await saving.save(Checkpoint(messages=[NEXT_REPLY]))
     assert [message for each in store.stored for message in each.messages] == [REPLY, RESULTS, NEXT_REPLY]
+
+
+async def test_what_was_refused_is_known_without_what_was_to_go_with_it():
+    store = Store()
+    store.fails = True
+    saving = Saving(store)
+    saving.hold(Checkpoint(messages=[REPLY], usage=USE))
+    saving.begin(Checkpoint(messages=[RESULTS]))
+    with pytest.raises(LeaseLostError):
+        await saving.done()
+    assert saving.unstored == Checkpoint(messages=[RESULTS])
+
+
+async def test_nothing_is_unstored_that_was_stored():
+    saving = Saving(Store())
+    saving.begin(Checkpoint(messages=[RESULTS]))
+    await saving.save(Checkpoint(messages=[NEXT_REPLY], usage=USE))
+    assert saving.unstored is None

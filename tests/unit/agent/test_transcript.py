@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import orjson
@@ -169,6 +170,8 @@ def test_who_is_told_something_does_not_repeat_itself():
         ("2026-01-31 09:08:07,123 x", "2026-02-01 10:11:12,9 x", True),
         ("<T object at 0x7f3c2a10>", "<T object at 0x7f99ffee>", True),
         ("path @outputs/1.txt, by", "path @outputs/12.txt, by", True),
+        ("1.5.2 s, 0.4.31ms", "1.5.3 s, 0.4.9ms", True),
+        ("77777777777777777777 s", "7 s", True),
         ("step 3 of 9", "step 4 of 9", False),
         ("Exit code 1 after 0.4 s.", "Exit code 2 after 0.4 s.", False),
         ("2 failed in 0.31s", "1 failed in 0.31s", False),
@@ -181,6 +184,19 @@ def test_how_long_and_when_and_where_makes_no_difference(one: str, other: str, a
     transcript.append("user", [said("Go.")])
     turn(transcript, 1, content=one)
     assert turn(transcript, 2, content=other) == (2 if alike else 1)
+
+
+@pytest.mark.parametrize("part", ["7", "7.", "f", "0x", "12:", "2026-", "7 ", "@outputs/7"])
+def test_long_rows_of_anything_are_compared_in_a_moment(part: str):
+    """While it compares, an agent does nothing else for any of its runs."""
+    row = (part * 10_000)[:10_000]
+    transcript = Transcript([])
+    transcript.append("user", [said("Go.")])
+    started = time.process_time()
+    turn(transcript, 1, content=f"{row}!")
+    assert turn(transcript, 2, content=f"{row}?") == 1
+    assert turn(transcript, 3, content=f"{row}?") == 2
+    assert time.process_time() - started < 1
 
 
 def test_repeats_are_counted_from_what_is_stored():

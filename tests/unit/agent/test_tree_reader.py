@@ -68,7 +68,7 @@ async def test_what_is_too_large_leaves_the_stored_tree_and_is_told_of(reader: T
     asked.files = {"a": ("added", "1")}
     await reader(None)
     asked.error = TreeTooLargeError("more than 63 MiB: big.bin")
-    assert await reader(None) == SavedTree(None, {})
+    assert await reader(None) == SavedTree(None, {}, is_behind=True)
     assert (reader.problem, reader.changed()) == ("more than 63 MiB: big.bin", [])
     assert await reader([]) is None
     assert reader.problem, "who only reads mends nothing"

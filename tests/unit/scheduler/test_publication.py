@@ -12,7 +12,7 @@ from services.contracts.words import EventKind
 from services.jobs.eventlog import LoggedEvent
 from services.jobs.outbox import Outbox
 from services.runtime.jetstream import Bus, Outgoing
-from services.runtime.postgres import TookTooLongError
+from services.runtime.postgres import StoreUnavailableError
 from services.scheduler.publication import _PART_BYTES, EventPublisher, _parts
 
 MOST_BYTES = 100_000
@@ -48,7 +48,7 @@ class SlowOutbox:
 
     async def next(self, confirmed: int, *, most: int) -> list[LoggedEvent]:
         if most > self._most:
-            raise TookTooLongError
+            raise StoreUnavailableError
         return [logged(sequence, 10) for sequence in range(confirmed + 1, min(confirmed + most, self._events) + 1)]
 
 
@@ -71,7 +71,7 @@ async def test_events_that_cannot_be_read_together_are_read_in_smaller_numbers()
     while len(stream.sequences) < 100:
         tries += 1
         assert tries < 30
-        with suppress(TookTooLongError):  # as the loop of the scheduler does, which then waits for a while
+        with suppress(StoreUnavailableError):  # as the loop of the scheduler does, which then waits for a while
             await publisher.run_once()
 
     assert stream.sequences == list(range(1, 101))

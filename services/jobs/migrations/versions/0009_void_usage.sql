@@ -1,6 +1,10 @@
 -- What was paid for without a turn to show for it, and the places in the line for a model service that is short.
 -- Safe beside the code before it: nothing that it reads or writes is taken away, and what is added has a default.
 
+-- Places handed out in the line: `taken + tokens` of them were reached. Before what locks runs: it may have to wait for
+-- a reader, and nobody is to wait for that.
+ALTER TABLE model_pace ADD COLUMN taken bigint NOT NULL DEFAULT 0;
+
 -- What each request to a model used whose reply came to nothing: thrown away, or cut off with its attempt.
 CREATE TABLE void_usage (
     id            uuid PRIMARY KEY,          -- made by the agent, so that it is counted once
@@ -17,6 +21,3 @@ CREATE TABLE void_usage (
     created_at    timestamptz NOT NULL DEFAULT now()
 );
 CREATE INDEX void_usage_of_run ON void_usage (run_id);
-
--- Places handed out in the line: `taken + tokens` of them were reached.
-ALTER TABLE model_pace ADD COLUMN taken bigint NOT NULL DEFAULT 0;

@@ -3,6 +3,7 @@ changes.
 """
 
 import re
+import time
 from collections import OrderedDict
 from dataclasses import dataclass
 from datetime import timedelta
@@ -10,10 +11,15 @@ from typing import Final
 
 from services.vcs.errors import GitOutputTooLargeError
 from services.vcs.git.runner import Git, Place
+from services.vcs.mirrors.sharing import SharedWork
 
 MAX_LISTING_BYTES: Final = 8 * 1024 * 1024
 """About 80,000 files; what is larger is not kept."""
 MAX_KEPT_BYTES: Final = 4 * MAX_LISTING_BYTES
+_NOT_AGAIN_SECONDS: Final = 600.0
+"""After one had to make room: where there are more than are kept, to list them by turns would cost more than it saves.
+"""
+_MOST_GONE: Final = 1_000
 _TIMEOUT: Final = timedelta(minutes=1)
 _ENTRY: Final = re.compile(rb"(?:\A|\0)([0-7]{6}) blob ([0-9a-f]{40})\Z")
 _HEAD_BYTES: Final = len(b"_100644 blob ") + 40
@@ -48,17 +54,36 @@ class Listings:
     """Those that were asked for last."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[str, bytes | None] = OrderedDict()
+        self._kept: OrderedDict[str, bytes] = OrderedDict()
+        self._gone: OrderedDict[str, float] = OrderedDict()
+        """Until when those that are not kept are not listed again; monotonic seconds."""
+        self._under_way = SharedWork[bytes | None]()
 
     async def of(self, git: Git, place: Place, sha: str) -> Listing | None:
-        """Of the commit ``sha``, which ``place`` has; None: too large. Raises ``GitError``, ``GitTimeoutError``."""
-        if sha not in self._kept:
-            self._kept[sha] = await _listed(git, place, sha)
+        """Of the commit ``sha``, which ``place`` has; None: it is too large, or there are too many.
+
+        Raises ``GitError``, ``GitTimeoutError``.
+        """
+        listed = self._kept.get(sha)
+        if listed is None:
+            if self._gone.get(sha, 0.0) > time.monotonic():
+                return None
+            listed = await self._under_way.run(sha, lambda _: _listed(git, place, sha))
+            if listed is None:
+                self._let_go(sha)
+                return None
+            self._kept[sha] = listed
         self._kept.move_to_end(sha)
-        listed = self._kept[sha]
-        while sum(len(each or b"") for each in self._kept.values()) > MAX_KEPT_BYTES:
-            self._kept.popitem(last=False)
-        return None if listed is None else Listing(listed)
+        while sum(map(len, self._kept.values())) > MAX_KEPT_BYTES:
+            oldest, _ = self._kept.popitem(last=False)
+            self._let_go(oldest)
+        return Listing(listed)
+
+    def _let_go(self, sha: str) -> None:
+        self._gone[sha] = time.monotonic() + _NOT_AGAIN_SECONDS
+        self._gone.move_to_end(sha)
+        if len(self._gone) > _MOST_GONE:
+            self._gone.popitem(last=False)
 
 
 async def _listed(git: Git, place: Place, sha: str) -> bytes | None:
