@@ -99,7 +99,8 @@ async def test_the_first_fragment_goes_by_itself_and_the_rest_together(bus: Reco
         deltas.add(1, text(words))
     await bus.until_sent(2)
     assert bus.deltas == [(1, "text", 0, "a"), (1, "text", 0, "bcd")]
-    assert bus.moments[1] - bus.moments[0] >= DELTA_EVERY.total_seconds() - 0.001
+    first, second = deltas._sent  # when it meant to: a busy machine may carry out the one later than the other
+    assert second - first >= DELTA_EVERY.total_seconds()
 
 
 async def test_what_several_blocks_say_in_a_moment_is_one_event(bus: RecordingBus, deltas: DeltaStream):
@@ -241,7 +242,8 @@ async def test_what_comes_behind_an_end_waits_though_a_send_was_to_begin(bus: Re
     deltas.add(1, text("b"))
     await bus.until_sent(2)
     assert [text for *_, text in bus.deltas] == ["a", "b"]
-    assert bus.moments[1] - bus.moments[0] >= DELTA_EVERY.total_seconds() - 0.001
+    first, second = deltas._sent  # when it meant to: a busy machine may carry out the one later than the other
+    assert second - first >= DELTA_EVERY.total_seconds()
 
 
 async def test_a_reset_forgets_what_waits(bus: RecordingBus, deltas: DeltaStream):
