@@ -10,7 +10,8 @@ import pytest
 from services.contracts.words import ExitReason, Publish
 from services.jobs import cancelling
 from services.jobs.errors import LeaseLostError, NotCancellableError, NotFoundError
-from services.jobs.publishing import PublicationHold
+from services.jobs.models import ClaimedRun
+from services.jobs.publishing import Publication, PublicationHold
 from tests.integration.jobs.domain import COMMIT, Domain, shown
 
 
@@ -99,11 +100,17 @@ async def test_what_is_being_pushed_can_not_be_cancelled(domain: Domain) -> None
     assert await domain.fingerprint() == before
 
 
-async def test_a_cancel_reaches_the_runs_beside_the_one_being_pushed(domain: Domain) -> None:
+async def half_pushed(domain: Domain) -> tuple[ClaimedRun, Publication]:
+    """Of a job's two runs, one whose changeset a vcs is pushing."""
     run = await domain.start("https://a/1", "https://a/2")
     changeset_id = await domain.running.deliver(run.hold, COMMIT, publish=Publish.PULL_REQUEST, summary="done")
     publication = await domain.claim_changeset(run, changeset_id)
     assert publication is not None
+    return run, publication
+
+
+async def test_a_cancel_reaches_the_runs_beside_the_one_being_pushed(domain: Domain) -> None:
+    run, publication = await half_pushed(domain)
 
     await domain.cancelling.request(domain.client, run.hold.job_id)
     await carry_out(domain)
@@ -133,19 +140,16 @@ async def test_what_was_being_pushed_is_not_pushed_again(
     domain: Domain, come_back: Callable[[Domain, PublicationHold], Awaitable[None]]
 ) -> None:
     """The cancel came too late for that push, but not for the next."""
-    run = await domain.start("https://a/1", "https://a/2")
-    changeset_id = await domain.running.deliver(run.hold, COMMIT, publish=Publish.PULL_REQUEST, summary="done")
-    publication = await domain.claim_changeset(run, changeset_id)
-    assert publication is not None
+    run, publication = await half_pushed(domain)
     await domain.cancelling.request(domain.client, run.hold.job_id)
     await carry_out(domain)
 
     await come_back(domain, publication.hold)
     (order,) = await domain.publishing.due(overdue=timedelta())
-    assert await domain.claim_changeset(run, changeset_id, dispatch=order.dispatch) is None
+    assert await domain.claim_changeset(run, publication.hold.changeset_id, dispatch=order.dispatch) is None
     assert await carry_out(domain) == 1
 
-    assert (await domain.row("changesets", changeset_id))["state"] == "stored"
+    assert (await domain.row("changesets", publication.hold.changeset_id))["state"] == "stored"
     job = await domain.row("jobs", run.hold.job_id)
     assert (job["state"], job["runs_cancelled"]) == ("cancelled", 2)
     assert (await domain.row("runs", run.hold.run_id))["cancel_requested_at"] == job["cancel_requested_at"]

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from services.vcs.git.trees import tree_of_commit, tree_of_patch
 from services.vcs.worktrees import known_changes, listings
 from services.vcs.worktrees.edits import MAX_EDITED_BYTES, MAX_EDITED_LINES
 from services.vcs.worktrees.known_changes import Written
-from services.vcs.worktrees.snapshots import Snapshot, staged_tree
+from services.vcs.worktrees.snapshots import Snapshot
 from tests.integration.vcs.conftest import Node, Remote
+from tests.integration.vcs.told_worktree import ToldWorktree
 
 TEXT = "".join(f"line {number}\n" for number in range(60))
 FILES: dict[str, str | bytes | None] = {
@@ -33,43 +33,12 @@ FILES: dict[str, str | bytes | None] = {
 LINES = (b"line 7\n", b"$Id: x $\n", b"-- \n", b"+++ b/x\n", b"diff --git a/x b/x\n", b"one\r\n", b"\xe9\xff\n", b"\n")
 
 
-class Edited:
-    """A worktree in which files are edited, and told of with what they held."""
-
-    def __init__(self, node: Node, path: Path, base_sha: str) -> None:
-        self.node = node
-        self.path = path
-        self.base_sha = base_sha
-
-    def write(self, name: str, content: bytes) -> Written:
-        before = (self.path / name).read_bytes()
-        (self.path / name).write_bytes(content)
-        return Written(name.encode(), before)
-
-    async def snapshot(self, *written: Written) -> tuple[Snapshot, list[str]]:
-        """With the Git commands that it took; what it holds is what lies there."""
-        begun = len(self.node.git.commands)
-        snapshot = await self.node.worktrees.checkpoint("run", 1, written=written)
-        took = [command[0] for command in self.node.git.commands[begun:]]
-        _, place = self.node.worktrees.located("run", 1)
-        there = await staged_tree(self.node.git, place, self.base_sha)
-        if snapshot.patch:
-            assert await tree_of_patch(self.node.git, place, self.base_sha, snapshot.patch) == there
-        else:
-            assert await tree_of_commit(self.node.git, place, self.base_sha) == there
-        return snapshot, took
-
-
 @pytest.fixture
-async def edited(node: Node, remote: Remote) -> Edited:
-    (remote.work / "script").write_text("#!/bin/sh\n")
-    (remote.work / "script").chmod(0o755)
-    (remote.work / "link").symlink_to("empty")
-    base_sha = remote.commit(FILES)
-    return Edited(node, (await node.worktrees.prepare("run", 1, remote.repository)).path, base_sha)
+async def edited(node: Node, remote: Remote) -> ToldWorktree:
+    return await ToldWorktree.prepare(node, remote, FILES)
 
 
-async def test_an_edit_takes_no_git_but_to_list_the_base_once(edited: Edited):
+async def test_an_edit_takes_no_git_but_to_list_the_base_once(edited: ToldWorktree):
     _, took = await edited.snapshot(edited.write("a/text", TEXT.replace("line 30", "other").encode()))
     assert took == ["ls-tree"]
     snapshot, took = await edited.snapshot(edited.write("script", b"#!/bin/sh\nexit 1\n"))
@@ -80,7 +49,7 @@ async def test_an_edit_takes_no_git_but_to_list_the_base_once(edited: Edited):
     ]
 
 
-async def test_any_edits_come_to_what_git_says_of_them(edited: Edited):
+async def test_any_edits_come_to_what_git_says_of_them(edited: ToldWorktree):
     """Lines changed, put in and taken out, again and again in the same files, also back to how they were."""
     chance = random.Random(11)
     names = ["a/text", "no-end", "crlf", "latin", "script", "readme.md", "empty"]
@@ -106,7 +75,7 @@ def _changed(original: bytes, path: Path, chance: random.Random) -> bytes:
     return b"".join(lines)[: None if chance.random() < 0.7 else -1]
 
 
-async def _whole(edited: Edited) -> Snapshot:
+async def _whole(edited: ToldWorktree) -> Snapshot:
     """What a look at everything says; what is known stays as it was."""
     known = edited.node.worktrees._known["run", 1]
     snapshot = await edited.node.worktrees.checkpoint("run", 1)
@@ -131,12 +100,12 @@ def _told(snapshot: Snapshot) -> list[tuple[bytes, str, str, str, str, str]]:
         ("a/text", b"\n" * (MAX_EDITED_LINES + 1)),
     ],
 )
-async def test_of_other_files_git_tells(edited: Edited, name: str, content: bytes):
+async def test_of_other_files_git_tells(edited: ToldWorktree, name: str, content: bytes):
     _, took = await edited.snapshot(edited.write(name, content))
     assert "diff-index" in took
 
 
-async def test_what_the_base_does_not_hold_is_not_believed(edited: Edited):
+async def test_what_the_base_does_not_hold_is_not_believed(edited: ToldWorktree):
     written = edited.write("a/text", b"other\n")
     snapshot, took = await edited.snapshot(Written(written.path, b"something else\n"))
     assert took[-1] == "diff-index"
@@ -144,7 +113,7 @@ async def test_what_the_base_does_not_hold_is_not_believed(edited: Edited):
 
 
 @pytest.mark.parametrize("turn_into", ["program", "link", "folder", "link above"])
-async def test_what_is_no_plain_file_any_more_is_left_to_git(edited: Edited, turn_into: str):
+async def test_what_is_no_plain_file_any_more_is_left_to_git(edited: ToldWorktree, turn_into: str):
     """Nobody but our tools should have written; whoever did gets no further than Git would let them."""
     written = edited.write("a/text", b"other\n")
     path = edited.path / "a/text"
@@ -165,14 +134,14 @@ async def test_what_is_no_plain_file_any_more_is_left_to_git(edited: Edited, tur
     assert [command[0] for command in edited.node.git.commands[begun:]][:2] == ["ls-tree", "diff-index"]
 
 
-async def test_more_than_is_remembered_is_asked_of_git(edited: Edited, monkeypatch: pytest.MonkeyPatch):
+async def test_more_than_is_remembered_is_asked_of_git(edited: ToldWorktree, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(known_changes, "MAX_REMEMBERED_BYTES", 600)
     await edited.snapshot(edited.write("a/text", TEXT.replace("line 30", "other").encode()))
     _, took = await edited.snapshot(edited.write("a/text", TEXT.replace("line 31", "other").encode()))
     assert took == ["diff-index"], "its patch is known, and what it held in the base is not any more"
 
 
-async def test_a_tree_too_large_to_be_kept_is_listed_once(edited: Edited, monkeypatch: pytest.MonkeyPatch):
+async def test_a_tree_too_large_to_be_kept_is_listed_once(edited: ToldWorktree, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(listings, "MAX_LISTING_BYTES", 50)
     _, first = await edited.snapshot(edited.write("a/text", b"other\n"))
     _, second = await edited.snapshot(edited.write("a/text", b"another\n"))
@@ -180,7 +149,7 @@ async def test_a_tree_too_large_to_be_kept_is_listed_once(edited: Edited, monkey
 
 
 async def test_the_oldest_listings_make_room_and_are_not_made_again_by_turns(
-    edited: Edited, monkeypatch: pytest.MonkeyPatch
+    edited: ToldWorktree, monkeypatch: pytest.MonkeyPatch
 ):
     _, place = edited.node.worktrees.located("run", 1)
     git, kept = edited.node.git, listings.Listings()
@@ -197,7 +166,7 @@ async def test_the_oldest_listings_make_room_and_are_not_made_again_by_turns(
     assert all([await kept.of(git, place, sha) is not None for sha in (*shas, shas[0])])
 
 
-async def test_those_who_want_one_listing_at_once_share_it(edited: Edited):
+async def test_those_who_want_one_listing_at_once_share_it(edited: ToldWorktree):
     _, place = edited.node.worktrees.located("run", 1)
     git, kept = edited.node.git, listings.Listings()
     begun = len(git.commands)

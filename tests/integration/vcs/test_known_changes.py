@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from services.vcs.git.runner import Git, Place
-from services.vcs.git.trees import tree_of_patch
 from services.vcs.worktrees import worktrees
 from services.vcs.worktrees.checkouts import CheckoutOptions
 from services.vcs.worktrees.known_changes import Written
-from services.vcs.worktrees.snapshots import Snapshot, staged_tree, take_snapshot
+from services.vcs.worktrees.snapshots import Snapshot, take_snapshot
 from tests.integration.vcs.conftest import Node, Remote
+from tests.integration.vcs.told_worktree import ToldWorktree
 
 LARGE = bytes(range(256)) * 600
 FILES: dict[str, str | bytes | None] = {
@@ -40,36 +40,12 @@ CONTENTS = (
 )
 
 
-class Worked:
-    """One attempt's worktree, and what its snapshots cost."""
-
-    def __init__(self, node: Node, path: Path, base_sha: str) -> None:
-        self.node = node
-        self.path = path
-        self.base_sha = base_sha
-
-    async def snapshot(self, *written: str | Written) -> tuple[Snapshot, list[str]]:
-        """With the names of the Git commands that it took; it holds what lies there."""
-        begun = len(self.node.git.commands)
-        told = [each if isinstance(each, Written) else Written(each.encode()) for each in written]
-        snapshot = await self.node.worktrees.checkpoint("run", 1, written=told)
-        took = [command[0] for command in self.node.git.commands[begun:]]
-        _, place = self.node.worktrees.located("run", 1)
-        there = await staged_tree(self.node.git, place, self.base_sha)
-        assert await tree_of_patch(self.node.git, place, self.base_sha, snapshot.patch) == there
-        return snapshot, took
-
-
 @pytest.fixture
-async def worked(node: Node, remote: Remote) -> Worked:
-    (remote.work / "script").write_text("#!/bin/sh\n")
-    (remote.work / "script").chmod(0o755)
-    (remote.work / "link").symlink_to("empty")
-    base_sha = remote.commit(FILES)
-    return Worked(node, (await node.worktrees.prepare("run", 1, remote.repository)).path, base_sha)
+async def worked(node: Node, remote: Remote) -> ToldWorktree:
+    return await ToldWorktree.prepare(node, remote, FILES)
 
 
-async def test_whatever_is_written_one_command_comes_to_the_same(worked: Worked):
+async def test_whatever_is_written_one_command_comes_to_the_same(worked: ToldWorktree):
     """Files of the base and new ones, changed, emptied, deleted and put back, in any order."""
     chance = random.Random(7)
     (worked.path / "new").write_bytes(b"new\n")
@@ -85,11 +61,11 @@ async def test_whatever_is_written_one_command_comes_to_the_same(worked: Worked)
                 (worked.path / name).write_bytes(chance.choice(CONTENTS))
         snapshot, took = await worked.snapshot(*written)
         assert took == ["diff-index"] or was_deleted or _is_touched_only(worked, written), "it has looked at everything"
-        whole, _ = await Worked.snapshot(worked)
+        whole, _ = await ToldWorktree.snapshot(worked)
         assert _told(snapshot) == _told(whole)
 
 
-def _is_touched_only(worked: Worked, written: list[str]) -> bool:
+def _is_touched_only(worked: ToldWorktree, written: list[str]) -> bool:
     """Whether one of them is as it was: written, and not changed. Git tells of it, and then has no patch for it."""
     return any(_content(worked.path / name) == _original(name) for name in written)
 
@@ -107,14 +83,14 @@ def _told(snapshot: Snapshot) -> dict[bytes, tuple[str, str, str]]:
     return {file.path: (file.change, file.new_mode, file.new_blob) for file in snapshot.files}
 
 
-async def test_the_first_after_a_checkout_takes_one_command_too(worked: Worked):
+async def test_the_first_after_a_checkout_takes_one_command_too(worked: ToldWorktree):
     (worked.path / "a/text").write_bytes(b"other\n")
     snapshot, took = await worked.snapshot("a/text")
     assert took == ["diff-index"]
     assert [(file.path, file.insertions, file.deletions) for file in snapshot.files] == [(b"a/text", 1, 120)]
 
 
-async def test_what_was_not_told_is_found_by_the_next_look_at_everything(worked: Worked):
+async def test_what_was_not_told_is_found_by_the_next_look_at_everything(worked: ToldWorktree):
     (worked.path / "a/text").write_bytes(b"other\n")
     (worked.path / "left").write_bytes(b"by nobody\n")
     await worked.node.worktrees.checkpoint("run", 1, written=[Written(b"a/text")])
@@ -123,14 +99,14 @@ async def test_what_was_not_told_is_found_by_the_next_look_at_everything(worked:
 
 
 @pytest.mark.parametrize("name", [".gitignore", "link"])
-async def test_files_that_need_a_second_look_get_it(worked: Worked, name: str):
+async def test_files_that_need_a_second_look_get_it(worked: ToldWorktree, name: str):
     (worked.path / "debug.log").write_bytes(b"ignored until now\n")
     (worked.path / name).write_bytes(b"nothing\nis ignored\n")
     _, took = await worked.snapshot(name)
     assert "add" in took
 
 
-async def test_nothing_is_known_after_a_restore(worked: Worked):
+async def test_nothing_is_known_after_a_restore(worked: ToldWorktree):
     (worked.path / "a/text").write_bytes(b"other\n")
     snapshot, _ = await worked.snapshot("a/text")
     await worked.node.worktrees.restore("run", 1, b"")
@@ -141,7 +117,7 @@ async def test_nothing_is_known_after_a_restore(worked: Worked):
     await worked.node.worktrees.restore("run", 1, snapshot.patch)
 
 
-async def test_nothing_is_known_of_an_attempt_that_began_with_a_patch(worked: Worked, remote: Remote):
+async def test_nothing_is_known_of_an_attempt_that_began_with_a_patch(worked: ToldWorktree, remote: Remote):
     (worked.path / "a/text").write_bytes(b"other\n")
     (worked.path / "new").write_bytes(b"new\n")
     first, _ = await worked.snapshot()
@@ -170,7 +146,9 @@ async def test_a_sparse_worktree_is_always_looked_at_as_a_whole(node: Node, remo
     assert [file.path for file in snapshot.files] == [b"a/text"]
 
 
-async def test_a_look_that_began_before_another_is_not_what_is_known(worked: Worked, monkeypatch: pytest.MonkeyPatch):
+async def test_a_look_that_began_before_another_is_not_what_is_known(
+    worked: ToldWorktree, monkeypatch: pytest.MonkeyPatch
+):
     """Somebody looks at what differs while the agent works, and takes longer than it."""
     looked, go_on = asyncio.Event(), asyncio.Event()
 
