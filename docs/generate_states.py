@@ -48,7 +48,8 @@ def page() -> str:
     parts = [
         ["# States", "", "Made from `services/jobs/states.py` by `make docs`; do not edit.", "", "## A run", ""],
         runs(),
-        ["", "From the moment a cancel is accepted (`cancel_requested_at`), `cancel` is the only transition left.", ""],
+        ["", "From the moment a cancel is accepted (`cancel_requested_at`), `cancel` is the only transition left."],
+        ["Nothing leads to `dispatched` any more: it is what a scheduler of before ADR 20 has left.", ""],
         ["## A changeset", ""],
         changesets(),
         ["", "## A job", "", "Its state is what its runs make of it, shown here for a job of two runs.", ""],

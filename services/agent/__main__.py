@@ -13,7 +13,7 @@ from services.agent.pace import FleetPace
 from services.agent.sandbox import Sandbox
 from services.agent.settings import AgentSettings
 from services.agent.vcs_client import VcsClient
-from services.agent.worker import RUN_QUEUES, Worker
+from services.agent.worker import Worker
 from services.contracts import subjects
 from services.jobs.bells import Bell
 from services.jobs.budgeting import Budgeting
@@ -40,7 +40,7 @@ _SEARCHES = 4
 async def serve(stop: asyncio.Event) -> None:
     settings = load(AgentSettings)
     configure_logs(service="agent", level=settings.log_level, log_format=settings.log_format)
-    node = Node(new_node_name(settings.agent_name), "agent", capacity=settings.agent_capacity)
+    node = Node(new_node_name(settings.agent_name), "agent")
     database = Database(settings.database_url.get_secret_value(), size=settings.database_pool, name=node.name)
     bus = Bus(settings.nats_url.get_secret_value(), name=node.name)
     heartbeat = Heartbeat(settings.database_url.get_secret_value(), node)
@@ -77,8 +77,8 @@ async def serve(stop: asyncio.Event) -> None:
     async with serve_health("agent", settings.health_address, checks, {"sandbox": sandbox.words}):
         await bus.start()
         heartbeat.start()
-        taking = [asyncio.create_task(worker.take_orders(queue), name=f"{queue} orders") for queue in RUN_QUEUES]
         hearing = [
+            asyncio.create_task(worker.hear_orders(), name="orders"),
             asyncio.create_task(worker.hear_controls(), name="controls"),
             asyncio.create_task(pace.hear(), name="pace"),
             asyncio.create_task(budget_news.hear(bus), name="budget news"),
@@ -91,10 +91,9 @@ async def serve(stop: asyncio.Event) -> None:
             sandbox=sandbox.words,
         )
         try:
-            await lifecycle.until_stopped(stop, [*taking, *hearing])
+            await lifecycle.until_stopped(stop, hearing)
         finally:
             # The order matters: nothing new, finish or hand back under a live heartbeat, then the connections.
-            await lifecycle.stop_tasks(taking, timeout=timedelta(seconds=_STOP_SECONDS))
             await worker.drain(timedelta(seconds=settings.drain_seconds))
             await lifecycle.stop_tasks(hearing, timeout=timedelta(seconds=_STOP_SECONDS))
             await heartbeat.stop()

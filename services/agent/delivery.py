@@ -166,7 +166,7 @@ class Delivery:
         if publish is Publish.NONE:
             return
         order = PublishOrder(changeset_id=str(changeset_id), run_id=str(self._hold.run_id), dispatch=1)
-        message_id = subjects.work_order_id(str(changeset_id), 1)
+        message_id = subjects.publish_order_id(str(changeset_id), 1)
         with suppress(BusUnavailableError):  # the sweep sends it again
             await self._shared.bus.publish(
                 Outgoing(subjects.work(Queue.PUBLISH), order.SerializeToString(), message_id)

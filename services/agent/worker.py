@@ -1,15 +1,14 @@
-"""Takes work orders up to the agent's capacity, claims their runs, and sees each attempt to its end."""
+"""Takes up the runs that the agent is given, and sees each attempt to its end."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
-from functools import partial
 from typing import Any, Protocol, assert_never
 from uuid import UUID
 
@@ -17,23 +16,19 @@ from google.protobuf.message import DecodeError
 from nats.errors import Error as NatsError
 
 from services.contracts import subjects
-from services.contracts.v1.commands_pb2 import RunControl, WorkOrder
-from services.contracts.words import Queue
+from services.contracts.v1.commands_pb2 import RunControl, WorkOrders
 from services.jobs.errors import LeaseLostError
 from services.jobs.heartbeat import Ending, Heartbeat
 from services.jobs.models import Checkpoint, ClaimedRun
 from services.jobs.running import Claim, Order, Running
 from services.runtime.batching import Rest
-from services.runtime.jetstream import Bus, Message
-from services.runtime.lifecycle import Capacity
+from services.runtime.jetstream import Bus, Listening, Message
 from services.runtime.postgres import StoreUnavailableError
 from services.runtime.telemetry import logger
 
 log = logger("agent.worker")
 
-RUN_QUEUES = (Queue.CODE, Queue.TASK, Queue.REVIEW)
 ALL_CONTROLS = "qd.ctl.*"
-_NAK_SECONDS = 0.1
 _REST = Rest(timedelta(milliseconds=20))
 
 
@@ -93,50 +88,51 @@ class Worker:
         name: str,
         capacity: int,
     ) -> None:
-        """``begin``: what to do for a run. ``name``: the node's, which runs are claimed under. ``capacity``: runs at
-        once.
-        """
+        """``begin``: what to do for a run. ``name``: of the node that runs are given to. ``capacity``: runs at once."""
         self._begin = begin
         self._running = running
         self._bus = bus
         self._heartbeat = heartbeat
         self._name = name
-        self._capacity = Capacity(capacity)
-        self._pulled: list[Message] = []
+        self._capacity = capacity
+        self._listening: Listening | None = None
+        self._ordered: list[Order] = []
         self._is_claiming = False
         self._live: dict[UUID, _Live] = {}
         self._taking_up: dict[UUID, Claim] = {}
         """Of each run the newest claim that is not begun with yet."""
         self._tasks: set[asyncio.Task[None]] = set()
+        self._takes_more = True
         self._draining = False
 
-    async def take_orders(self, queue: Queue) -> None:
-        """Take the work orders of ``queue`` for ever."""
-        orders = self._bus.pull(
-            subjects.WORK_STREAM, subjects.work(queue), subjects.work_consumer(queue), batch=self._capacity.free
-        )
-        async for messages in orders:
-            free = self._capacity.total - self._capacity.busy
-            for message in messages[free:]:
-                # Every queue has a request under way, and the places that this one counted on are taken.
-                await _tell(message.nak(delay=_NAK_SECONDS))
-            if taken := messages[:free]:
-                self._capacity.take(len(taken))
-                self._pulled += taken
-                if not self._is_claiming:
-                    self._is_claiming = True
-                    self._start(self._claim_pulled(), "claims", places=0)
+    async def hear_orders(self) -> None:
+        """Say that there are places once orders can be heard, and take them up for ever."""
+        self._listening = await self._bus.listen(subjects.orders(self._name), self._on_orders)
+        self._heartbeat.offer(self._places)
+        await asyncio.Event().wait()
 
-    def _start(self, work: Coroutine[Any, Any, None], name: str, *, places: int) -> asyncio.Task[None]:
-        """Run ``work`` beside everything else; it occupies ``places`` of the capacity, which are free at its end."""
+    def _places(self) -> int:
+        """Runs at once that may be given to this agent now."""
+        return self._capacity if self._takes_more and self._bus.is_connected else 0
+
+    async def _on_orders(self, message: Message) -> None:
+        if self._draining:
+            return  # without an answer it is recalled
+        self._ordered += _orders(message)
+        if not self._is_claiming:
+            self._is_claiming = True
+            self._start(self._claim_ordered(), "claims")
+        await _answered(message)  # behind that, so that no drain comes in between and misses it
+
+    def _start(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        """Run ``work`` beside everything else."""
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
-        task.add_done_callback(partial(self._ended, places=places))
+        task.add_done_callback(self._ended)
         return task
 
-    def _ended(self, task: asyncio.Task[None], *, places: int) -> None:
+    def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        self._capacity.give_back(places)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("an attempt ended on a bug; its lease runs out", exc_info=error)
 
@@ -157,40 +153,61 @@ class Worker:
                 live.work.hear()
 
     async def drain(self, timeout: timedelta) -> None:
-        """Let attempts finish until ``timeout``, then hand what is left back as interrupted."""
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=timeout.total_seconds() / 2)
+        """Take no more; let attempts finish until ``timeout``, then hand what is left back as interrupted."""
+        self._takes_more = False
+        self._heartbeat.offer(self._places)
+        await self._until_idle(timeout / 2)
         self._draining = True
+        if self._listening is not None:
+            await self._listening.stop()
         for live in list(self._live.values()):
             live.end(Stop.INTERRUPTED)
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=timeout.total_seconds() / 2)
+        await self._until_idle(timeout / 2)
 
-    async def _claim_pulled(self) -> None:
+    async def _until_idle(self, timeout: timedelta) -> None:
+        """Wait for what is under way, and for what that begins: a claim ends with attempts."""
+        until = time.monotonic() + timeout.total_seconds()
+        while self._tasks and (left := until - time.monotonic()) > 0:
+            await asyncio.wait(self._tasks, timeout=left)
+
+    async def _claim_ordered(self) -> None:
         """One claim at a time: what comes meanwhile is claimed together."""
         try:
-            while messages := self._pulled:
-                self._pulled, begun = [], time.monotonic()
+            while orders := self._ordered:
+                self._ordered, begun = [], time.monotonic()
                 # A task of its own: what goes wrong with some is not to keep others from being claimed.
-                await asyncio.wait([self._start(self._take(messages), "claim", places=0)])
-                await _REST.after(len(messages), begun=begun)
+                await asyncio.wait([self._start(self._take(orders), "claim")])
+                await _REST.after(len(orders), begun=begun)
         finally:
             self._is_claiming = False
 
-    async def _take(self, messages: Sequence[Message]) -> None:
-        """Claim what ``messages`` order, in one transaction, and begin with each run that is ours now."""
+    async def _take(self, orders: Sequence[Order]) -> None:
+        """Take up what was ordered, and begin with each run that is ours now."""
+        orders = [order for order in orders if not self._has(order)]
+        if not orders:
+            return
         claimed_at = time.monotonic()
-        begun = 0
         try:
-            orders = [order for message in messages if (order := _order(message)) is not None]
-            for claim in await self._running.claim(orders, agent=self._name) if orders else ():
-                self._start(self._see_through(claim, claimed_at), f"attempt of {claim.hold.run_id}", places=1)
-                begun += 1
-        except StoreUnavailableError:
-            return  # not acknowledged: they come again
-        finally:
-            self._capacity.give_back(len(messages) - begun)
-        await _tell(self._bus.acknowledge(messages))
+            claims = await self._running.claim(orders)
+        except StoreUnavailableError as error:
+            log.warning("orders could not be taken up; they are recalled", runs=len(orders), error=str(error))
+            return
+        for claim in claims:
+            see_through = self._give_back(claim) if claim.cancel_requested else self._see_through(claim, claimed_at)
+            self._start(see_through, f"attempt of {claim.hold.run_id}")
+
+    def _has(self, order: Order) -> bool:
+        """Whether this order was taken up already: the lease would be found to be ours again."""
+        live, claim = self._live.get(order.run_id), self._taking_up.get(order.run_id)
+        holds = [live.run.hold if live is not None else None, claim.hold if claim is not None else None]
+        return order.token in [hold.token for hold in holds if hold is not None]
+
+    async def _give_back(self, claim: Claim) -> None:
+        """Its cancel was accepted before anything began."""
+        try:
+            await self._running.cancelled(claim.hold)
+        except (LeaseLostError, StoreUnavailableError) as error:
+            log.warning("a cancelled run could not be given back", run=str(claim.hold.run_id), error=str(error))
 
     async def _see_through(self, claim: Claim, claimed_at: float) -> None:
         """Work on the claimed run under its lease, and say how it ended where it was stopped from outside."""
@@ -225,17 +242,18 @@ class Worker:
         run_id = claim.hold.run_id
         self._taking_up[run_id] = claim
         self._heartbeat.hold(run_id, claim.hold.token, claimed_at=claimed_at, on_end=lambda _: None)
+        run = None
         try:
             run = await self._running.take_up(claim)
         except StoreUnavailableError as error:
             log.warning("what a run goes on from could not be read", run=str(run_id), error=str(error))
-            run = None
-        if self._taking_up.get(run_id) is not claim:
-            return None  # this process had lost it meanwhile, and has claimed it again
-        del self._taking_up[run_id]
-        if run is None:
-            self._heartbeat.drop(run_id)
-        return run
+        finally:
+            is_newest = self._taking_up.get(run_id) is claim  # else this process had lost it, and has claimed it again
+            if is_newest:
+                del self._taking_up[run_id]
+                if run is None:
+                    self._heartbeat.drop(run_id)  # also after a bug: nobody would work under the lease
+        return run if is_newest else None
 
     def _forget(self, live: _Live) -> None:
         run_id = live.run.hold.run_id
@@ -267,14 +285,14 @@ class Worker:
                 assert_never(live.stop)
 
 
-def _order(message: Message) -> Order | None:
-    """What ``message`` orders; None where it is no work order."""
+def _orders(message: Message) -> list[Order]:
+    """What ``message`` orders; nothing where it holds no work orders."""
     try:
-        order = WorkOrder.FromString(message.data)
-        return Order(UUID(order.run_id), UUID(order.job_id), order.dispatch)
+        orders = WorkOrders.FromString(message.data).orders
+        return [Order(UUID(order.run_id), UUID(bytes=order.token)) for order in orders]
     except (DecodeError, ValueError):
-        log.exception("not a work order, thrown away", subject=message.subject)
-        return None
+        log.exception("no work orders, thrown away", subject=message.subject)
+        return []
 
 
 def _control(message: Message) -> RunControl:
@@ -286,10 +304,10 @@ def _control(message: Message) -> RunControl:
         return RunControl()
 
 
-async def _tell(telling: Awaitable[None]) -> None:
-    """Say what becomes of a message; where NATS does not hear it, the message comes again and is found stale."""
+async def _answered(message: Message) -> None:
+    """Say that ``message`` came; where NATS does not hear it, what was taken up by then stays so."""
     with suppress(NatsError, OSError):
-        await telling
+        await message.respond(b"")
 
 
 def _ender(live: _Live) -> Callable[[Ending], None]:

@@ -192,8 +192,8 @@ class RunCounts(Model):
     """How many of the job's runs are where; the sum is `total`."""
 
     total: int
-    started: int = Field(description="runs that an agent has ever claimed")
-    active: int = Field(description="started or dispatched, and not final")
+    started: int = Field(description="runs that were ever given to an agent")
+    active: int = Field(description="running, waiting or publishing")
     completed: int
     failed: int
     cancelled: int

@@ -32,6 +32,7 @@ CLIENT_HEADER = "Qd-Client"
 """Of a durable event's message: whose job it is about."""
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]+")
+_NO_TOKEN = re.compile(r"[^A-Za-z0-9_-]")
 
 
 class SubjectTokenError(ValueError):
@@ -52,6 +53,13 @@ def work_consumer(queue: Queue) -> str:
     return f"{queue}-workers"
 
 
+def orders(agent: str) -> str:
+    """Core NATS: where an agent hears of the runs that are given to it. ``agent``: its node's name, whatever it holds:
+    what makes it unique are letters and digits.
+    """
+    return f"qd.order.{_NO_TOKEN.sub('_', agent)}"
+
+
 def control(run_id: str) -> str:
     return f"qd.ctl.{_token(run_id)}"
 
@@ -65,6 +73,6 @@ def events_of_job(job_id: str) -> str:
     return f"qd.evt.{_token(job_id)}.>"
 
 
-def work_order_id(run_id: str, dispatch: int) -> str:
-    """The `Nats-Msg-Id` of a work order: a run's id alone would be swallowed when it is sent again."""
-    return f"{run_id}:{dispatch}"
+def publish_order_id(changeset_id: str, dispatch: int) -> str:
+    """The `Nats-Msg-Id` of a publish order: a changeset's id alone would be swallowed when it is sent again."""
+    return f"{changeset_id}:{dispatch}"

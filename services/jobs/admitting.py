@@ -15,12 +15,13 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-from uuid_utils.compat import uuid7
+from uuid_utils.compat import uuid4, uuid7
 
-from services.contracts.words import EventKind, Queue
+from services.contracts.words import Queue
 from services.jobs.fairness import Allocation, Candidate, Flow, Load, allocate
 from services.jobs.limits import Limits, limits_of
-from services.jobs.scheduling import LEASE
+from services.jobs.placing import Place, spread
+from services.jobs.scheduling import LEASE, ORDER_LEASE, Dispatched
 from services.jobs.states import RunTransition, sources
 from services.jobs.unit import SQL, Rung, Unit, Units
 from services.runtime.postgres import Connection, Record, Statements
@@ -31,20 +32,10 @@ _STATEMENTS = Statements(SQL / "admitting.sql")
 _ADMISSION_LOCK = 5_821_907_733
 _TAKE_TURN = f"SELECT set_config('quarterdeck.admits', pg_try_advisory_xact_lock({_ADMISSION_LOCK})::text, true)"
 _WITHOUT_LIMIT = 100
-MOST_AT_ONCE = 500
+MOST_AT_ONCE = 256
 """Runs that one transaction dispatches at most; it holds their jobs' locks."""
 _uuid = lru_cache(maxsize=4 * MOST_AT_ONCE)(UUID)
 """A look names each job twice, and its client with each."""
-
-
-@dataclass(frozen=True)
-class Dispatched:
-    """A work order that is to be sent."""
-
-    run_id: UUID
-    job_id: UUID
-    queue: Queue
-    dispatch: int
 
 
 @dataclass(frozen=True)
@@ -82,7 +73,7 @@ class Admitting:
             clocks=_clocks(candidates),
         )
         unit = await _unit(connection, _rows(seen["locked"]), wanted)
-        admission = _Admission(unit, wanted)
+        admission = _Admission(unit, wanted, [Place(**row) for row in _rows(seen["agents"])])
         orders = await admission.dispatch()
         return Admitted(orders, look_again=admission.left_some or len(orders) == MOST_AT_ONCE)
 
@@ -114,9 +105,10 @@ class Admitting:
 class _Admission:
     """The runs of the allocated jobs, chosen under the jobs' locks."""
 
-    def __init__(self, unit: Unit, wanted: Allocation) -> None:
+    def __init__(self, unit: Unit, wanted: Allocation, agents: Sequence[Place]) -> None:
         self._unit = unit
         self._wanted = wanted
+        self._agents = agents
         self.left_some = False
         """Some slots were not filled by whom they were meant for."""
 
@@ -124,6 +116,7 @@ class _Admission:
         counts = {
             job_id: self._within_max_parallel(job_id) for job_id in self._wanted.runs if job_id in self._unit.jobs
         }
+        runs = sum(counts.values())
         rows = await _STATEMENTS.rows(
             self._unit.connection,
             "dispatch",
@@ -131,14 +124,17 @@ class _Admission:
             counts=list(counts.values()),
             tags=[self._wanted.tags[job_id] for job_id in counts],
             sources=sources(RunTransition.ADMIT),
-            kind=EventKind.RUN_DISPATCHED.value,
-            event_ids=[uuid7() for _ in range(sum(counts.values()))],
+            agents=spread(self._agents, runs),
+            tokens=[uuid4() for _ in range(runs)],
+            lease=ORDER_LEASE,
+            event_ids=[uuid7() for _ in range(runs)],
+            job_event_ids=[uuid7() for _ in counts],
             **_ticks(self._wanted.clocks),
         )
         await self._hide_what_has_nothing(rows, counts)
         places = {job_id: place for place, job_id in enumerate(counts)}
         rows.sort(key=lambda row: (places[row["job_id"]], row["position"]))  # the order in which they are to begin
-        return [Dispatched(row["id"], row["job_id"], Queue(row["queue"]), row["dispatch"]) for row in rows]
+        return [Dispatched(row["id"], row["job_id"], row["agent"], row["lease_token"]) for row in rows]
 
     def _within_max_parallel(self, job_id: UUID) -> int:
         job = self._unit.jobs[job_id]

@@ -42,7 +42,7 @@ class LoggedEvent(NamedTuple):
     created_at: datetime
     client_id: UUID | None = None
     sequence: int | None = None
-    """Its place over all jobs, in the order of publication; None: not published yet."""
+    """Its place over all jobs, in the order of publication; None: it was not asked for."""
 
     def encoded(self, *, most_bytes: int | None = None) -> bytes:
         """The proto3 JSON form of the protobuf `Event`; as ``encode_event`` has it."""

@@ -12,6 +12,7 @@ import heapq
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 from uuid import UUID
 
 from services.contracts.words import Queue
@@ -123,13 +124,12 @@ class _Sharing:
             heapq.heappush(waiting, _Waiting(best.descending, best.tag + 1, job_id, best.job, best.left - 1))
 
 
-@dataclass(order=True, frozen=True)
-class _Waiting:
-    """A job in its client's order: by priority, then turn, then age."""
+class _Waiting(NamedTuple):
+    """A job in its client's order: by priority, then turn, then age. No two have one id, so no job is compared."""
 
     descending: int
     """The priority, negated."""
     tag: int
     job_id: UUID
-    job: Candidate = field(compare=False)
-    left: int = field(compare=False)
+    job: Candidate
+    left: int

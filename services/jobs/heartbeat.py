@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from enum import StrEnum
 from functools import partial
@@ -70,12 +70,20 @@ class Heartbeat:
         self._stop = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._loop_answered = time.monotonic()
+        self._places: Callable[[], int] = lambda: 0
+        self._hurries = False
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
     def start(self) -> None:
         """Begin to renew; ``on_end`` callbacks run on the loop that calls this."""
         self._loop = asyncio.get_running_loop()
+        self._loop_answered = time.monotonic()
         self._thread.start()
+
+    def offer(self, places: Callable[[], int]) -> None:
+        """Say from now on, and within a moment, that the node takes as many runs at once as ``places`` returns."""
+        self._places = places
+        self._hurries = True
 
     async def stop(self) -> None:
         """End the thread within 3 s; leases still held are left to run out."""
@@ -132,7 +140,8 @@ class Heartbeat:
         while not self._stop.is_set():
             if watching.done():
                 watching.result()
-            if time.monotonic() >= next_renewal:
+            if time.monotonic() >= next_renewal or self._hurries:
+                self._hurries = False
                 next_renewal = time.monotonic() + RENEW_EVERY.total_seconds()
                 connection = await self._renew(connection)
                 if connection is None:
@@ -155,7 +164,7 @@ class Heartbeat:
                     self._url, name=f"{self._node.name} heartbeat", timeout_seconds=RENEW_EVERY.total_seconds()
                 )
                 async with breakage_told(connection):
-                    await tell_seen(connection, self._node)
+                    await tell_seen(connection, replace(self._node, capacity=self._offered()))
                     renewed = await renew(connection, held)
         except _TRANSIENT as error:
             log.warning("renewal failed", error=str(error) or type(error).__name__)
@@ -164,6 +173,11 @@ class Heartbeat:
             return None
         self._note(held, renewed, sent)
         return connection
+
+    def _offered(self) -> int:
+        """None while the event loop is blocked: it would hear of no run, and each would come back seconds later."""
+        is_blocked = time.monotonic() - self._loop_answered > RENEW_EVERY.total_seconds()
+        return 0 if is_blocked else self._places()
 
     def _note(self, asked: Mapping[UUID, UUID], renewed: list[Renewed], sent: float) -> None:
         good = {lease.id: lease for lease in renewed}

@@ -35,7 +35,7 @@ class Node:
     """Unique to this life: a process that is started again is another node."""
     kind: Literal["agent", "vcs"]
     capacity: int = 0
-    """Runs at once."""
+    """Runs at once that it takes now."""
     address: str | None = None
 
 

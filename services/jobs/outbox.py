@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from services.jobs.eventlog import LoggedEvent, event_of
 from services.jobs.unit import SQL
-from services.runtime.postgres import Connection, Database, Statements
+from services.runtime.postgres import Connection, Database, Record, Statements
 
 _STATEMENTS = Statements(SQL / "outbox.sql")
 # Chosen once, at random; whoever holds this advisory lock is the one that publishes.
@@ -31,16 +33,19 @@ class Outbox:
             if cursor is None:
                 return None
             assigned = cursor["assigned"]
-            published = min(max(confirmed, cursor["published"]), assigned)
-            rows = []
-            if published < assigned:  # this process, or another, ended before it had sent them
-                rows = await _STATEMENTS.rows(connection, "assigned", after=published, through=assigned, most=most)
-            if not rows:
-                published = assigned
-                rows = await _STATEMENTS.rows(connection, "assign", assigned=assigned, most=most)
-                assigned += len(rows)
-            if (assigned, published) != (cursor["assigned"], cursor["published"]):
-                await _STATEMENTS.execute(connection, "move_cursor", assigned=assigned, published=published)
+            sent = min(max(confirmed, cursor["sent"]), assigned)
+            rows: Sequence[Record] = []
+            while not rows:
+                if sent == assigned:  # else this process, or another, ended before it had sent all of it
+                    given = await _STATEMENTS.rows(connection, "assign", assigned=assigned, most=most)
+                    if not given:
+                        break
+                    assigned = given[-1]["last_sequence"]
+                through = min(sent + most, assigned)
+                rows = await _STATEMENTS.rows(connection, "assigned", after=sent, through=through)
+                sent = sent if rows else through  # somebody has deleted them
+            if (assigned, sent) != (cursor["assigned"], cursor["sent"]):
+                await _STATEMENTS.execute(connection, "move_cursor", assigned=assigned, sent=sent)
             return [event_of(row) for row in rows]
 
         return await self._database.in_transaction(work)

@@ -13,7 +13,7 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-from uuid_utils.compat import uuid4, uuid7
+from uuid_utils.compat import uuid7
 
 from services.contracts.agents import ClientSettings
 from services.contracts.delivery import Checkout
@@ -35,7 +35,6 @@ from services.jobs.models import (
     VoidUse,
 )
 from services.jobs.scheduling import LEASE, cancel_locked
-from services.jobs.states import RunTransition, sources
 from services.jobs.unit import SQL, Draft, Rung, Unit, Units
 from services.runtime.batching import Batcher, Rest
 from services.runtime.postgres import TRANSIENT, Connection, Record, Statements
@@ -54,17 +53,23 @@ class Order:
     """A work order, as it came."""
 
     run_id: UUID
-    job_id: UUID
-    dispatch: int
+    token: UUID
+    """Of the lease that was granted with it."""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A run that is this agent's now."""
+    """A run that this agent has taken up."""
 
     hold: Hold
     row: Record
     """What the claim said of it."""
+
+    @property
+    def cancel_requested(self) -> bool:
+        """Then nothing is to begin: it is to be said that nothing is left of it."""
+        requested: bool = self.row["cancel_requested"]
+        return requested
 
 
 @dataclass(frozen=True)
@@ -88,33 +93,21 @@ class Running:
             self._complete_all, most=_MOST_COMPLETIONS, transient=TRANSIENT, rest=_REST
         )
 
-    async def claim(self, orders: Sequence[Order], *, agent: str) -> list[Claim]:
-        """Take the runs that are ordered, each for a new attempt; those whose order is stale or that are to be
-        cancelled are not in the answer. Each is to be renewed from then on, and begun with what ``take_up`` says.
-
-        ``agent``: the process's unique name, which its leases are renewed under.
+    async def claim(self, orders: Sequence[Order]) -> list[Claim]:
+        """Take up the runs that are ordered; those whose order is stale are not in the answer. Each is to be renewed
+        from then on, and begun with what ``take_up`` says.
         """
-        newest = {order.run_id: order for order in sorted(orders, key=lambda order: order.dispatch)}
-        job_ids = sorted({order.job_id for order in newest.values()})
 
         async def work(connection: Connection) -> list[Record]:
             return await _STATEMENTS.rows(
                 connection,
                 "claim_runs",
-                job_ids=job_ids,
-                job_event_ids=[uuid7() for _ in job_ids],
-                run_ids=list(newest),
-                event_ids=[uuid7() for _ in newest],
-                dispatches=[order.dispatch for order in newest.values()],
-                tokens=[uuid4() for _ in newest],
-                agent=agent,
+                run_ids=[order.run_id for order in orders],
+                tokens=[order.token for order in orders],
                 lease=LEASE,
-                sources=sources(RunTransition.CLAIM),
             )
 
         rows = await self._units.database.in_statement(work)
-        if rows:
-            await self._units.ring(Rung.EVENTS)
         return [Claim(_hold(row), row) for row in rows]
 
     async def take_up(self, claim: Claim) -> ClaimedRun:

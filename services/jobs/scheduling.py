@@ -19,9 +19,23 @@ from services.runtime.postgres import Connection, Record, Statements
 STATEMENTS = Statements(SQL / "scheduling.sql")
 LEASE = timedelta(seconds=8)
 """How long a run or changeset stays its holder's without a renewal."""
+ORDER_LEASE = timedelta(seconds=4)
+"""The same of a run whose agent has not taken up the order yet."""
 MAX_TIMES_LOST = 5
 DEADLINE_GRACE = timedelta(seconds=10)
 """An agent ends a run at its deadline by itself; only after this does the sweep."""
+
+
+@dataclass(frozen=True)
+class Dispatched:
+    """A run that was given to an agent, which is to be told."""
+
+    run_id: UUID
+    job_id: UUID
+    agent: str
+    """The name of its node."""
+    token: UUID
+    """Of the lease that was granted with it."""
 
 
 class Scheduling:
@@ -45,6 +59,22 @@ class Scheduling:
             await STATEMENTS.execute(connection, "forget_unheard")
 
         await self._units.database.in_transaction(work)
+
+    async def recall_orders(self, orders: Sequence[Dispatched]) -> None:
+        """These orders may have been heard by nobody: the next sweep takes back what was not taken up. Nothing is given
+        to their agents before they say again how many places they have. Raises ``StoreUnavailableError``.
+        """
+
+        async def work(connection: Connection) -> None:
+            await STATEMENTS.execute(
+                connection,
+                "recall_orders",
+                agents=sorted({order.agent for order in orders}),
+                ids=[order.run_id for order in orders],
+                tokens=[order.token for order in orders],
+            )
+
+        await self._units.database.in_statement(work)
 
     async def recall(self, *, overdue: timedelta) -> int:
         """Queue again what was dispatched over ``overdue`` ago and claimed by nobody; return how many.
@@ -72,7 +102,8 @@ class Scheduling:
         return await self._units.run(found.job_ids, work) if found.ids else 0
 
     async def lose_expired(self, *, connected_for: timedelta) -> int:
-        """Take runs from agents that stopped renewing: queued again, cancelled, or failed the fifth time.
+        """Take runs from agents that stopped renewing: queued again, cancelled, or failed the fifth time. Those that
+        their agent never took up are queued as they were, or cancelled.
 
         ``connected_for``: how long Postgres has been reachable from here.
         """
@@ -92,6 +123,7 @@ class Scheduling:
                 fates[_fate(row)].append(row)
             await STATEMENTS.execute(unit.connection, "drop_leases", ids=[row["id"] for row in rows])
             await _requeue_lost(unit, fates["requeue"])
+            await _requeue_untaken(unit, fates["untaken"])
             await _fail_lost(unit, fates["fail"])
             await cancel_locked(unit, fates["cancel"])
             return len(rows)
@@ -134,6 +166,8 @@ class Found:
 def _fate(row: Record) -> str:
     if row["cancel_requested"]:
         return "cancel"
+    if not row["taken"]:
+        return "untaken"
     return "fail" if row["counts"] and row["times_lost"] + 1 >= MAX_TIMES_LOST else "requeue"
 
 
@@ -143,6 +177,15 @@ async def _requeue_lost(unit: Unit, rows: Sequence[Record]) -> None:
     for row in rows:
         unit.count(row["job_id"], active=-1, queued=+1)
         _tell(unit, row, EventKind.RUN_REQUEUED, {"reason": "lost"})
+
+
+async def _requeue_untaken(unit: Unit, rows: Sequence[Record]) -> None:
+    """Those whose queue deadline has passed by now fail at once: admission would be there before the next sweep."""
+    for row in await STATEMENTS.rows(unit.connection, "requeue_untaken", ids=[row["id"] for row in rows]):
+        unit.count(row["job_id"], active=-1, queued=+1)
+        _tell(unit, row, EventKind.RUN_REQUEUED, {"reason": "unclaimed"})
+        if row["is_overdue"]:
+            await _fail_overdue(unit, row)
 
 
 async def _fail_lost(unit: Unit, rows: Sequence[Record]) -> None:

@@ -13,15 +13,13 @@ from services.contracts.words import ChangesetState, JobOutcome, JobState, RunSt
 
 class RunTransition(StrEnum):
     ADMIT = "admit"
-    """A slot is free: a work order goes out."""
+    """A slot is free: the run is an agent's, for a new attempt with a new lease."""
     RECALL = "recall"
-    """Nobody claimed the work order in time."""
-    CLAIM = "claim"
-    """An agent took the run: a new attempt with a new lease."""
+    """Nobody claimed it in time: of what a scheduler of before ADR 20 has left."""
     INTERRUPT = "interrupt"
     """The agent gives the run back; costs no attempt."""
     LOSE = "lose"
-    """The lease ran out; costs no attempt."""
+    """The lease ran out, taken up or not; costs no attempt."""
     RETRY = "retry"
     """The attempt failed in a way that another may not."""
     PARK = "park"
@@ -45,9 +43,8 @@ _ACTIVE = frozenset({RunState.DISPATCHED, RunState.RUNNING, RunState.WAITING, Ru
 FINAL_RUN_STATES = frozenset({RunState.COMPLETED, RunState.FAILED, RunState.CANCELLED})
 
 RUN_RULES: dict[RunTransition, Rule] = {
-    RunTransition.ADMIT: Rule(frozenset({RunState.QUEUED}), RunState.DISPATCHED),
+    RunTransition.ADMIT: Rule(frozenset({RunState.QUEUED}), RunState.RUNNING),
     RunTransition.RECALL: Rule(frozenset({RunState.DISPATCHED}), RunState.QUEUED),
-    RunTransition.CLAIM: Rule(frozenset({RunState.DISPATCHED}), RunState.RUNNING),
     RunTransition.INTERRUPT: Rule(frozenset({RunState.RUNNING}), RunState.QUEUED),
     RunTransition.LOSE: Rule(frozenset({RunState.RUNNING}), RunState.QUEUED),
     RunTransition.RETRY: Rule(frozenset({RunState.RUNNING}), RunState.QUEUED),
@@ -97,7 +94,7 @@ class Tally:
 
     total: int
     started: int
-    """Ever claimed by an agent."""
+    """Ever given to an agent."""
     completed: int
     failed: int
     cancelled: int

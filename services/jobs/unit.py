@@ -49,7 +49,7 @@ class LockedJob:
     active: int
     last_event_number: int
     was_started: bool
-    """Whether an agent had ever claimed one of its runs when it was locked."""
+    """Whether one of its runs had ever been given to an agent when it was locked."""
     max_parallel: int | None
     fair_tag: int
     look_again: bool = False

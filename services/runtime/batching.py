@@ -47,7 +47,7 @@ class Batcher(Generic[Item, Result]):
         """``carry_out``: does a batch of at most ``most`` and answers each item in its place, with a result or the
         error that is this item's alone. What it raises is everybody's where it is ``transient``; else each item is
         carried out by itself, so that one that cannot be done takes no other with it. ``rest``: from the beginning of
-        a batch to the next one's; None: at once.
+        a batch to the next one's, unless that is full already; None: at once.
         """
         self._carry_out = carry_out
         self._most = most
@@ -70,7 +70,7 @@ class Batcher(Generic[Item, Result]):
                 begun = time.monotonic()
                 batch = [self._waiting.popleft() for _ in range(min(self._most, len(self._waiting)))]
                 await self._answer(batch)
-                if self._rest is not None:
+                if self._rest is not None and len(self._waiting) < self._most:
                     await self._rest.after(len(batch), begun=begun)
         finally:
             self._under_way = None

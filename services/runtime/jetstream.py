@@ -15,6 +15,7 @@ from typing import TypeAlias
 
 import nats
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, StreamConfig
 from nats.js.errors import APIError, NoStreamResponseError, NotFoundError
@@ -29,6 +30,7 @@ __all__ = [
     "TRANSIENT",
     "Bus",
     "BusUnavailableError",
+    "Listening",
     "Message",
     "Outgoing",
     "StreamPosition",
@@ -42,6 +44,7 @@ Message: TypeAlias = Msg
 
 PUBLISH_SECONDS = 2.0
 RETRY_SECONDS = 0.5
+_FLUSH_SECONDS = 2
 READ_SECONDS = 1.0
 """How long what a stream is known to have may take to come, before it is asked whether it still has it."""
 _NO_STORAGE = 10_047
@@ -71,6 +74,8 @@ class Bus:
         self._consumers: set[PullConsumer] = set()
         self._refused = ""
         """Why the last publish failed; empty: it did not."""
+        self._denied = ""
+        """What the server has last not let this connection do; empty: nothing."""
 
     @property
     def is_connected(self) -> bool:
@@ -106,7 +111,12 @@ class Bus:
         self._ready.set()
 
     async def _on_error(self, error: Exception) -> None:
-        log.debug("nats", error=_words(error))
+        if "permissions violation" in str(error).lower():
+            # Its rights are older, or newer, than this code: what it hears and says is lost without any other word.
+            self._denied = _words(error)
+            log.warning("NATS denied this", error=self._denied)
+        else:
+            log.debug("nats", error=_words(error))
 
     async def _on_disconnect(self) -> None:
         self._ready.clear()
@@ -116,7 +126,7 @@ class Bus:
 
     async def _on_reconnect(self) -> None:
         log.info("NATS connection is back")
-        self._refused = ""
+        self._refused = self._denied = ""
         for consumer in self._consumers:
             consumer.interrupt("the server was gone in between")  # and the request under way with it
         # Its storage may have been wiped: nothing is to be published before the streams are there again.
@@ -232,10 +242,25 @@ class Bus:
         """Send over core NATS: heard by whoever listens now, lost otherwise. Never fails."""
         await self.publish_unstored(subject, data)
 
-    async def listen(self, subject: str, callback: Callable[[Message], Awaitable[None]]) -> None:
-        """Hear ``subject`` over core NATS for as long as the process lives, from when NATS is there on."""
+    async def tell(self, subject: str, data: bytes) -> None:
+        """Send over core NATS to a process that answers each message with nothing, at once.
+
+        Raises ``BusUnavailableError`` where it may not have been heard: without delay where nobody listens.
+        """
+        try:
+            await self._client.request(subject, data, timeout=PUBLISH_SECONDS)
+        except _FAILURES as error:
+            raise BusUnavailableError(f"tell {subject}: {_words(error)}") from error
+
+    async def listen(self, subject: str, callback: Callable[[Message], Awaitable[None]]) -> Listening:
+        """Hear ``subject`` over core NATS for as long as the process lives, from when NATS is there on: whoever sends
+        something once this has returned is heard.
+        """
         await self._ready.wait()
-        await self._client.subscribe(subject, cb=callback)
+        listening = Listening(await self._client.subscribe(subject, cb=callback))
+        with suppress(*_FAILURES):  # it is gone again, and is told of the subject when it is back
+            await self._client.flush(timeout=_FLUSH_SECONDS)
+        return listening
 
     async def pull(
         self, stream: str, subject: str, durable: str, *, batch: Callable[[], Awaitable[int]]
@@ -364,7 +389,21 @@ class Bus:
         """For `/health`."""
         if not self.is_connected:
             return "not connected"
+        if self._denied:
+            return f"connected, but without a right that is needed: {self._denied}"
         return f"connected, but the last publish failed: {self._refused}" if self._refused else "ok"
+
+
+class Listening:
+    """A subject that is heard."""
+
+    def __init__(self, subscription: Subscription) -> None:
+        self._subscription = subscription
+
+    async def stop(self) -> None:
+        """Hear nothing more; whoever asks is told that nobody listens. Never fails."""
+        with suppress(*_FAILURES):
+            await self._subscription.unsubscribe()
 
 
 @dataclass(frozen=True)

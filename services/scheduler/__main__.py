@@ -53,10 +53,11 @@ class Scheduler:
         self._looked_at = 0.0
         units = Units(database, ring=self._ring)
         admitting = Admitting(units, most_runs=settings.max_runs)
-        self._admission = Admission(admitting, bus)
+        scheduling = Scheduling(units)
+        self._admission = Admission(admitting, scheduling, bus)
         self._publisher = EventPublisher(Outbox(database), bus)
         self._answering = Answering(WorkItems(database))
-        cases = UseCases(admitting, Scheduling(units), Cancelling(units), Publishing(units), Messaging(units))
+        cases = UseCases(admitting, scheduling, Cancelling(units), Publishing(units), Messaging(units))
         self._reconciler = Reconciler(cases, bus, on_admissible=self._admission_bell.ring)
 
     async def _ring(self, rung: Rung) -> None:
@@ -74,6 +75,10 @@ class Scheduler:
             _loop("answers", self._answering.run_once, Doorbell(), ANSWERS_EVERY),
             _loop("cancels", self._reconciler.carry_out_cancels, self._cancel_bell, timedelta(seconds=5)),
         ]
+
+    async def settle(self, timeout: timedelta) -> None:
+        """After the loops have stopped: let what they began come to its end."""
+        await self._admission.settle(timeout)
 
     async def _admit(self) -> None:
         self._looked_at = time.monotonic()
@@ -141,12 +146,14 @@ async def serve(stop: asyncio.Event) -> None:
     checks = {"postgres": database.check, "nats": bus.check}
     async with serve_health("scheduler", settings.health_address, checks):
         await bus.start()
-        tasks = Scheduler(settings, database, bus).tasks()
+        scheduler = Scheduler(settings, database, bus)
+        tasks = scheduler.tasks()
         log.info("started")
         try:
             await lifecycle.until_stopped(stop, tasks)
         finally:
             await lifecycle.stop_tasks(tasks, timeout=timedelta(seconds=settings.drain_seconds))
+            await scheduler.settle(timedelta(seconds=settings.drain_seconds))
             await bus.close()
             await database.close()
     log.info("stopped")

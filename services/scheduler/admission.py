@@ -1,16 +1,20 @@
-"""Admission: lets queued runs take free slots, and sends their work orders."""
+"""Admission: lets queued runs take free slots, and tells the agents that got them."""
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from datetime import timedelta
 
 from services.contracts import subjects
-from services.contracts.v1.commands_pb2 import WorkOrder
-from services.jobs.admitting import Admitting, Dispatched
+from services.contracts.v1.commands_pb2 import WorkOrder, WorkOrders
+from services.jobs.admitting import Admitting
+from services.jobs.scheduling import Dispatched, Scheduling
 from services.runtime.batching import Rest
-from services.runtime.jetstream import Bus, BusUnavailableError, Outgoing
+from services.runtime.jetstream import Bus, BusUnavailableError
+from services.runtime.postgres import StoreUnavailableError
 from services.runtime.telemetry import logger
 
 log = logger("scheduler.admission")
@@ -21,9 +25,11 @@ _REST = Rest(timedelta(milliseconds=20))
 
 
 class Admission:
-    def __init__(self, admitting: Admitting, bus: Bus) -> None:
+    def __init__(self, admitting: Admitting, scheduling: Scheduling, bus: Bus) -> None:
         self._admitting = admitting
+        self._scheduling = scheduling
         self._bus = bus
+        self._telling: set[asyncio.Task[None]] = set()
 
     async def run_once(self) -> None:
         """Fill the free slots; raises ``StoreUnavailableError``."""
@@ -32,21 +38,46 @@ class Admission:
             if not self._bus.is_connected:
                 return  # nobody could hear of a work order: the runs are better off queued
             admitted = await self._admitting.admit()
-            if admitted.orders:
-                await self._send(admitted.orders)
+            self._tell(admitted.orders)
             if not admitted.look_again:
                 await _REST.after(len(admitted.orders), begun=begun)
                 return
 
-    async def _send(self, dispatched: Sequence[Dispatched]) -> None:
+    def _tell(self, dispatched: Sequence[Dispatched]) -> None:
+        """Send each agent its orders; its answer is not waited for by those of the next round."""
+        by_agent: defaultdict[str, list[Dispatched]] = defaultdict(list)
+        for run in dispatched:
+            by_agent[run.agent].append(run)
+        for agent, orders in by_agent.items():
+            task = asyncio.create_task(self._tell_agent(agent, orders), name=f"orders for {agent}")
+            self._telling.add(task)
+            task.add_done_callback(self._told)
+
+    def _told(self, task: asyncio.Task[None]) -> None:
+        self._telling.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("orders were not sent, on a bug; their leases run out", exc_info=error)
+
+    async def settle(self, timeout: timedelta) -> None:
+        """Return once each agent that was told something has answered, or what it has not is recalled."""
+        if self._telling:
+            await asyncio.wait(self._telling, timeout=timeout.total_seconds())
+
+    async def _tell_agent(self, agent: str, orders: Sequence[Dispatched]) -> None:
         try:
-            await self._bus.publish_in_order([_order(run) for run in dispatched])
+            await self._bus.tell(subjects.orders(agent), encoded_orders(orders))
         except BusUnavailableError as error:
-            log.warning("work orders may be lost; the sweep recalls the runs", error=str(error))
+            log.warning("orders may be lost; what is not taken up is recalled", runs=len(orders), error=str(error))
+            await self._recall(orders)
+
+    async def _recall(self, orders: Sequence[Dispatched]) -> None:
+        try:
+            await self._scheduling.recall_orders(orders)
+        except StoreUnavailableError as error:
+            log.warning("orders could not be recalled; their leases run out", error=str(error))
 
 
-def _order(run: Dispatched) -> Outgoing:
-    order = WorkOrder(run_id=str(run.run_id), job_id=str(run.job_id), dispatch=run.dispatch)
-    return Outgoing(
-        subjects.work(run.queue), order.SerializeToString(), subjects.work_order_id(str(run.run_id), run.dispatch)
-    )
+def encoded_orders(orders: Sequence[Dispatched]) -> bytes:
+    """What the agent is told that all of these are given to."""
+    told = [WorkOrder(run_id=str(each.run_id), job_id=str(each.job_id), token=each.token.bytes) for each in orders]
+    return WorkOrders(orders=told).SerializeToString()

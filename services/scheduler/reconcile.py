@@ -136,5 +136,5 @@ def _publish_order(publication: DuePublication) -> Outgoing:
     return Outgoing(
         subjects.work(Queue.PUBLISH),
         order.SerializeToString(),
-        subjects.work_order_id(str(publication.changeset_id), publication.dispatch),
+        subjects.publish_order_id(str(publication.changeset_id), publication.dispatch),
     )

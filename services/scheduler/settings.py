@@ -10,5 +10,5 @@ from services.runtime.settings import ServiceSettings
 
 
 class SchedulerSettings(ServiceSettings):
-    max_runs: Annotated[int, Field(ge=1, le=10_000)] = 256
+    max_runs: Annotated[int, Field(ge=1, le=10_000)] = 1_024
     """Most runs that hold a slot at once, in the whole fleet and per queue; the agents' capacity bounds it too."""

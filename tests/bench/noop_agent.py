@@ -8,7 +8,7 @@ import asyncio
 import os
 from dataclasses import dataclass
 
-from services.agent.worker import RUN_QUEUES, Worker
+from services.agent.worker import Worker
 from services.contracts import subjects
 from services.contracts.words import Outcome
 from services.jobs.heartbeat import Heartbeat
@@ -21,7 +21,7 @@ from services.runtime.lifecycle import look_for_garbage_less_often
 from services.runtime.postgres import Database
 from tests.bench.roles import PickUp, play
 
-CAPACITY = 256
+CAPACITY = 1_024
 """As many as the fleet may have where no limit is set."""
 POOL = 8
 """What a service has by default."""
@@ -54,7 +54,7 @@ class NoWork:
 
 async def work(pick_up: PickUp) -> None:
     look_for_garbage_less_often()  # as every service does
-    node = Node(new_node_name("noop"), "agent", capacity=CAPACITY)
+    node = Node(new_node_name("noop"), "agent")
     database = Database(os.environ["DATABASE_URL"], size=POOL, name=node.name)
     bus = Bus(os.environ["NATS_URL"], name=node.name)
     heartbeat = Heartbeat(os.environ["DATABASE_URL"], node)
@@ -71,8 +71,7 @@ async def work(pick_up: PickUp) -> None:
         await bus.start()
         heartbeat.start()
         async with asyncio.TaskGroup() as group:
-            for queue in RUN_QUEUES:
-                group.create_task(worker.take_orders(queue))
+            group.create_task(worker.hear_orders())
             group.create_task(worker.hear_controls())
     finally:
         await heartbeat.stop()

@@ -116,8 +116,8 @@ async def _held_runs(database_url: str, *counts: int) -> list[list[Hold]]:
             await tell_seen(connection, Node(_AGENT, "agent", capacity=sum(counts)))
         admitting, orders = Admitting(units, most_runs=sum(counts)), []
         while (admitted := await admitting.admit()).orders:
-            orders += [Order(order.run_id, order.job_id, order.dispatch) for order in admitted.orders]
-        claimed = await Running(units).claim(orders, agent=_AGENT)
+            orders += [Order(order.run_id, order.token) for order in admitted.orders]
+        claimed = await Running(units).claim(orders)
     finally:
         await database.close()
     if len(claimed) != sum(counts):

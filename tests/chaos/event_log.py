@@ -18,6 +18,7 @@ _MOVES = {
     "run.waiting": RunState.WAITING,
     "run.publishing": RunState.PUBLISHING,
 }
+"""Nothing becomes `dispatched` any more: whoever tells that is found."""
 _FINISHED = "run.finished"
 _OF_ATTEMPTS = ("run.prepared", "turn.", "tool.", "file.")
 """Kinds, by how they begin, that only the attempt tells which holds the run."""

@@ -5,19 +5,23 @@ import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import httpx
+import pytest
 
 from quarterdeck.stack.ports import free_ports
+from services.contracts.words import RunState
 from services.gateway.__main__ import serve
 from services.gateway.dialects.dialect import Dialect
 from services.gateway.settings import GatewaySettings
-from services.jobs.admitting import Dispatched
+from services.jobs import scheduling
 from services.jobs.clients import Clients
 from services.jobs.models import ClaimedRun
+from services.jobs.scheduling import Dispatched
 from services.runtime.postgres import Database
 from tests.integration.gateway.conftest import KEY as NATIVE_KEY
 from tests.integration.gateway.conftest import client_of
@@ -108,12 +112,25 @@ class Fleet:
         self.domain = domain
         self._orders: dict[UUID, Dispatched] = {}
 
+    async def give(self, job_id: str | UUID) -> Dispatched:
+        """Admit what waits; the order that gives the job's run to an agent; of several, the one admitted last."""
+        self._orders |= {order.job_id: order for order in await self.domain.admit()}
+        return self._orders[UUID(str(job_id))]
+
     async def claim(self, job_id: str | UUID) -> ClaimedRun:
         """Admit what waits, and let an agent begin with the job's run; of several, with the one admitted last."""
-        self._orders |= {order.job_id: order for order in await self.domain.admit()}
-        run = await self.domain.claimed(self._orders[UUID(str(job_id))])
+        run = await self.domain.claimed(await self.give(job_id))
         await self.domain.running.prepared(run.hold, base_sha="b" * 40, base_branch="main", events=[])
         return run
+
+
+async def leave(domain: Domain, order: Dispatched) -> None:
+    """Its agent does not take the run up in time: it is queued again."""
+    await domain.expire(order.run_id)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(scheduling, "LEASE", timedelta(milliseconds=1))  # so long does Postgres have to be up
+        await domain.lose()
+    assert (await domain.row("runs", order.run_id))["state"] == RunState.QUEUED
 
 
 @asynccontextmanager

@@ -17,7 +17,7 @@ from pydantic_settings import BaseSettings
 from quarterdeck.offline_model.__main__ import ENVIRONMENT_PREFIX as OFFLINE_PREFIX
 from quarterdeck.offline_model.__main__ import _parser as offline_parser
 from services.agent.settings import AgentSettings
-from services.agent.worker import ALL_CONTROLS, RUN_QUEUES
+from services.agent.worker import ALL_CONTROLS
 from services.contracts import subjects
 from services.contracts.words import Queue
 from services.gateway.dialects.codebot.settings import CodebotSettings
@@ -206,7 +206,7 @@ def test_nats_lets_each_service_reach_its_own_consumers_and_no_others():
     users = dict(re.findall(r"user: (\w+)\n(.*?)subscribe:", (DEPLOY / "nats.conf").read_text(), re.DOTALL))
     assert set(users) == set(SETTINGS) - {ONE_SHOT} | {"subscriber"}
     for queue in Queue:
-        owner = "agent" if queue in RUN_QUEUES else "vcs"
+        owners = ["vcs"] if queue is Queue.PUBLISH else []
         stream, consumer = subjects.WORK_STREAM, subjects.work_consumer(queue)
         for subject in (
             f"$JS.API.CONSUMER.CREATE.{stream}.{consumer}.{subjects.work(queue)}",
@@ -214,7 +214,7 @@ def test_nats_lets_each_service_reach_its_own_consumers_and_no_others():
             f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}",
             f"$JS.ACK.{stream}.{consumer}.>",
         ):
-            assert [user for user, rules in users.items() if f'"{subject}"' in rules] == [owner]
+            assert [user for user, rules in users.items() if f'"{subject}"' in rules] == owners
     assert f"CREATE.{subjects.COMMANDS_STREAM}.scheduler.{subjects.ALL_COMMANDS}" in users["scheduler"]
     assert f"CREATE.{subjects.EVENTS_STREAM}.*.{subjects.ALL_EVENTS}" in users["gateway"]
     assert [user for user, rules in users.items() if f'"{ALL_CONTROLS}"' in rules] == ["scheduler"]

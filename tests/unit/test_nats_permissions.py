@@ -120,12 +120,17 @@ def test_the_code_is_read_right():
         (subjects.PACE, True),
         (subjects.BUDGETS, True),
         ("qd.ctl.*", True),
+        (subjects.orders("some"), True),
         (subjects.work(Queue.PUBLISH), False),
         ("qd.evt.some.some.some", False),
     }
     assert used("vcs") == {(subjects.EVENTS_DOORBELL, False)}
     assert {(subjects.COMMAND_SUBMIT, False), (subjects.BUDGETS, False)} <= used("gateway")
-    assert {(subjects.control("some"), False), ("qd.work.some", False)} <= used("scheduler")
+    assert {
+        (subjects.control("some"), False),
+        (subjects.orders("some"), False),
+        (subjects.work(Queue.PUBLISH), False),
+    } <= used("scheduler")
     assert subjects.event("some", "some", EventKind.LOG).endswith(".log")
 
 

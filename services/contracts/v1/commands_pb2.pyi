@@ -5,8 +5,10 @@ What travels on COMMANDS, WORK and qd.ctl: doorbells. Everything a message asks 
 Postgres before it is sent, so each of them may be lost, doubled or late without harm.
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
@@ -46,31 +48,53 @@ Global___JobCommand: _TypeAlias = JobCommand  # noqa: Y015
 
 @_typing.final
 class WorkOrder(_message.Message):
-    """qd.work.<queue>: a dispatched run waits to be claimed."""
+    """A run that was given to an agent."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RUN_ID_FIELD_NUMBER: _builtins.int
     JOB_ID_FIELD_NUMBER: _builtins.int
-    DISPATCH_FIELD_NUMBER: _builtins.int
+    TOKEN_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     job_id: _builtins.str
-    dispatch: _builtins.int
-    """Counts the times the run was dispatched; part of the message's id."""
+    token: _builtins.bytes
+    """The lease that was granted to the agent, 16 bytes; whoever has it holds the run."""
     def __init__(
         self,
         *,
         run_id: _builtins.str = ...,
         job_id: _builtins.str = ...,
-        dispatch: _builtins.int = ...,
+        token: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dispatch", b"dispatch", "job_id", b"job_id", "run_id", b"run_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id", "run_id", b"run_id", "token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WorkOrder: _TypeAlias = WorkOrder  # noqa: Y015
+
+@_typing.final
+class WorkOrders(_message.Message):
+    """qd.order.<agent>, core NATS: runs that are the agent's from now on. It answers with nothing, at once."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def orders(self) -> _containers.RepeatedCompositeFieldContainer[Global___WorkOrder]: ...
+    def __init__(
+        self,
+        *,
+        orders: _abc.Iterable[Global___WorkOrder] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["orders", b"orders"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WorkOrders: _TypeAlias = WorkOrders  # noqa: Y015
 
 @_typing.final
 class PublishOrder(_message.Message):

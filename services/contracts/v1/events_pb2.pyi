@@ -261,6 +261,8 @@ Global___JobFinished: _TypeAlias = JobFinished  # noqa: Y015
 
 @_typing.final
 class RunDispatched(_message.Message):
+    """Told only by earlier schedulers: now `run.started` says that the run is an agent's."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     DISPATCH_FIELD_NUMBER: _builtins.int
@@ -280,6 +282,8 @@ Global___RunDispatched: _TypeAlias = RunDispatched  # noqa: Y015
 
 @_typing.final
 class RunStarted(_message.Message):
+    """The run is given to an agent."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     AGENT_FIELD_NUMBER: _builtins.int

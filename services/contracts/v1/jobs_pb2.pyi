@@ -1079,9 +1079,9 @@ class RunCounts(_message.Message):
     CANCELLED_FIELD_NUMBER: _builtins.int
     total: _builtins.int
     started: _builtins.int
-    """Runs that an agent has ever claimed."""
+    """Runs that were ever given to an agent."""
     active: _builtins.int
-    """Started or dispatched, and not final."""
+    """Running, waiting or publishing."""
     completed: _builtins.int
     failed: _builtins.int
     cancelled: _builtins.int
@@ -1137,7 +1137,9 @@ class Run(_message.Message):
     base_sha: _builtins.str
     branch: _builtins.str
     state: _builtins.str
-    """queued, dispatched, running, waiting, publishing, completed, failed or cancelled."""
+    """queued, running, waiting, publishing, completed, failed or cancelled; dispatched only where an earlier scheduler left
+    it so.
+    """
     outcome: _builtins.str
     """Of a completed run: delivered, stored, no_changes, unverified or answered."""
     exit_reason: _builtins.str

@@ -1,19 +1,22 @@
 -- name: look^
--- Nothing where this transaction is not the one that admits. What the agents can hold, and hold now; and where that
+-- Nothing where this transaction is not the one that admits. What each agent can hold, and holds now; and where that
 -- leaves room, the first jobs of each flow (a queue of a client), in their order. Flows are found by skipping from one to
 -- the next; of one that has no room nothing is read. Where these are no more than may start anyway, they are locked,
 -- ascending, and read as ``lock_jobs`` does: a run's start waits for it.
 WITH RECURSIVE loads AS MATERIALIZED (
-    SELECT queue, client_id, count(*) AS runs FROM runs WHERE state IN ('dispatched', 'running')
-    GROUP BY queue, client_id
+    SELECT queue, client_id, agent, count(*) AS runs FROM runs WHERE state IN ('dispatched', 'running')
+    GROUP BY queue, client_id, agent
+), agents AS MATERIALIZED (
+    SELECT n.name, n.capacity, n.capacity - coalesce(sum(l.runs), 0)::int AS free
+    FROM nodes n LEFT JOIN loads l ON l.agent = n.name
+    WHERE n.kind = 'agent' AND n.hears_orders AND n.seen_at > now() - :alive::interval GROUP BY n.name
 ), fleet AS MATERIALIZED (
-    SELECT current_setting('quarterdeck.admits', true) = 'true' AS is_mine,
-           least((SELECT coalesce(sum(capacity), 0) FROM nodes
-                  WHERE kind = 'agent' AND seen_at > now() - :alive::interval),
-                 coalesce((SELECT slots FROM limits WHERE scope = 'fleet'), :fleet)) AS slots,
+    SELECT (SELECT coalesce(sum(greatest(0, free)), 0) FROM agents) AS slots,
+           coalesce((SELECT slots FROM limits WHERE scope = 'fleet'), :fleet) AS most,
            (SELECT coalesce(sum(runs), 0) FROM loads) AS held
 ), free AS MATERIALIZED (
-    SELECT greatest(0, least(slots - held, :most))::int AS slots FROM fleet WHERE is_mine
+    SELECT greatest(0, least(slots, most - held, :most))::int AS slots FROM fleet
+    WHERE current_setting('quarterdeck.admits', true) = 'true'
 ), flows AS (
     (SELECT coalesce(j.queue, j.kind) AS queue, j.client_id FROM jobs j
      WHERE ready_from IS NULL AND cancel_requested_at IS NULL
@@ -63,13 +66,15 @@ WITH RECURSIVE loads AS MATERIALIZED (
 SELECT (SELECT slots FROM free) AS free,
        (SELECT json_agg(l) FROM locked l) AS locked,
        (SELECT json_agg(c) FROM candidates c) AS candidates,
+       (SELECT json_agg(a) FROM agents a WHERE free > 0) AS agents,
        (SELECT json_agg(json_build_object('scope', scope, 'name', name, 'slots', slots)) FROM limits) AS limits,
        (SELECT json_agg(l) FROM loads l) AS load;
 
 -- name: dispatch
--- So many runs of each of these jobs, by their place, become dispatched; held are those that their branch or repository
--- has no room for. Their clients' clocks move on. What ``settle`` does for other transitions is done at once, since a run's
--- start waits for it: a dispatch changes no job's state.
+-- So many runs of each of these jobs, by their place, begin, each at the next of these agents, with a lease that it has to
+-- take up within a few seconds; held are those that their branch or repository has no room for. Their clients' clocks move on.
+-- What ``settle`` does for other transitions is done at once, since a run's start waits for it: of a job's states this can
+-- only make `queued` `running`.
 WITH chosen AS MATERIALIZED (
     SELECT r.id, r.repository, r.branch, row_number() OVER (PARTITION BY r.repository ORDER BY w.place, r.position) AS turn,
            row_number() OVER (PARTITION BY r.repository, r.branch ORDER BY w.place, r.position) AS turn_of_branch
@@ -97,30 +102,51 @@ WITH chosen AS MATERIALIZED (
     INSERT INTO fair_clocks (client_id, queue, clock)
     SELECT * FROM unnest(:clock_clients::uuid[], :clock_queues::text[], :clocks::bigint[])
     ON CONFLICT (client_id, queue) DO UPDATE SET clock = greatest(fair_clocks.clock, excluded.clock)
+), placed AS MATERIALIZED (
+    SELECT id, row_number() OVER () AS place FROM judged WHERE NOT is_held
 ), dispatched AS (
-    UPDATE runs r SET state = 'dispatched', dispatch = dispatch + 1, dispatched_at = now()
-    FROM judged j WHERE r.id = j.id AND NOT j.is_held
-    RETURNING r.id, r.job_id, r.position, r.queue, r.dispatch, r.attempt
+    UPDATE runs r
+    SET state = 'running', dispatch = r.dispatch + 1, attempt = r.attempt + 1, dispatched_at = now(),
+        started_at = coalesce(r.started_at, now()), lease_token = (:tokens::uuid[])[p.place],
+        agent = (:agents::text[])[p.place], time_left = NULL,
+        run_deadline = now() + coalesce(r.time_left, make_interval(secs => r.run_seconds)),
+        head = CASE WHEN r.attempt > 0 OR r.resumes IS NULL THEN r.head
+               ELSE (SELECT o.head FROM runs o WHERE o.id = r.resumes) END
+    FROM placed p WHERE r.id = p.id
+    RETURNING r.id, r.job_id, r.position, r.attempt, r.lease_token, r.agent, p.place
+), granted AS (
+    INSERT INTO leases (id, kind, token, holder, taken, expires_at)
+    SELECT d.id, 'run', d.lease_token, d.agent, false, clock_timestamp() + :lease::interval FROM dispatched d
+    ON CONFLICT (id) DO UPDATE SET kind = excluded.kind, token = excluded.token, holder = excluded.holder,
+                                   taken = excluded.taken, expires_at = excluded.expires_at
+), counted AS MATERIALIZED (
+    SELECT j.id, j.client_id, j.last_event_number, c.runs, c.first_attempts, w.tag, w.event_id,
+           j.runs_started = 0 AND c.first_attempts > 0 AS is_first
+    FROM (SELECT job_id, count(*)::int AS runs, count(*) FILTER (WHERE attempt = 1)::int AS first_attempts
+          FROM dispatched GROUP BY job_id) c
+    JOIN unnest(:job_ids::uuid[], :tags::bigint[], :job_event_ids::uuid[]) AS w (job_id, tag, event_id) ON w.job_id = c.job_id
+    JOIN jobs j ON j.id = c.job_id
 ), counting AS (
     UPDATE jobs j
-    SET runs_active = j.runs_active + c.runs, last_event_number = j.last_event_number + c.runs, fair_tag = w.tag
-    FROM (SELECT job_id, count(*)::int AS runs FROM dispatched GROUP BY job_id) c
-    JOIN unnest(:job_ids::uuid[], :tags::bigint[]) AS w (job_id, tag) ON w.job_id = c.job_id
-    WHERE j.id = c.job_id
+    SET runs_active = j.runs_active + c.runs, runs_started = j.runs_started + c.first_attempts,
+        started_at = coalesce(j.started_at, now()), state = CASE WHEN j.state = 'queued' THEN 'running' ELSE j.state END,
+        last_event_number = c.last_event_number + c.runs + c.is_first::int, fair_tag = c.tag
+    FROM counted c WHERE j.id = c.id
 ), telling AS (
     INSERT INTO events (job_id, client_id, number, id, run_id, attempt, kind, data, created_at)
-    SELECT d.job_id, j.client_id, j.last_event_number + d.turn, (:event_ids::uuid[])[d.place], d.id, d.attempt,
-           :kind, jsonb_build_object('dispatch', d.dispatch), now()
-    FROM (SELECT *, row_number() OVER (PARTITION BY job_id ORDER BY position) AS turn, row_number() OVER () AS place
-          FROM dispatched) d
-    JOIN jobs j ON j.id = d.job_id
+    SELECT d.job_id, c.client_id, c.last_event_number + row_number() OVER (PARTITION BY d.job_id ORDER BY d.position),
+           (:event_ids::uuid[])[d.place], d.id, d.attempt, 'run.started', jsonb_build_object('agent', d.agent), now()
+    FROM dispatched d JOIN counted c ON c.id = d.job_id
+    UNION ALL
+    SELECT c.id, c.client_id, c.last_event_number + c.runs + 1, c.event_id, NULL, 0, 'job.started', '{}', now()
+    FROM counted c WHERE c.is_first
 )
 SELECT * FROM dispatched;
 
 -- name: hide!
 -- Not looked at again before one of their runs is due; at the latest in half a minute, should anybody forget to say so.
 UPDATE jobs j SET ready_from = coalesce(
-    (SELECT min(r.not_before) FROM runs r
+    (SELECT min(coalesce(r.not_before, now())) FROM runs r
      WHERE r.job_id = j.id AND r.state = 'queued' AND r.held_since IS NULL AND r.cancel_requested_at IS NULL),
     now() + interval '30 seconds')
 WHERE j.id = ANY(:ids::uuid[]);

@@ -6,7 +6,7 @@ WHERE r.job_id = ANY(:job_ids::uuid[]) AND r.client_id = :client_id AND r.positi
 
 -- name: newest_events
 -- Of these kinds, the newest first.
-SELECT e.job_id, e.number, e.id, e.run_id, e.attempt, e.kind, e.data, e.created_at, e.client_id, e.sequence
+SELECT e.job_id, e.number, e.id, e.run_id, e.attempt, e.kind, e.data, e.created_at, e.client_id, NULL::bigint AS sequence
 FROM events e
 WHERE e.job_id = :job_id AND e.kind = ANY(:kinds::text[])
   AND EXISTS (SELECT FROM jobs j WHERE j.id = :job_id AND j.client_id = :client_id)

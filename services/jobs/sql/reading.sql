@@ -79,14 +79,26 @@ WHERE e.run_id = :run_id AND e.kind = 'log' ORDER BY e.number LIMIT 10000;
 
 -- name: events_after
 -- A job's durable events behind a number, in order.
-SELECT e.job_id, e.number, e.id, e.run_id, e.attempt, e.kind, e.data, e.created_at, e.client_id, e.sequence
+SELECT e.job_id, e.number, e.id, e.run_id, e.attempt, e.kind, e.data, e.created_at, e.client_id, NULL::bigint AS sequence
 FROM events e WHERE e.job_id = :job_id AND e.number > :after ORDER BY e.number LIMIT :most;
 
 -- name: published_range
--- All jobs' events of a client with a sequence in (after, through], in order.
+-- All jobs' events of a client with a sequence in (after, through], in order, as ``assigned`` in outbox.sql has them.
 SELECT e.job_id, e.number, e.id, e.run_id, e.attempt, e.kind, e.data, e.created_at, e.client_id, e.sequence
 FROM events e
-WHERE e.sequence > :after AND e.sequence <= :through AND e.client_id = :client_id ORDER BY e.sequence LIMIT :most;
+WHERE e.sequence > :after AND e.sequence <= :through AND e.client_id = :client_id
+UNION ALL
+SELECT e.job_id, e.number, e.id, e.run_id, e.attempt, e.kind, e.data, e.created_at, :client_id, t.sequence
+FROM (
+    SELECT o.job_id, o.number, b.base + o.place AS sequence
+    FROM (SELECT job_ids, numbers, last_sequence - cardinality(numbers) AS base FROM event_batches
+          WHERE last_sequence > :after ORDER BY last_sequence LIMIT greatest(0, :through::bigint - :after::bigint)) b
+    CROSS JOIN LATERAL unnest(b.job_ids, b.numbers) WITH ORDINALITY AS o (job_id, number, place)
+    WHERE b.base < :through
+) t JOIN events e ON e.job_id = t.job_id AND e.number = t.number
+WHERE t.sequence > :after AND t.sequence <= :through
+  AND coalesce(e.client_id, (SELECT j.client_id FROM jobs j WHERE j.id = e.job_id)) = :client_id
+ORDER BY sequence LIMIT :most;
 
 -- name: last_assigned$
 -- NATS may not have the last ones yet; that they will be published in this order is certain.
@@ -94,4 +106,9 @@ SELECT assigned FROM event_cursor;
 
 -- name: first_kept$
 -- The lowest sequence that is still here; null: none is.
-SELECT min(sequence) FROM events WHERE sequence IS NOT NULL;
+SELECT coalesce(
+    (SELECT min(sequence) FROM events WHERE sequence IS NOT NULL),
+    (SELECT b.last_sequence - cardinality(b.numbers) + o.place
+     FROM event_batches b CROSS JOIN LATERAL unnest(b.job_ids, b.numbers) WITH ORDINALITY AS o (job_id, number, place)
+     JOIN events e ON e.job_id = o.job_id AND e.number = o.number
+     WHERE b.last_sequence IS NOT NULL ORDER BY b.last_sequence, o.place LIMIT 1));

@@ -1,52 +1,19 @@
 -- name: claim_runs
--- Take dispatched runs: for each a new attempt with a new lease token, once, and only for its newest work order.
--- Their jobs are locked, ascending, before any of them is. What ``settle`` does for other transitions is done at once, since
--- a run's start waits for it: of a job's states a claim can only make `queued` `running`.
-WITH locked AS MATERIALIZED (
-    SELECT id, client_id, runs_started, last_event_number
-    FROM jobs WHERE id = ANY(:job_ids::uuid[]) ORDER BY id FOR NO KEY UPDATE
+-- Take up the leases that were granted with these orders: those that were taken back meanwhile, or that another order has
+-- replaced, are not among them. A crash of the server may forget it, since nobody waits for its disk: the lease is then as it was
+-- granted, none runs out before the server has been up for as long as one lasts, and the next renewal takes it again.
+WITH taken AS (
+    UPDATE leases l SET expires_at = clock_timestamp() + :lease::interval, taken = true
+    FROM unnest(:run_ids::uuid[], :tokens::uuid[]) AS w (run_id, token)
+    WHERE l.id = w.run_id AND l.token = w.token AND set_config('synchronous_commit', 'off', true) = 'off'
+    RETURNING l.id, l.token
 ), claimed AS (
-    UPDATE runs r
-    SET state = 'running', attempt = r.attempt + 1, lease_token = w.token, agent = :agent,
-        started_at = coalesce(r.started_at, now()), time_left = NULL, queue_deadline = NULL,
-        run_deadline = now() + coalesce(r.time_left, make_interval(secs => r.run_seconds)),
-        head = CASE WHEN r.attempt > 0 OR r.resumes IS NULL THEN r.head
-               ELSE (SELECT o.head FROM runs o WHERE o.id = r.resumes) END
-    FROM unnest(:run_ids::uuid[], :dispatches::int[], :tokens::uuid[]) AS w (run_id, dispatch, token)
-    WHERE (SELECT count(*) FROM locked) > 0
-      AND r.id = w.run_id AND r.dispatch = w.dispatch AND r.state = ANY(:sources::text[])
-      AND r.cancel_requested_at IS NULL
-    RETURNING r.id, r.job_id, r.client_id, r.queue, r.attempt, r.lease_token, r.repository, r.base_ref, r.base_sha,
-              r.base_branch, r.branch, r.checkout, r.turns, r.attempts_spent, r.created_at, r.resumes, r.head, r.cost_microusd,
-              r.input_tokens + r.output_tokens + r.cache_read_input_tokens + r.cache_creation_input_tokens AS tokens,
-              extract(epoch FROM r.run_deadline - now())::float8 AS seconds_left
-), granted AS (
-    INSERT INTO leases (id, kind, token, holder, expires_at)
-    SELECT c.id, 'run', c.lease_token, :agent, clock_timestamp() + :lease::interval FROM claimed c
-    ON CONFLICT (id) DO UPDATE SET kind = excluded.kind, token = excluded.token, holder = excluded.holder,
-                                   expires_at = excluded.expires_at
-), placed AS MATERIALIZED (
-    SELECT c.id, c.job_id, c.attempt, j.client_id, j.last_event_number, j.runs_started,
-           row_number() OVER (PARTITION BY c.job_id ORDER BY c.id) AS turn, count(*) OVER of_job AS runs,
-           count(*) FILTER (WHERE c.attempt = 1) OVER of_job AS first_attempts
-    FROM claimed c JOIN locked j ON j.id = c.job_id WINDOW of_job AS (PARTITION BY c.job_id)
-), begun AS (
-    SELECT *, runs_started = 0 AND first_attempts > 0 AS is_first FROM placed WHERE turn = 1
-), counting AS (
-    UPDATE jobs j
-    SET runs_started = j.runs_started + b.first_attempts, started_at = coalesce(j.started_at, now()),
-        state = CASE WHEN j.state = 'queued' THEN 'running' ELSE j.state END,
-        last_event_number = j.last_event_number + b.runs + b.is_first::int
-    FROM begun b WHERE j.id = b.job_id
-), telling AS (
-    INSERT INTO events (job_id, client_id, number, id, run_id, attempt, kind, data, created_at)
-    SELECT p.job_id, p.client_id, p.last_event_number + p.turn, w.event_id, p.id, p.attempt, 'run.started',
-           jsonb_build_object('agent', :agent::text), now()
-    FROM placed p JOIN unnest(:run_ids::uuid[], :event_ids::uuid[]) AS w (run_id, event_id) ON w.run_id = p.id
-    UNION ALL
-    SELECT b.job_id, b.client_id, b.last_event_number + b.runs + 1, w.event_id, NULL, 0, 'job.started', '{}', now()
-    FROM begun b JOIN unnest(:job_ids::uuid[], :job_event_ids::uuid[]) AS w (job_id, event_id) ON w.job_id = b.job_id
-    WHERE b.is_first
+    SELECT r.id, r.job_id, r.client_id, r.queue, r.attempt, r.lease_token, r.repository, r.base_ref, r.base_sha,
+           r.base_branch, r.branch, r.checkout, r.turns, r.attempts_spent, r.created_at, r.resumes, r.head, r.cost_microusd,
+           r.input_tokens + r.output_tokens + r.cache_read_input_tokens + r.cache_creation_input_tokens AS tokens,
+           extract(epoch FROM r.run_deadline - now())::float8 AS seconds_left,
+           r.cancel_requested_at IS NOT NULL AS cancel_requested
+    FROM taken t JOIN runs r ON r.id = t.id AND r.lease_token = t.token
 )
 SELECT c.*, j.kind, j.name, j.prompt, j.options::text AS options, j.sealed AS job_sealed, s.settings, s.sealed AS client_sealed,
        EXISTS (SELECT FROM budgets b WHERE b.name = '' OR b.name = (SELECT n.name FROM clients n WHERE n.id = c.client_id)) AS is_budgeted,
@@ -83,7 +50,7 @@ ON CONFLICT (run_id, number) DO NOTHING;
 INSERT INTO leases (id, kind, token, holder, expires_at)
 VALUES (:id, :kind, :token, :holder, clock_timestamp() + :lease::interval)
 ON CONFLICT (id) DO UPDATE SET kind = excluded.kind, token = excluded.token, holder = excluded.holder,
-                               expires_at = excluded.expires_at;
+                               taken = excluded.taken, expires_at = excluded.expires_at;
 
 -- name: drop_lease!
 DELETE FROM leases WHERE id = :id AND token = :token;
@@ -233,14 +200,15 @@ RETURNING e.id, e.url;
 WITH held AS MATERIALIZED (
     SELECT id FROM leases WHERE id = ANY(:ids::uuid[]) AND token = ANY(:tokens::uuid[]) ORDER BY id FOR NO KEY UPDATE
 )
-UPDATE leases l SET expires_at = clock_timestamp() + :lease::interval FROM held h WHERE l.id = h.id
+UPDATE leases l SET expires_at = clock_timestamp() + :lease::interval, taken = true FROM held h WHERE l.id = h.id
 RETURNING l.id, l.token,
           (SELECT r.cancel_requested_at IS NOT NULL FROM runs r WHERE r.id = l.id) AS cancel_requested,
           EXISTS (SELECT FROM inbox i WHERE i.run_id = l.id AND i.read_at IS NULL AND i.interrupt) AS is_called;
 
 -- name: seen!
 -- This process lives.
-INSERT INTO nodes (name, kind, capacity, address) VALUES (:name, :kind, :capacity, :address)
+INSERT INTO nodes (name, kind, capacity, address, hears_orders)
+VALUES (:name, :kind, :capacity, :address, :kind = 'agent')
 ON CONFLICT (name) DO UPDATE SET seen_at = now(), capacity = excluded.capacity, address = excluded.address;
 
 -- name: gone!

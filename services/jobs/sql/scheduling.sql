@@ -1,5 +1,5 @@
 -- name: unclaimed
--- Dispatched runs whose work order nobody claimed in time.
+-- Dispatched runs whose work order nobody claimed in time. Only a scheduler of before ADR 20 leaves runs in this state.
 SELECT id, job_id FROM runs
 WHERE state = 'dispatched' AND dispatched_at < now() - :overdue::interval ORDER BY dispatched_at LIMIT 200;
 
@@ -22,9 +22,12 @@ ORDER BY l.expires_at LIMIT 200;
 -- name: take_expired
 -- Lock the runs among these whose lease is still expired and is still theirs, and the lease: no renewal comes between.
 -- One that is being renewed just now is left, since whoever waits for it may be waited for.
--- Not counted against a run: a lease that nobody could renew, since Postgres or the way to it was away.
-SELECT r.id, r.job_id, r.attempt, r.times_lost, r.cancel_requested_at IS NOT NULL AS cancel_requested,
-       l.expires_at >= greatest(pg_postmaster_start_time(), now() - :connected_for::interval) + :lease::interval AS counts
+-- Not counted against a run: a lease that nobody could renew, since Postgres or the way to it was away, and one that nobody
+-- has taken up.
+SELECT r.id, r.job_id, r.attempt, r.state, r.queue_seconds, r.run_seconds, r.times_lost, l.taken,
+       r.cancel_requested_at IS NOT NULL AS cancel_requested,
+       l.taken AND l.expires_at >= greatest(pg_postmaster_start_time(), now() - :connected_for::interval) + :lease::interval
+           AS counts
 FROM runs r JOIN leases l ON l.id = r.id
 WHERE r.id = ANY(:ids::uuid[]) AND r.state = ANY(:sources::text[]) AND l.token = r.lease_token
   AND l.expires_at < clock_timestamp()
@@ -35,6 +38,23 @@ UPDATE runs r SET state = 'queued', times_lost = times_lost + l.counts::int, lea
                   time_left = greatest(run_deadline - now(), interval '1 second'), run_deadline = NULL,
                   queue_deadline = now() + make_interval(secs => queue_seconds)
 FROM unnest(:ids::uuid[], :counts::bool[]) AS l (id, counts) WHERE r.id = l.id;
+
+-- name: requeue_untaken
+-- Their stay in the queue goes on, and no time to work has passed. That they had begun was told, and stays.
+UPDATE runs r SET state = 'queued', lease_token = NULL, agent = NULL, time_left = run_deadline - dispatched_at, run_deadline = NULL
+WHERE id = ANY(:ids::uuid[])
+RETURNING id, job_id, attempt, state, queue_seconds, run_seconds, queue_deadline < now() AS is_overdue;
+
+-- name: recall_orders!
+-- Orders that nobody may have heard: the leases that were not taken up run out now, and nothing is given to these agents
+-- before they say again how many places they have.
+WITH deaf AS (
+    UPDATE nodes SET capacity = 0 WHERE name = ANY(:agents::text[])
+)
+UPDATE leases l SET expires_at = clock_timestamp()
+FROM (SELECT id FROM leases WHERE id = ANY(:ids::uuid[]) AND token = ANY(:tokens::uuid[]) AND NOT taken
+      FOR NO KEY UPDATE SKIP LOCKED) o  -- one that is locked is being taken up
+WHERE l.id = o.id;
 
 -- name: drop_leases!
 DELETE FROM leases WHERE id = ANY(:ids::uuid[]);

@@ -17,7 +17,7 @@ from services.jobs.submission import NewJob
 from services.jobs.tracking import Observed
 from tests.contract.codebot.conftest import OTHER_KEY, Codebot, running_codebot
 from tests.contract.codebot.document import SUBMISSION
-from tests.contract.serving import Fleet
+from tests.contract.serving import Fleet, leave
 from tests.integration.gateway.conftest import KEY as NATIVE_KEY
 from tests.integration.gateway.conftest import client_of
 from tests.integration.jobs.changes import HOUR, claimed, publish, show, tracked
@@ -117,10 +117,23 @@ async def test_a_task_that_was_started_is_never_pending_again(codebot: Codebot, 
     assert (result["tests_passed"], result["outcome"], result["summary"]) == (True, "delivered", "done")
 
 
-@pytest.mark.parametrize("is_started", [False, True])
-async def test_a_cancelled_task_failed(codebot: Codebot, fleet: Fleet, is_started: bool) -> None:
+async def test_a_task_that_its_agent_never_took_up_is_never_pending_again(codebot: Codebot, fleet: Fleet) -> None:
     task_id = await codebot.submit()
-    if is_started:
+    order = await fleet.give(task_id)
+    assert (await codebot.status(task_id))["status"] == "running"
+    await leave(fleet.domain, order)
+    assert (await codebot.status(task_id))["status"] == "running"
+    job, run = await run_of(codebot, task_id)
+    assert (job["state"], run["state"], run["attempt"], run["agent"]) == ("running", "queued", 1, None)
+    assert (await fleet.claim(task_id)).hold.attempt == 2
+
+
+@pytest.mark.parametrize("step", ["waits", "given", "begun"])
+async def test_a_cancelled_task_failed(codebot: Codebot, fleet: Fleet, step: str) -> None:
+    task_id = await codebot.submit()
+    if step == "given":
+        await fleet.give(task_id)
+    elif step == "begun":
         await fleet.claim(task_id)
     await fleet.domain.cancelling.request(fleet.domain.client, UUID(task_id))
     task = await codebot.status(task_id)

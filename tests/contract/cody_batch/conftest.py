@@ -17,9 +17,9 @@ from services.gateway.dialects.cody_batch import cody_batch
 from services.gateway.dialects.cody_batch.naming import job_id_of
 from services.gateway.dialects.cody_batch.settings import CodySettings
 from services.gateway.dialects.dialect import Dialect
-from services.jobs.admitting import Dispatched
 from services.jobs.models import Checkpoint, ClaimedRun, ModelUse, StoredMessage, Usage
 from services.jobs.publishing import Publication, Shown
+from services.jobs.scheduling import Dispatched
 from services.jobs.unit import Draft
 from tests.contract.cody_batch.document import CREATE
 from tests.contract.serving import Api, fleet_of, running_api
@@ -93,12 +93,15 @@ class Runs:
         self.domain = domain
         self._orders: dict[UUID, Dispatched] = {}
 
+    async def give(self, job_id: str) -> list[Dispatched]:
+        """Admit what waits; the orders that give all runs of the job to agents, in the order of its repositories."""
+        self._orders |= {order.run_id: order for order in await self.domain.admit()}
+        query = "SELECT id FROM runs WHERE job_id = $1 ORDER BY position"
+        return [self._orders[row["id"]] for row in await self.domain.rows(query, native_id(job_id))]
+
     async def claim(self, job_id: str) -> list[ClaimedRun]:
         """Admit what waits, and let agents begin with all runs of the job; in the order of its repositories."""
-        native = native_id(job_id)
-        self._orders |= {order.run_id: order for order in await self.domain.admit()}
-        rows = await self.domain.rows("SELECT id FROM runs WHERE job_id = $1 ORDER BY position", native)
-        runs = [await self.domain.claimed(self._orders[row["id"]]) for row in rows]
+        runs = [await self.domain.claimed(order) for order in await self.give(job_id)]
         for run in runs:
             await self.domain.running.prepared(run.hold, base_sha="b" * 40, base_branch="main", events=[])
         return runs

@@ -8,6 +8,7 @@ from services.jobs.models import Usage
 from services.jobs.submission import Submissions
 from tests.contract.cody_batch.conftest import Cody, Work, native_id
 from tests.contract.cody_batch.document import CREATE, DIFF, ENCODED, REPOSITORY
+from tests.contract.serving import leave
 
 PAIR = ["liamzdenek/repo1", "liamzdenek/repo2"]
 NOT_THERE = ["liamzdenek/repo1", "somebody/else"]
@@ -61,6 +62,17 @@ async def test_what_was_started_is_never_pending_again(cody: Cody) -> None:
     await cody.runs.domain.running.interrupted(run.hold)
     job = await job_of(cody, job_id)
     assert (job["status"], job["repositories"][0]["status"]) == ("in-progress", "in-progress")
+
+
+async def test_what_its_agent_never_took_up_is_never_pending_again(cody: Cody) -> None:
+    job_id = await cody.create()
+    (order,) = await cody.runs.give(job_id)
+    started = await job_of(cody, job_id)
+    assert (started["status"], started["repositories"][0]["status"]) == ("in-progress", "in-progress")
+    await leave(cody.runs.domain, order)
+    job = await job_of(cody, job_id)
+    assert (job["status"], job["repositories"][0]["status"]) == ("in-progress", "in-progress")
+    assert job["startedAt"] == started["startedAt"]
 
 
 async def test_without_pull_requests_nothing_is_published(cody: Cody) -> None:

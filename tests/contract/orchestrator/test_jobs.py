@@ -9,7 +9,7 @@ import pytest
 from services.contracts.rest import JobRequest
 from services.contracts.words import ExitReason
 from tests.contract.orchestrator.conftest import Kept, Orchestrator, answered
-from tests.contract.serving import Fleet
+from tests.contract.serving import Fleet, leave
 from tests.integration.jobs.changes import claimed, on_github, show, store
 
 FEATURE = "3f0d1b5e-2f0a-4a57-9c43-1d2f6f0e9a11"
@@ -92,8 +92,8 @@ async def test_an_unknown_client(orchestrator: Orchestrator) -> None:
 async def test_filters_and_pages(orchestrator: Orchestrator, kept: Kept, fleet: Fleet) -> None:
     feature = str(uuid4())
     first, second = [(await orchestrator.job(kept, featureId=feature))["id"] for _ in range(2)]
-    third = (await orchestrator.job(kept))["id"]
     await fleet.claim(first)
+    third = (await orchestrator.job(kept))["id"]
     await answered(orchestrator.api.post(f"/jobs/{second}/cancel"), 200)
 
     async def listed(**query: Any) -> tuple[list[str], int]:
@@ -208,6 +208,24 @@ async def test_a_job_that_was_started_is_never_queued_again(
     run = await fleet.claim(job_id)
     await fleet.domain.running.retry(run.hold, error="again", delay=timedelta())
     assert (await orchestrator.shown(job_id))["status"] == "running"
+
+
+async def test_a_job_that_its_agent_never_took_up_is_never_queued_again(
+    orchestrator: Orchestrator, kept: Kept, fleet: Fleet
+) -> None:
+    job_id = (await orchestrator.job(kept))["id"]
+    order = await fleet.give(job_id)
+    assert (await orchestrator.shown(job_id))["status"] == "running"
+    await leave(fleet.domain, order)
+    await fleet.claim(job_id)
+    job = await orchestrator.shown(job_id, includeMessages="true")
+    assert job["status"] == "running"
+    assert [each["content"] for each in job["messages"]] == [
+        "Job queued",
+        "Job started",
+        "Job is to be continued: unclaimed",
+        "Job continued",
+    ]
 
 
 async def test_another_clients_jobs_are_not_there(orchestrator: Orchestrator) -> None:

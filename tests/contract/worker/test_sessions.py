@@ -14,6 +14,7 @@ import pytest
 from services.contracts.words import EventKind, Publish
 from services.jobs.sealed import job_owner
 from services.runtime.sealing import Sealer
+from tests.contract.serving import leave
 from tests.contract.worker.conftest import BASE_URL, SECRET_KEY, VCS_ROOT, Worker, running_worker
 from tests.contract.worker.stage import ODD_TEXT, START, TURN, Stage, attached, data_of, names, started
 from tests.integration.jobs.changes import claimed, publish, show, store
@@ -74,7 +75,7 @@ async def test_each_event_has_its_fields(api: httpx.AsyncClient, stage: Stage, s
         connected = await frames.until("connected")
         assert session_id in connected["message"]
         run = await stage.begin(session_id)
-        assert (await frames.until("status"))["message"] == "Waiting for an agent"
+        assert (await frames.until("status"))["message"] == "An agent has begun"
         await stage.turn(run, 1, "one ", ODD_TEXT)
         begun = await frames.until("claude_start")
         assert (begun["turn"], begun["prompt"]) == (1, PROMPT)
@@ -90,6 +91,18 @@ async def test_each_event_has_its_fields(api: httpx.AsyncClient, stage: Stage, s
     assert names(all_of_it) == ["connected", *TURN, "complete"]
     assert all(len(data_of(each)["timestamp"]) == len("2025-01-06T00:00:00.000Z") for each in all_of_it)
     assert all(each.data.isascii() for each in all_of_it)
+
+
+async def test_a_session_whose_agent_never_took_it_up_goes_on_with_another(
+    api: httpx.AsyncClient, stage: Stage, session_id: str
+) -> None:
+    async with started(api, sessionId=session_id) as frames:
+        order = await stage.fleet.give(await stage.job_of(session_id))
+        await leave(stage.fleet.domain, order)
+        await stage.complete(await stage.begin(session_id), "it is a wall")
+        assert (await frames.until("complete"))["summary"] == "it is a wall"
+    told = [data_of(each)["message"] for each in frames.seen if each.event == "status"]
+    assert told == ["An agent has begun", "Goes on in another attempt: unclaimed", "An agent has begun"]
 
 
 async def test_a_delta_comes_before_the_turn_has_ended(api: httpx.AsyncClient, stage: Stage, session_id: str) -> None:

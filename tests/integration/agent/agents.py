@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, Literal
 
+from quarterdeck.stack.environment import base_environment
 from services.agent.assembly import Shared
 from services.agent.attempt import Attempt
 from services.agent.budget_news import BudgetNews
@@ -15,17 +20,18 @@ from services.agent.pace import FleetPace
 from services.agent.sandbox import Sandbox
 from services.agent.settings import AgentSettings
 from services.agent.vcs_client import Progress, VcsClient, Worktree
-from services.agent.worker import RUN_QUEUES, Worker
+from services.agent.worker import Worker
 from services.contracts.v1.vcs_pb2 import CommitMetadata
 from services.jobs.budgeting import Budgeting
 from services.jobs.heartbeat import Heartbeat
-from services.jobs.leases import Node, new_node_name
+from services.jobs.leases import Node, new_node_name, tell_seen
 from services.jobs.messaging import Messaging
 from services.jobs.models import ClaimedRun, Commit, Hold
 from services.jobs.pacing import Pacing
 from services.jobs.running import Running
 from services.runtime import lifecycle
 from services.runtime.jetstream import Bus
+from services.runtime.postgres import connect
 from tests.integration.agent.fleet import DEADLINE_SECONDS, VCS_TOKEN, Fleet
 from tests.integration.jobs.domain import Domain
 
@@ -75,13 +81,31 @@ def shared_of(
 
 
 class QuietHeartbeat(Heartbeat):
-    """Renews nothing and tells nothing, as that of a stopped process."""
+    """Renews nothing and tells nothing, as that of a stopped process, but what places there are: these stand."""
+
+    def __init__(self, database_url: str, node: Node) -> None:
+        super().__init__(database_url, node)
+        self._where = node, database_url
+        self._telling: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         return
 
+    def offer(self, places: Callable[[], int]) -> None:
+        self._telling = asyncio.create_task(self._tell(places, after=self._telling))
+
+    async def _tell(self, places: Callable[[], int], after: asyncio.Task[None] | None) -> None:
+        if after is not None:
+            await after
+        node, database_url = self._where
+        connection = await connect(database_url, name=f"{node.name} heartbeat", timeout_seconds=DEADLINE_SECONDS)
+        await tell_seen(connection, replace(node, capacity=places()))
+        await connection.execute("UPDATE nodes SET seen_at = now() + interval '1 hour' WHERE name = $1", node.name)
+        await connection.close()
+
     async def stop(self) -> None:
-        return
+        if self._telling is not None:
+            await self._telling
 
 
 class HeldVcs(VcsClient):
@@ -138,6 +162,7 @@ class Agent:
         self._pace = FleetPace(Pacing(fleet.domain.database), fleet.bus)
         self._claude = Claude(patience=HASTE, pace=self._pace)
         running = running or Running(fleet.domain.units)
+        self._fleet = fleet
         self._bus = fleet.bus
         self._shared = shared = shared_of(
             settings,
@@ -156,33 +181,62 @@ class Agent:
             name=node.name,
             capacity=capacity,
         )
-        self._taking: list[asyncio.Task[Any]] = []
         self._hearing: list[asyncio.Task[Any]] = []
 
     def start(self) -> None:
         self._heartbeat.start()
-        self._taking = [asyncio.create_task(self._worker.take_orders(queue)) for queue in RUN_QUEUES]
-        hearing = (self._worker.hear_controls(), self._pace.hear(), self._shared.budget_news.hear(self._bus))
+        hearing = (
+            self._worker.hear_orders(),
+            self._worker.hear_controls(),
+            self._pace.hear(),
+            self._shared.budget_news.hear(self._bus),
+        )
         self._hearing = [asyncio.create_task(each) for each in hearing]
+
+    async def has_places(self) -> bool:
+        return await self._fleet.has_places(self.name)
+
+    async def has_no_places(self) -> bool:
+        return not await self.has_places()
 
     async def has_heard_of_budgets(self) -> bool:
         return self._shared.budget_news.count > 0
 
     async def take_no_more(self) -> None:
-        await lifecycle.stop_tasks(self._taking, timeout=timedelta(seconds=DEADLINE_SECONDS))
-        self._taking = []
+        """Say that there are no places any more, and go on with what there is."""
+        self._heartbeat.offer(lambda: 0)
+        await self._fleet.until(self.has_no_places)
 
     async def drain(self, seconds: float) -> None:
         """Let what is under way end, and hand it back after half of ``seconds``."""
-        await self.take_no_more()
         await self._worker.drain(timedelta(seconds=seconds))
+        await self._fleet.until(self.has_no_places)
 
     async def stop(self) -> None:
-        await self.drain(0.2)
+        await self._worker.drain(timedelta(seconds=0.2))
         await lifecycle.stop_tasks(self._hearing, timeout=timedelta(seconds=DEADLINE_SECONDS))
         await self._heartbeat.stop()
         await self._vcs.close()
         await self._claude.close()
+
+
+@asynccontextmanager
+async def agent_process(fleet: Fleet, log: Path, **environment: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """`python -m services.agent`, once it has places; killed at the end, where it runs still."""
+    with log.open("wb") as output:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "services.agent"),
+            env=base_environment() | fleet.agent_environment | environment,
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        await fleet.until(fleet.has_places)
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
 
 
 StartAgent = Callable[..., Awaitable[Agent]]

@@ -99,13 +99,15 @@ def fleet(
 
 @pytest.fixture
 async def start_agent(fleet: Fleet) -> AsyncIterator[StartAgent]:
-    """Start agents, with the arguments of ``Agent``; they stop with the test."""
+    """Start agents, with the arguments of ``Agent``, each until it has places; they stop with the test."""
     async with AsyncExitStack() as stack:
 
-        async def start(**replaced: Any) -> Agent:
+        async def start(*, has_places: bool = True, **replaced: Any) -> Agent:
             agent = Agent(fleet, **replaced)
             agent.start()
             stack.push_async_callback(agent.stop)
+            if has_places:
+                await fleet.until(agent.has_places)
             return agent
 
         yield start

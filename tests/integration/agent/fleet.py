@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,19 +12,18 @@ from uuid import UUID
 
 from quarterdeck.demo.git import commit_all, git
 from services.contracts import subjects
-from services.contracts.v1.commands_pb2 import RunControl, WorkOrder
+from services.contracts.v1.commands_pb2 import RunControl
 from services.contracts.words import RunState
-from services.jobs.admitting import Dispatched
-from services.jobs.leases import Node, tell_seen
-from services.runtime.jetstream import Bus, Outgoing
+from services.jobs.scheduling import Dispatched
+from services.runtime.jetstream import Bus
 from services.runtime.postgres import Record
+from services.scheduler.admission import encoded_orders
 from tests.integration.agent.messages_server import MessagesServer
 from tests.integration.jobs.domain import Domain
 
 DEADLINE_SECONDS = 60
 POLL_SECONDS = 0.02
 VCS_TOKEN = "a vcs token"
-PLACES = Node("places for every run", "agent", capacity=100)
 
 
 def make_repository(folder: Path, name: str) -> Path:
@@ -53,36 +53,47 @@ class Fleet:
             kind=kind, prompt="Change a to b", repositories=[{"url": str(url)} for url in urls], options=options
         )
 
-    async def order(self, job_id: UUID) -> list[Dispatched]:
-        """Admit the queued runs of a job and send their work orders."""
-        async with self.domain.database.connection() as connection:
-            await tell_seen(connection, PLACES)
+    async def order(self, *job_ids: UUID) -> list[Dispatched]:
+        """Give the queued runs of these jobs to agents that have places, and tell those of them."""
+        orders = await self.admit()
+        assert {order.job_id for order in orders} == set(job_ids)
+        await self.send(*orders)
+        return orders
+
+    async def admit(self) -> list[Dispatched]:
+        """Give queued runs to agents that have places, without telling them."""
+        await self.until(self.has_places)
         orders: list[Dispatched] = []
         admitted = await self.domain.admitting.admit()
         while admitted.orders:
             orders += admitted.orders
             admitted = await self.domain.admitting.admit()
-        assert {order.job_id for order in orders} == {job_id}
-        for order in orders:
-            await self.send(order)
         return orders
 
+    async def has_places(self, agent: str | None = None) -> bool:
+        """Whether ``agent`` has said that it takes runs; None: whether any has."""
+        statement = "SELECT FROM nodes WHERE kind = 'agent' AND capacity > 0 AND name = coalesce($1, name)"
+        return bool(await self.domain.rows(statement, agent))
+
     async def dispatch(self, **fields: Any) -> UUID:
-        """Submit a job of one run and order the work; the run's id."""
+        """Submit a job of one run and give it to an agent; the run's id."""
         (order,) = await self.order(await self.submit(**fields))
         return order.run_id
 
     async def again(self, run_id: UUID) -> None:
-        """Order the work of a run that was queued again, without the wait before it."""
+        """Give a run that was queued again to an agent, without the wait before it."""
         job_id = await self.job_of(run_id)
         await self.domain.execute("UPDATE runs SET not_before = NULL WHERE id = $1", run_id)
         await self.domain.execute("UPDATE jobs SET ready_from = NULL WHERE id = $1", job_id)
         await self.order(job_id)
 
-    async def send(self, run: Dispatched) -> None:
-        order = WorkOrder(run_id=str(run.run_id), job_id=str(run.job_id), dispatch=run.dispatch)
-        message_id = subjects.work_order_id(str(run.run_id), run.dispatch)
-        await self.bus.publish(Outgoing(subjects.work(run.queue), order.SerializeToString(), message_id))
+    async def send(self, *orders: Dispatched) -> None:
+        """Tell each agent of the runs that were given to it; raises ``BusUnavailableError`` where it does not hear."""
+        by_agent: defaultdict[str, list[Dispatched]] = defaultdict(list)
+        for order in orders:
+            by_agent[order.agent].append(order)
+        for agent, given in by_agent.items():
+            await self.bus.tell(subjects.orders(agent), encoded_orders(given))
 
     async def cancel(self, run_id: UUID, *, tell: bool) -> None:
         await self.domain.cancelling.request_run(self.domain.client, run_id)
@@ -129,17 +140,8 @@ class Fleet:
 
         await self.until(released)
 
-    async def until_no_orders(self) -> None:
-        """Wait until every work order was acknowledged."""
-
-        async def is_empty() -> bool:
-            position = await self.bus.stream_position(subjects.WORK_STREAM)
-            return position.first_sequence > position.last_sequence
-
-        await self.until(is_empty)
-
-    async def orders_sent(self) -> int:
-        """How many work orders there ever were; those of publications are among them."""
+    async def publications_ordered(self) -> int:
+        """How many orders of publications there ever were."""
         return (await self.bus.stream_position(subjects.WORK_STREAM)).last_sequence
 
     async def changesets(self, run_id: UUID) -> list[Record]:

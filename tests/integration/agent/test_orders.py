@@ -1,74 +1,152 @@
-"""Work orders: taken while there is room, acknowledged once claimed, and thrown away where they are stale or none."""
+"""Orders as agents hear them: each is answered, taken up once, and thrown away where it is stale or none."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from datetime import timedelta
-from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
-from nats.errors import ConnectionClosedError
 
+from services.agent.attempt import Attempt
 from services.contracts import subjects
-from services.contracts.v1.commands_pb2 import WorkOrder
-from services.contracts.words import Queue, RunState
-from services.jobs.admitting import Dispatched
+from services.contracts.v1.commands_pb2 import WorkOrder, WorkOrders
+from services.contracts.words import RunState
+from services.jobs.heartbeat import Heartbeat
+from services.jobs.models import ClaimedRun
 from services.jobs.running import Claim, Order, Running
-from services.runtime.jetstream import Bus, Message, Outgoing
 from services.runtime.postgres import StoreUnavailableError
-from tests.integration.agent.agents import StartAgent
+from services.scheduler.admission import encoded_orders
+from tests.integration.agent.agents import QuietHeartbeat, StartAgent
 from tests.integration.agent.fleet import Fleet
 from tests.integration.agent.messages_server import call, hanging, said, whole
+from tests.integration.waiting import until
 
-EDIT = whole(call(1, "write_file", path="g.txt", content="b"))
-DONE = whole(call(2, "task_complete", summary="Wrote b.", status="done"))
+DONE = whole(call(2, "task_complete", summary="Nothing to do.", status="done"))
 ANSWER = whole(call(1, "task_complete", summary="Answered.", status="done"))
 
 
-async def send(fleet: Fleet, order: Dispatched, message_id: str) -> None:
-    """Send an order under another id than its own, which NATS would not take twice."""
-    data = WorkOrder(run_id=str(order.run_id), job_id=str(order.job_id), dispatch=order.dispatch).SerializeToString()
-    await fleet.bus.publish(Outgoing(subjects.work(order.queue), data, message_id))
+class NotedClaims(Running):
+    """Notes how many runs each claim got."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        super().__init__(fleet.domain.units)
+        self.got: list[int] = []
+
+    async def claim(self, orders: Sequence[Order]) -> list[Claim]:
+        claims = await super().claim(orders)
+        self.got.append(len(claims))
+        return claims
 
 
-async def test_stale_orders_are_thrown_away(fleet: Fleet, start_agent: StartAgent):
-    """One of a run under way, of an earlier dispatch, of a run that nobody knows, of one that has ended."""
-    await start_agent(capacity=2)
+async def test_stale_orders_start_nothing(fleet: Fleet, start_agent: StartAgent):
+    """One heard twice, one of another admission, one of a run that nobody knows, one of a run that has ended."""
+    running = NotedClaims(fleet)
+    await start_agent(running=running)
     fleet.model.answer(DONE)
     (ended,) = await fleet.order(await fleet.submit())
     await fleet.until_run(ended.run_id, RunState.COMPLETED)
     fleet.model.answer(hanging(said("Almost there."), call(2, "task_complete", summary="Nothing.", status="done")))
     (order,) = await fleet.order(await fleet.submit())
     await fleet.model.until(fleet.model.waits)
-    stale = [order, replace(order, dispatch=0), replace(order, run_id=UUID(int=1), job_id=UUID(int=2)), ended]
-    for number, each in enumerate(stale):
-        await send(fleet, each, f"stale {number}")
-    await fleet.until_no_orders()
+    for stale in (order, replace(order, token=uuid4()), replace(order, run_id=UUID(int=1)), ended):
+        await fleet.send(stale)
+    fleet.model.answer(ANSWER)
+    behind = await fleet.dispatch(kind="task", repositories=[])
+    await fleet.until_run(behind, RunState.COMPLETED)  # claims come one after the other
+    assert sum(running.got) == 3
+    assert fleet.worktrees(order.run_id) == ["1"]
     fleet.model.go_on.set()
-    runs = [await fleet.until_run(each.run_id, RunState.COMPLETED) for each in (ended, order)]
-    assert [run["attempt"] for run in runs] == [1, 1]
-    assert len(fleet.model.requests) == 2
+    run = await fleet.until_run(order.run_id, RunState.COMPLETED)
+    assert (run["attempt"], run["summary"]) == (1, "Nothing.")
+    assert len(fleet.model.requests) == 3
 
 
-async def test_the_order_of_a_run_to_be_cancelled_is_thrown_away(fleet: Fleet, start_agent: StartAgent):
-    (order,) = await fleet.order(await fleet.submit())
-    await fleet.cancel(order.run_id, tell=True)
-    await start_agent()
-    await fleet.until_no_orders()
-    run = await fleet.run(order.run_id)
-    assert (run["state"], run["attempt"]) == ("dispatched", 0), "the sweep cancels it"
+async def test_an_order_among_stale_ones_is_taken_up(fleet: Fleet, start_agent: StartAgent):
+    running = NotedClaims(fleet)
+    await start_agent(running=running)
+    fleet.model.answer(DONE)
+    await fleet.submit()
+    (order,) = await fleet.admit()
+    stale = [replace(order, token=uuid4()), replace(order, run_id=UUID(int=1))]
+    await fleet.send(stale[0], order, stale[1], order)
+    run = await fleet.until_run(order.run_id, RunState.COMPLETED)
+    assert (run["attempt"], running.got) == (1, [1])
+
+
+@pytest.mark.usefixtures("postgres_is_up_long")
+async def test_an_order_that_was_recalled_starts_nothing_however_late_it_comes(fleet: Fleet, start_agent: StartAgent):
+    running = NotedClaims(fleet)
+    agent = await start_agent(running=running)
+    await fleet.submit()
+    (recalled,) = await fleet.admit()
+    await fleet.domain.scheduling.recall_orders([recalled])
+    assert await fleet.domain.lose() == 1
+    await fleet.send(recalled)
+    await until(lambda: running.got == [0])
+    run = await fleet.run(recalled.run_id)
+    assert (run["state"], run["agent"], run["attempts_spent"], run["times_lost"]) == ("queued", None, 0, 0)
+
+    (again,) = await fleet.admit()
+    await fleet.send(recalled)
+    await until(lambda: running.got == [0, 0])
     assert fleet.model.requests == []
+    fleet.model.answer(DONE)
+    await fleet.send(again)
+    run = await fleet.until_run(again.run_id, RunState.COMPLETED)
+    assert (run["attempt"], run["agent"], running.got) == (2, agent.name, [0, 0, 1])
 
 
-@pytest.mark.parametrize("data", [b"\xff\xff nonsense", b"", b"\n\x03abc"])
-async def test_what_is_no_work_order_is_thrown_away(fleet: Fleet, start_agent: StartAgent, data: bytes):
-    await start_agent(capacity=1)
-    await fleet.bus.publish(Outgoing(subjects.work(Queue.CODE), data, "odd"))
+async def test_an_order_whose_answer_cannot_be_heard_is_carried_out(fleet: Fleet, start_agent: StartAgent):
+    await start_agent()
+    fleet.model.answer(DONE)
+    await fleet.submit()
+    (order,) = await fleet.admit()
+    await fleet.bus.ring(subjects.orders(order.agent), encoded_orders([order]))
+    assert (await fleet.until_run(order.run_id, RunState.COMPLETED))["attempt"] == 1
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(b"\xff\xff nonsense", id="no protobuf"),
+        pytest.param(b"", id="nothing"),
+        pytest.param(b"\n\x03abc", id="another message"),
+        pytest.param(WorkOrders(orders=[WorkOrder(run_id="x", token=b"t" * 16)]).SerializeToString(), id="no run"),
+        pytest.param(
+            WorkOrders(orders=[WorkOrder(run_id=str(UUID(int=1)), token=b"t")]).SerializeToString(), id="no token"
+        ),
+    ],
+)
+async def test_what_is_no_order_is_answered_and_thrown_away(fleet: Fleet, start_agent: StartAgent, data: bytes):
+    running = NotedClaims(fleet)
+    agent = await start_agent(running=running)
+    await fleet.bus.tell(subjects.orders(agent.name), data)
     fleet.model.answer(DONE)
     await fleet.until_run(await fleet.dispatch(), RunState.COMPLETED)
-    await fleet.until_no_orders()
+    assert running.got == [1]
+
+
+async def test_a_run_to_be_cancelled_ends_when_its_order_comes(
+    fleet: Fleet, start_agent: StartAgent, monkeypatch: pytest.MonkeyPatch
+):
+    """Nothing of it begins."""
+    begun: list[Attempt] = []
+
+    async def work(attempt: Attempt) -> None:
+        begun.append(attempt)
+
+    monkeypatch.setattr(Attempt, "work", work)
+    await start_agent(heartbeat=QuietHeartbeat)
+    job_id = await fleet.submit()
+    (order,) = await fleet.admit()
+    await fleet.cancel(order.run_id, tell=True)
+    assert (await fleet.run(order.run_id))["state"] == "running", "its agent may have begun, and has the last word"
+    await fleet.send(order)
+    run = await fleet.until_run(order.run_id, RunState.CANCELLED)
+    assert (run["attempt"], run["lease_token"], begun) == (1, None, [])
+    assert (await fleet.domain.kinds(job_id))[-3:] == ["job.started", "run.finished", "job.finished"]
+    assert await fleet.domain.rows("SELECT FROM leases") == []
 
 
 class AwayOnce(Running):
@@ -76,116 +154,48 @@ class AwayOnce(Running):
 
     tries = 0
 
-    async def claim(self, orders: Sequence[Order], *, agent: str) -> list[Claim]:
+    async def claim(self, orders: Sequence[Order]) -> list[Claim]:
         self.tries += 1
         if self.tries == 1:
             raise StoreUnavailableError("away")
-        return await super().claim(orders, agent=agent)
+        return await super().claim(orders)
 
 
-async def test_an_order_that_could_not_be_claimed_comes_again(
+@pytest.mark.usefixtures("postgres_is_up_long")
+async def test_a_run_that_could_not_be_claimed_comes_back_as_it_was(fleet: Fleet, start_agent: StartAgent):
+    running = AwayOnce(fleet.domain.units)
+    await start_agent(running=running)
+    job_id = await fleet.submit(deadlineSeconds=3_600)
+    before = await fleet.domain.rows("SELECT queue_deadline FROM runs")
+    (order,) = await fleet.order(job_id)
+    await until(lambda: running.tries == 1)
+    await fleet.lose(order.run_id)
+    run = await fleet.run(order.run_id)
+    assert (run["state"], run["attempts_spent"], run["times_lost"]) == ("queued", 0, 0)
+    assert (run["time_left"].total_seconds(), run["queue_deadline"]) == (3_600, before[0]["queue_deadline"])
+    (told,) = [event for event in await fleet.domain.events(job_id) if event.kind == "run.requeued"]
+    assert told.data == {"reason": "unclaimed"}
+    assert fleet.model.requests == []
+
+    fleet.model.answer(DONE)
+    await fleet.order(job_id)
+    run = await fleet.until_run(order.run_id, RunState.COMPLETED)
+    assert (run["attempt"], run["times_lost"], running.tries) == (2, 0, 2)
+
+
+class Unreadable(Running):
+    """Cannot make anything of what a claim says."""
+
+    async def take_up(self, claim: Claim) -> ClaimedRun:
+        raise TypeError(f"a bug in reading {claim.hold.run_id}")
+
+
+async def test_a_run_that_cannot_be_begun_with_is_not_held_on_to(
     fleet: Fleet, start_agent: StartAgent, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("services.runtime.jetstream.ACK_WAIT", timedelta(seconds=0.5))
-    running = AwayOnce(fleet.domain.units)
-    await start_agent(running=running, capacity=1)
-    fleet.model.answer(DONE)
-    run = await fleet.until_run(await fleet.dispatch(), RunState.COMPLETED)
-    assert (run["attempt"], run["times_lost"], running.tries) == (1, 0, 2)
-
-
-class DeafBus(Bus):
-    """Hears every order of another bus, whose server hears nothing back."""
-
-    def __init__(self, source: Bus) -> None:
-        super().__init__("nats://nowhere", name="deaf")
-        self._source = source
-
-    async def pull(
-        self, stream: str, subject: str, durable: str, *, batch: Callable[[], Awaitable[int]]
-    ) -> AsyncIterator[Any]:
-        async for messages in self._source.pull(stream, subject, durable, batch=batch):
-            yield messages
-
-    async def acknowledge(self, messages: Sequence[Any]) -> None:
-        raise ConnectionClosedError
-
-    async def listen(self, subject: str, callback: Callable[[Message], Awaitable[None]]) -> None:
-        await self._source.listen(subject, callback)
-
-
-async def test_an_order_that_cannot_be_acknowledged_is_carried_out(fleet: Fleet, start_agent: StartAgent):
-    """It is claimed; that it comes again is found to be stale."""
-    await start_agent(bus=DeafBus(fleet.bus))
-    fleet.model.answer(EDIT, DONE)
-    run = await fleet.until_run(await fleet.dispatch(), RunState.PUBLISHING, RunState.FAILED)
-    assert (run["state"], run["attempt"]) == ("publishing", 1)
-
-
-class HeardMessage:
-    """A work order that is written down where it is given back."""
-
-    def __init__(self, message: Message, answers: list[tuple[str, str]]) -> None:
-        self.subject = message.subject
-        self.data = message.data
-        self.reply = message.reply
-        self._message = message
-        self._answers = answers
-
-    async def nak(self, delay: float) -> None:
-        self._answers.append((self.subject, "nak"))
-        await self._message.nak(delay=delay)
-
-
-class EagerBus(DeafBus):
-    """Has asked for an order of each queue before the places were taken."""
-
-    def __init__(self, source: Bus) -> None:
-        super().__init__(source)
-        self.answers: list[tuple[str, str]] = []
-
-    async def pull(
-        self, stream: str, subject: str, durable: str, *, batch: Callable[[], Awaitable[int]]
-    ) -> AsyncIterator[Any]:
-        async for messages in self._source.pull(stream, subject, durable, batch=_one):
-            yield [HeardMessage(message, self.answers) for message in messages]
-
-    async def acknowledge(self, messages: Sequence[Any]) -> None:
-        self.answers += [(message.subject, "ack") for message in messages]
-        await self._source.acknowledge(messages)
-
-
-async def _one() -> int:
-    return 1
-
-
-async def test_an_order_without_a_place_is_given_back_for_another_agent(fleet: Fleet, start_agent: StartAgent):
-    bus = EagerBus(fleet.bus)
-    full = await start_agent(bus=bus, capacity=1)
-    fleet.model.answer(hanging(said("Almost there."), call(2, "task_complete", summary="Nothing.", status="done")))
+    dropped: list[UUID] = []
+    monkeypatch.setattr(Heartbeat, "drop", lambda _, run_id: dropped.append(run_id))
+    await start_agent(running=Unreadable(fleet.domain.units))
     run_id = await fleet.dispatch()
-    await fleet.model.until(fleet.model.waits)
-    fleet.model.answer(ANSWER)
-    task_id = await fleet.dispatch(kind="task", repositories=[])
-    given_back = (subjects.work(Queue.TASK), "nak")
-
-    async def is_given_back() -> bool:
-        return given_back in bus.answers
-
-    await fleet.until(is_given_back)
-    other = await start_agent(capacity=1)
-    run = await fleet.until_run(task_id, RunState.COMPLETED)
-    assert (run["agent"], run["attempt"]) == (other.name, 1)
-    assert set(bus.answers) == {(subjects.work(Queue.CODE), "ack"), given_back}
-    await full.take_no_more()
-    fleet.model.go_on.set()
-    assert (await fleet.until_run(run_id, RunState.COMPLETED))["agent"] == full.name
-
-
-async def test_a_full_agent_takes_the_next_order_once_it_has_room(fleet: Fleet, start_agent: StartAgent):
-    await start_agent(capacity=1)
-    fleet.model.ever_after = ANSWER
-    run_ids = [await fleet.dispatch(kind="task", repositories=[]) for _ in range(5)]
-    for run_id in run_ids:
-        assert (await fleet.until_run(run_id, RunState.COMPLETED))["attempt"] == 1
-    await fleet.until_no_orders()
+    await until(lambda: dropped == [run_id])
+    assert fleet.model.requests == []

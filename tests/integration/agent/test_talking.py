@@ -10,7 +10,6 @@ import pytest
 
 from quarterdeck.demo.git import commit_all, git
 from services.contracts.rest import CompleteRequest
-from services.contracts.words import RunState
 from services.jobs.errors import NotFoundError, NotWaitingError
 from tests.integration.agent.agents import StartAgent
 from tests.integration.agent.fleet import Fleet, make_repository
@@ -43,7 +42,7 @@ async def test_asked_answered_and_completed(fleet: Fleet, start_agent: StartAgen
     kinds = await fleet.kinds(user.run_id)
     told = [kind for kind in kinds if kind.startswith(("run.", "job."))]
     assert told[told.index("run.waiting") :] == [
-        *("run.waiting", "run.message", "run.requeued", "run.dispatched"),
+        *("run.waiting", "run.message", "run.requeued"),
         *("run.started", "run.prepared", "run.waiting", "run.finished", "job.finished"),
     ]
     assert await user.unread() == []
@@ -179,11 +178,17 @@ async def test_a_task_without_a_repository_waits_too(fleet: Fleet, start_agent: 
     assert (run["state"], run["summary"], run["attempt"]) == ("completed", "All is said.", 2)
 
 
-async def test_what_was_said_before_it_began_is_heard(fleet: Fleet, start_agent: StartAgent):
-    """It has no agent yet: the first turn's end is the first that can hear it."""
-    user = await talk(fleet, ANSWER, MORE)
-    await user.says("And then?", rings=False)
+@pytest.mark.parametrize("is_given", [False, True], ids=["queued", "given to an agent"])
+async def test_what_was_said_before_it_began_is_heard(fleet: Fleet, start_agent: StartAgent, *, is_given: bool):
+    """Nobody holds it yet: the first turn's end is the first that can hear it."""
     await start_agent()
-    run = await fleet.until_run(user.run_id, RunState.WAITING)
+    fleet.model.answer(ANSWER, MORE)
+    job_id = await fleet.submit(kind="task")
+    given = await fleet.admit() if is_given else []
+    await fleet.domain.say(job_id, "And then?")
+    (order,) = given or await fleet.admit()
+    await fleet.send(order)
+    user = User(fleet, order.run_id)
+    run = await user.until_waiting()
     assert (run["attempt"], run["summary"]) == (1, "It still does.")
     assert (await user.transcript())[2]["content"] == [said("And then?")]

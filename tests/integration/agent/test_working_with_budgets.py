@@ -180,8 +180,9 @@ async def test_thirty_at_once_pass_a_day_s_budget_by_a_turn_each_at_most(
     budget, turn = 150_000, input_tokens + 1_000
     await set_budgets(fleet, day={"tokens": budget})
     fleet.model.answer(*(using(input_tokens, 1_000, looking(number)) for number in range(400)))
-    run_ids = [await fleet.dispatch(kind="task", repositories=[]) for _ in range(30)]
     await start_agent(capacity=30)
+    job_ids = [await fleet.submit(kind="task", repositories=[]) for _ in range(30)]
+    run_ids = [order.run_id for order in await fleet.order(*job_ids)]
     runs = await asyncio.gather(*(fleet.until_run(run_id, RunState.FAILED, RunState.COMPLETED) for run_id in run_ids))
     assert {run["exit_reason"] for run in runs} == {"budget_exhausted"}
     (spending,) = await fleet.domain.rows("SELECT tokens FROM spending")

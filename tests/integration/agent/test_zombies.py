@@ -84,10 +84,10 @@ async def can_do_nothing(
 ) -> None:
     """Whatever the zombie does until its ``end`` changes nothing, and the run ends as if it were not there."""
     vcs = await heir(fleet, start_agent, zombie)
-    before, orders = await fleet.domain.fingerprint(), await fleet.orders_sent()
+    before, orders = await fleet.domain.fingerprint(), await fleet.publications_ordered()
     await end()
     assert await fleet.domain.fingerprint() == before
-    assert (fleet.worktrees(zombie.run_id), await fleet.orders_sent()) == (["2"], orders)
+    assert (fleet.worktrees(zombie.run_id), await fleet.publications_ordered()) == (["2"], orders)
     vcs.go_on.set()
     run = await fleet.until_run(zombie.run_id, *ENDS)
     assert (run["state"], run["attempt"], run["attempts_spent"], run["times_lost"]) == ("publishing", 2, 0, 1)

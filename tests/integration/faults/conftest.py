@@ -19,8 +19,11 @@ from services.runtime.postgres import Database
 from tests.integration.faults.processes import API_KEY, GATEWAY, Service, Submitter
 from tests.integration.faults.proxy import Link
 from tests.integration.gateway.conftest import client_of, is_healthy
+from tests.integration.jobs.conftest import postgres_is_up_long
 from tests.integration.jobs.domain import Domain
 from tests.integration.waiting import until, until_async
+
+__all__ = ["postgres_is_up_long"]
 
 StartService = Callable[..., Awaitable[Service]]
 """`start(module, *, failpoints, **variables)`: what is not said of its environment are the test's servers."""

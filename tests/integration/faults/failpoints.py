@@ -27,9 +27,9 @@ CALLS: dict[str, tuple[type, str]] = {
     "publish_in_order": (Bus, "publish_in_order"),
     "publish_all": (Bus, "publish_all"),
     "ring": (Bus, "ring"),
+    "tell": (Bus, "tell"),
     "send": (Client, "publish"),
     "send_many": (Client, "publish_many"),
-    "ack": (Bus, "acknowledge"),
 }
 """`transaction` has a third moment, `within`: all its statements are done and it is not committed."""
 EXIT_FAILPOINT = 86

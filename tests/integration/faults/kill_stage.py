@@ -132,13 +132,13 @@ class Stage:
             JOINS_VARIABLE: "yes" if self.joins else "",
         }
         agent = await self._start(module, **variables)
+        await self.fleet.until(self.fleet.has_places)
         await self._order()
         return agent
 
     async def _order(self) -> None:
-        """Order all that is queued, and need not wait because its node was too busy for it."""
-        for order in await self.fleet.domain.admit(slots=PLACES):
-            await self.fleet.send(order)
+        """Give all that is queued to the agent, and need not wait because its node was too busy for it."""
+        await self.fleet.send(*await self.fleet.admit())
 
     async def _until_halted(self, agent: Service, halts: Mapping[UUID, str]) -> None:
         left = dict(halts)
@@ -154,10 +154,11 @@ class Stage:
             raise AssertionError(f"never came to {sorted(left.values())}\n" + "\n".join(await agent.lines())) from None
 
     async def kill(self, agent: Service, runs: Iterable[StoryRun]) -> None:
-        """`kill -9`; then the sweep takes the runs from the dead."""
+        """`kill -9`; then the sweep takes the runs from the dead, whose node nobody sees any more."""
         agent.process.kill()
         await agent.process.wait()
         domain = self.fleet.domain
+        await domain.execute("DELETE FROM nodes WHERE kind = 'agent'")
         await domain.execute("UPDATE leases SET expires_at = now() - interval '1 second'")
         await domain.lose()
         assert not await domain.rows("SELECT FROM leases")

@@ -12,6 +12,7 @@ from services.contracts import subjects
 from services.runtime.jetstream import Bus, Tailed
 from services.runtime.postgres import Database, Record
 from tests.integration.faults.processes import POLL_SECONDS
+from tests.integration.jobs.sequences import SEQUENCED
 
 DRAIN_SECONDS = 90
 _ONCE = ("job.submitted", "job.started", "run.finished", "job.finished")
@@ -30,10 +31,10 @@ async def until_drained(database: Database) -> None:
 async def _left(database: Database) -> dict[str, int]:
     rows = await rows_of(
         database,
-        """SELECT 'runs ' || state AS what, count(*) AS many FROM runs
+        f"""SELECT 'runs ' || state AS what, count(*) AS many FROM runs
            WHERE state NOT IN ('completed', 'failed', 'cancelled') GROUP BY 1
-           UNION ALL SELECT 'events', count(*) FROM events WHERE published_at IS NULL HAVING count(*) > 0
-           UNION ALL SELECT 'confirmations', 1 FROM event_cursor WHERE published < assigned""",
+           UNION ALL SELECT 'events', count(*) FROM {SEQUENCED} e WHERE place IS NULL HAVING count(*) > 0
+           UNION ALL SELECT 'confirmations', 1 FROM event_cursor WHERE sent < assigned""",
     )
     return {row["what"]: row["many"] for row in rows}
 
@@ -64,9 +65,9 @@ async def assert_every_job_was_done_once(database: Database, accepted: dict[str,
 
 async def assert_every_event_was_published_once(database: Database, bus: Bus) -> None:
     """Each event of the log stands in the stream once, under its one sequence, and in the order of those."""
-    logged = await rows_of(database, "SELECT id, sequence FROM events ORDER BY sequence")
-    assert [row["sequence"] for row in logged] == list(range(1, len(logged) + 1))
-    assert await published(bus) == [(str(row["id"]), row["sequence"]) for row in logged]
+    logged = await rows_of(database, f"SELECT id, place FROM {SEQUENCED} e ORDER BY place")
+    assert [row["place"] for row in logged] == list(range(1, len(logged) + 1))
+    assert await published(bus) == [(str(row["id"]), row["place"]) for row in logged]
 
 
 async def published(bus: Bus) -> list[tuple[str, int]]:

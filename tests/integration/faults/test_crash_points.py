@@ -42,11 +42,11 @@ FAILPOINTS = {
         *_points("publish_in_order", BEFORE_AND_AFTER, 8),
         *_points("send", BEFORE_AND_AFTER, 12),
         *_points("send_many", BEFORE_AND_AFTER, 2),
+        *_points("tell", BEFORE_AND_AFTER, 4),
     ),
     AGENT: (
         *_points("transaction", ALL_MOMENTS, 4),
         *_points("statement", BEFORE_AND_AFTER, 6),
-        *_points("ack", BEFORE_AND_AFTER, 6),
         *_points("send", BEFORE_AND_AFTER, 8),
     ),
 }

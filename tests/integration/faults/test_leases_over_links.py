@@ -26,7 +26,7 @@ SLACK_SECONDS = 1.0
 
 async def test_a_slow_link_keeps_its_leases(domain: Domain, postgres_link: Link) -> None:
     """Each renewal takes over a second: that is still in time."""
-    heartbeat = Heartbeat(postgres_link.url, Node(new_node_name("agent"), "agent", capacity=1))
+    heartbeat = Heartbeat(postgres_link.url, Node(new_node_name("agent"), "agent"))
     heartbeat.start()
     run = await domain.start()
     told: list[Ending] = []
@@ -52,7 +52,7 @@ async def renewed(domain: Domain) -> None:
 
 
 async def test_a_holder_is_told_five_seconds_after_its_last_good_renewal(domain: Domain, postgres_link: Link) -> None:
-    heartbeat = Heartbeat(postgres_link.url, Node(new_node_name("agent"), "agent", capacity=1))
+    heartbeat = Heartbeat(postgres_link.url, Node(new_node_name("agent"), "agent"))
     heartbeat.start()
     run = await domain.start()
     told_at: list[float] = []
@@ -72,7 +72,7 @@ async def test_an_agent_cut_off_for_a_lease_ends_its_work_first_and_writes_nothi
     domain: Domain, postgres_link: Link, linked_database: Database
 ) -> None:
     """It writes all the time; what was under way when the link went half-open arrives when the run is another's."""
-    heartbeat = Heartbeat(postgres_link.url, Node(new_node_name("agent"), "agent", capacity=1))
+    heartbeat = Heartbeat(postgres_link.url, Node(new_node_name("agent"), "agent"))
     heartbeat.start()
     linked = Domain(linked_database)
     run = await domain.start()

@@ -15,7 +15,7 @@ import pytest
 from services.contracts import subjects
 from services.contracts.words import Queue
 from services.runtime import jetstream
-from services.runtime.jetstream import Bus, BusUnavailableError, Outgoing
+from services.runtime.jetstream import Bus, BusUnavailableError, Message, Outgoing
 from services.runtime.postgres import Connection, Database, StoreUnavailableError
 from tests.integration.faults.conftest import StartGateway, StartService
 from tests.integration.faults.ledger import (
@@ -30,7 +30,8 @@ from tests.integration.waiting import until, until_async
 pytestmark = [pytest.mark.timeout(150), pytest.mark.slow]
 CALL_SECONDS = 30
 """More than any call may take: its own deadlines are 2 to 10 s, and some are tried again."""
-WORK = subjects.work(Queue.CODE)
+WORK = subjects.work(Queue.PUBLISH)
+ORDERS = subjects.orders("agent-1")
 TASK = {"prompt": "say hello", "kind": "task"}
 
 
@@ -87,11 +88,19 @@ BUS_CALLS: tuple[Callable[[Bus], Awaitable[object]], ...] = (
     lambda bus: bus.publish_all([Outgoing(WORK, b"x", str(n)) for n in range(9)]),
     lambda bus: bus.publish_in_order([Outgoing(WORK, b"x", str(n)) for n in range(9)]),
     lambda bus: bus.stream_position(subjects.EVENTS_STREAM),
+    lambda bus: bus.tell(ORDERS, b"x"),
     read_all,
 )
 
 
-async def test_calls_to_a_half_open_nats_end_and_the_next_go_through(linked_bus: Bus, nats_link: Link) -> None:
+async def answer(message: Message) -> None:
+    await message.respond(b"")
+
+
+async def test_calls_to_a_half_open_nats_end_and_the_next_go_through(
+    bus: Bus, linked_bus: Bus, nats_link: Link
+) -> None:
+    await bus.listen(ORDERS, answer)
     nats_link.stall()
     async with asyncio.timeout(CALL_SECONDS):
         answers = await asyncio.gather(*(call(linked_bus) for call in BUS_CALLS), return_exceptions=True)
@@ -131,7 +140,9 @@ class Pulling:
 
 @pytest.fixture
 async def pulling(linked_bus: Bus, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Pulling]:
-    """A puller of work orders over the link. What was sent into a broken line comes again after AckWait, made short."""
+    """A puller of publish orders over the link. What was sent into a broken line comes again after AckWait, made
+    short.
+    """
     monkeypatch.setattr(jetstream, "ACK_WAIT", timedelta(seconds=1))
     pulled: list[bytes] = []
 
@@ -139,7 +150,7 @@ async def pulling(linked_bus: Bus, monkeypatch: pytest.MonkeyPatch) -> AsyncIter
         return 10
 
     async def pull() -> None:
-        consumer = subjects.work_consumer(Queue.CODE)
+        consumer = subjects.work_consumer(Queue.PUBLISH)
         async for messages in linked_bus.pull(subjects.WORK_STREAM, WORK, consumer, batch=ten):
             for message in messages:
                 pulled.append(message.data)
@@ -186,7 +197,7 @@ async def test_what_was_deleted_by_hand_is_made_again(bus: Bus, pulling: Pulling
     await until(lambda: b"before" in pulling.pulled)
     assert bus._jetstream is not None
     if what == "consumer":
-        await bus._jetstream.delete_consumer(subjects.WORK_STREAM, subjects.work_consumer(Queue.CODE))
+        await bus._jetstream.delete_consumer(subjects.WORK_STREAM, subjects.work_consumer(Queue.PUBLISH))
     else:
         await bus._jetstream.delete_stream(subjects.WORK_STREAM)
 

@@ -77,4 +77,4 @@ async def test_the_runs_of_an_agent_out_of_memory_go_on_elsewhere(
 
 
 async def _are_held(database: Database, runs: int) -> bool:
-    return len(await rows_of(database, "SELECT FROM leases WHERE kind = 'run'")) == runs
+    return len(await rows_of(database, "SELECT FROM leases WHERE kind = 'run' AND taken")) == runs

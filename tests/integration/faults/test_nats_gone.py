@@ -19,6 +19,7 @@ from services.runtime.postgres import Database, Record
 from tests.integration.faults.conftest import StartGateway, StartService
 from tests.integration.faults.ledger import assert_every_job_was_done_once, published, rows_of, until_drained
 from tests.integration.faults.processes import AGENT, SCHEDULER, Submitter
+from tests.integration.jobs.sequences import SEQUENCED
 from tests.integration.waiting import until, until_async
 
 pytestmark = [pytest.mark.timeout(150), pytest.mark.slow]
@@ -46,14 +47,14 @@ async def test_a_nats_that_was_down_and_lost_all_delays_and_loses_nothing(
 
     await assert_every_job_was_done_once(database, submitter.accepted)
     await until(lambda: bus.is_connected)
-    in_order = [(str(row["id"]), row["sequence"]) for row in await _events(database)]
+    in_order = [(str(row["id"]), row["place"]) for row in await _events(database)]
     kept = await published(bus)
     assert kept == in_order[-len(kept) :], "the new stream has the last events, each once, in order"
     assert len(kept) > JOBS
 
 
 async def _events(database: Database) -> list[Record]:
-    return await rows_of(database, "SELECT id, sequence FROM events ORDER BY sequence")
+    return await rows_of(database, f"SELECT id, place FROM {SEQUENCED} e ORDER BY place")
 
 
 class Disk:

@@ -13,10 +13,12 @@ import pytest
 from services.contracts.words import EventKind, ExitReason, Publish
 from services.jobs.errors import LeaseLostError
 from services.jobs.models import Checkpoint, ClaimedRun, ModelUse, StoredMessage, Usage, VoidUse
+from services.jobs.scheduling import Dispatched
 from services.jobs.unit import Draft
 from services.runtime.postgres import Database
 from tests.integration.faults.proxy import Link
-from tests.integration.jobs.domain import COMMIT, Domain, job_request
+from tests.integration.jobs.domain import COMMIT, Domain, job_request, tell_capacity
+from tests.integration.jobs.sequences import SEQUENCED
 
 REPOSITORY = "https://forge.example/a/{}.git"
 LOG = Draft(EventKind.LOG, {"message": "told once"})
@@ -28,8 +30,8 @@ class Case:
 
     prepare: Callable[[Domain, str], Awaitable[Any]]
     act: Callable[[Domain, Any], Awaitable[Any]]
-    commit: bytes = b"COMMIT;"
-    """What is sent when it is to be committed."""
+    commit: bytes | Callable[[Any], bytes] = b"COMMIT;"
+    """What is sent when it is to be committed; it may hang on what was prepared."""
 
 
 async def nothing(domain: Domain, repository: str) -> str:
@@ -38,6 +40,11 @@ async def nothing(domain: Domain, repository: str) -> str:
 
 async def queued(domain: Domain, repository: str) -> Any:
     return await domain.submit(repository)
+
+
+async def admissible(domain: Domain, repository: str) -> None:
+    await domain.submit(repository)
+    await tell_capacity(domain.database, 1)
 
 
 async def started(domain: Domain, repository: str) -> ClaimedRun:
@@ -91,11 +98,24 @@ async def interrupt(domain: Domain, run: ClaimedRun) -> None:
         await domain.running.interrupted(run.hold)
 
 
+async def ordered(domain: Domain, repository: str) -> Dispatched:
+    return await domain.dispatch_one(repository)
+
+
+async def left_dispatched(domain: Domain, repository: str) -> None:
+    """As a scheduler of the version before leaves a run."""
+    order = await domain.dispatch_one(repository)
+    await domain.execute("DELETE FROM leases")
+    await domain.execute(
+        "UPDATE runs SET state = 'dispatched', agent = NULL, lease_token = NULL WHERE id = $1", order.run_id
+    )
+
+
 async def prepared(domain: Domain, run: ClaimedRun) -> None:
     await domain.running.prepared(run.hold, base_sha="b" * 40, base_branch="main", events=[LOG])
 
 
-async def lose(domain: Domain, run: ClaimedRun) -> None:
+async def lose(domain: Domain, _: object) -> None:
     await domain.execute("UPDATE leases SET expires_at = now() - interval '1 hour'")
     await domain.lose()
 
@@ -103,12 +123,19 @@ async def lose(domain: Domain, run: ClaimedRun) -> None:
 CASES = {
     "submit": Case(nothing, submit, commit=b"Change one thing"),  # in a statement, which commits by itself
     "submit with a key": Case(nothing, submit_with_key),
-    "admit": Case(queued, lambda domain, _: domain.admit()),
+    "admit": Case(admissible, lambda domain, _: domain.admitting.admit()),
     "claim": Case(
-        lambda domain, name: domain.dispatch_one(name),
+        ordered,
         lambda domain, order: domain.claim(order),
-        commit=b"agent-1",  # in a statement, too
+        commit=lambda order: order.token.bytes,  # in a statement, too
     ),
+    "recall an order": Case(
+        ordered,
+        lambda domain, order: domain.scheduling.recall_orders([order]),
+        commit=lambda order: order.token.bytes,
+    ),
+    "lose": Case(started, lose),
+    "lose what nobody took up": Case(ordered, lose),
     "prepared": Case(claimed, prepared),
     # In a statement each, which commits by itself; they hold these words.
     "checkpoint": Case(started, checkpoint, commit=b"told once"),
@@ -121,9 +148,7 @@ CASES = {
     "cancel": Case(started, lambda domain, run: domain.cancelling.request(domain.client, run.hold.job_id)),
     "say": Case(talked, lambda domain, run: domain.say(run.hold.job_id, "hello")),
     "publish events": Case(queued, lambda domain, _: domain.outbox.next(0, most=100)),
-    "recall": Case(
-        lambda domain, name: domain.dispatch_one(name), lambda domain, _: domain.scheduling.recall(overdue=timedelta())
-    ),
+    "recall": Case(left_dispatched, lambda domain, _: domain.scheduling.recall(overdue=timedelta())),
 }
 
 
@@ -143,15 +168,15 @@ async def picture(domain: Domain) -> dict[str, list[str]]:
     shown = {
         "runs": "concat_ws(' ', state, attempt, dispatch, exit_reason, cancel_requested_at IS NOT NULL, input_tokens)",
         "jobs": "concat_ws(' ', state, last_event_number, runs_active, runs_completed, runs_failed)",
-        "events": "concat_ws(' ', number, kind, attempt, sequence)",
-        "leases": "kind",
+        f"{SEQUENCED} e": "concat_ws(' ', number, kind, attempt, place)",
+        "leases": "concat_ws(' ', kind, taken, expires_at > now())",
         "messages": "concat_ws(' ', number, role, attempt)",
         "void_usage": "concat_ws(' ', model, input_tokens, attempt)",
         "spending": "concat_ws(' ', tokens, microusd)",
         "inbox": "concat_ws(' ', number, body)",
         "changesets": "state",
         "idempotency_keys": "key",
-        "event_cursor": "concat_ws(' ', assigned, published)",
+        "event_cursor": "concat_ws(' ', assigned, sent)",
     }
     return {
         table: [row["line"] for row in await domain.rows(f"SELECT {words} AS line FROM {table} ORDER BY 1")]
@@ -162,6 +187,7 @@ async def picture(domain: Domain) -> dict[str, list[str]]:
 async def forget(domain: Domain) -> None:
     for table in (
         "events",
+        "event_batches",
         "messages",
         "model_usage",
         "void_usage",
@@ -174,9 +200,10 @@ async def forget(domain: Domain) -> None:
         "jobs",
     ):
         await domain.execute(f"DELETE FROM {table}")
-    await domain.execute("UPDATE event_cursor SET assigned = 0, published = 0")
+    await domain.execute("UPDATE event_cursor SET assigned = 0, published = 0, sent = 0")
 
 
+@pytest.mark.usefixtures("postgres_is_up_long")
 @pytest.mark.parametrize("name", CASES)
 async def test_what_was_committed_unheard_is_done_once(
     domain: Domain, linked: Domain, postgres_link: Link, name: str
@@ -188,7 +215,7 @@ async def test_what_was_committed_unheard_is_done_once(
     await forget(domain)
 
     prepared = await case.prepare(domain, REPOSITORY.format("one"))
-    postgres_link.drop_answer_to(case.commit)
+    postgres_link.drop_answer_to(case.commit(prepared) if callable(case.commit) else case.commit)
     await case.act(linked, prepared)
 
     assert postgres_link.dropped == 1, "the fault did not meet it"

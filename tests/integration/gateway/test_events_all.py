@@ -23,6 +23,7 @@ from tests.integration.conftest import execute
 from tests.integration.gateway.conftest import KEY, Scheduler, is_healthy, running_gateway
 from tests.integration.gateway.test_events import incarnation, publishes, wipe
 from tests.integration.gateway.watching import ALL, watching, watching_all
+from tests.integration.jobs.sequences import SEQUENCED
 from tests.integration.waiting import until_async
 
 
@@ -251,7 +252,7 @@ async def test_events_that_are_nowhere_any_more_are_a_gap_that_is_told(
     gateway: httpx.AsyncClient, scheduler: Scheduler, job: str, database_url: str
 ):
     await scheduler.tell(job, "one", "two", "three")
-    await execute(database_url, "DELETE FROM events WHERE sequence <= 3")
+    await execute(database_url, f"DELETE FROM events WHERE id IN (SELECT id FROM {SEQUENCED} e WHERE place <= 3)")
     async with watching_all(gateway, after=0) as watcher:
         assert await watcher.take(2) == ["gap:1-3", "log:three"]
         assert watcher.last_id.startswith("4:")

@@ -1,13 +1,16 @@
 """The domain over one database for all of these tests, emptied before each: making one anew takes far longer."""
 
+import asyncio
 import secrets
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 
 import pytest
 
 from quarterdeck.stack.embedded import EmbeddedServers
 from services.jobs import publishing, scheduling
+from services.jobs.migrate import migrate
 from services.runtime.postgres import Database
 from tests.integration.conftest import drop_database, execute
 from tests.integration.jobs.domain import Domain
@@ -17,9 +20,21 @@ TABLES = (
     *("model_usage", "void_usage", "spending", "reservations", "outputs", "budgets", "model_pace", "client_settings"),
     *("forge_comments", "work_items", "forge_apps", "forge_installations"),
     *("repositories", "customers", "forge_pace", "webhook_deliveries"),
-    *("events", "messages", "inbox", "checkpoints", "changesets", "leases", "nodes", "limits", "fair_clocks"),
+    *("events", "event_batches", "messages", "inbox", "checkpoints", "changesets"),
+    *("leases", "nodes", "limits", "fair_clocks"),
     *("idempotency_keys", "runs", "jobs", "clients"),
 )
+
+
+@asynccontextmanager
+async def database_of(servers: EmbeddedServers, revision: str) -> AsyncIterator[str]:
+    """The URL of a new database whose schema is that of ``revision``."""
+    name = f"test_revision_{secrets.token_hex(4)}"
+    await execute(servers.database_url, f"CREATE DATABASE {name}")
+    url = servers.postgres.database_url(name)
+    await asyncio.to_thread(migrate, url, to=revision)
+    yield url
+    await drop_database(servers, name)
 
 
 @pytest.fixture(scope="session")

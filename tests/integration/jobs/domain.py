@@ -9,7 +9,7 @@ from services.contracts import rest
 from services.contracts.limits import Limits
 from services.contracts.rest import JobRequest, MessageRequest, RetryRequest
 from services.contracts.words import Outcome, Publish
-from services.jobs.admitting import Admitting, Dispatched
+from services.jobs.admitting import Admitting
 from services.jobs.cancelling import Cancelling
 from services.jobs.eventlog import EventLog, LoggedEvent
 from services.jobs.leases import Node, tell_seen
@@ -21,7 +21,7 @@ from services.jobs.publishing import Publication, Publishing, Shown
 from services.jobs.reading import Reading
 from services.jobs.retrying import Retrying
 from services.jobs.running import Order, Running
-from services.jobs.scheduling import Scheduling
+from services.jobs.scheduling import Dispatched, Scheduling
 from services.jobs.submission import Submissions
 from services.jobs.tracking import Tracking
 from services.jobs.unit import Rung, Units
@@ -69,11 +69,13 @@ def shown(url: str) -> Shown:
     return Shown("local", url, None, timedelta(hours=1))
 
 
-async def tell_capacity(database: Database, slots: int) -> None:
-    """Let one agent with so many places be alive, and no other."""
-    async with database.connection() as connection:
+async def tell_capacity(database: Database, slots: int = 0, **others: int) -> None:
+    """Let `agent-1` with so many places be alive, and these ``others`` (`agent_2` is `agent-2`), and nobody else."""
+    places = {"agent-1": slots, **{name.replace("_", "-"): places for name, places in others.items()}}
+    async with database.transaction() as connection:
         await connection.execute("DELETE FROM nodes")
-        await tell_seen(connection, Node("agent-1", "agent", capacity=slots))
+        for name, capacity in places.items():
+            await tell_seen(connection, Node(name, "agent", capacity=capacity))
 
 
 class Domain:
@@ -113,9 +115,9 @@ class Domain:
         submitted = await self.submissions.submit(client or self.client, request, key=None, body=b"")
         return submitted.job_id
 
-    async def admit(self, slots: int = 100) -> list[Dispatched]:
-        """Admit while fewer than ``slots`` runs hold a slot: as many places as one agent has."""
-        await tell_capacity(self.database, slots)
+    async def admit(self, slots: int = 100, **others: int) -> list[Dispatched]:
+        """Admit while `agent-1` has fewer than ``slots`` runs, and other agents (`agent_2`) fewer than so many."""
+        await tell_capacity(self.database, slots, **others)
         orders: list[Dispatched] = []
         while True:
             admitted = await self.admitting.admit()
@@ -128,8 +130,21 @@ class Domain:
         job_id = await self.submit(*repositories, **fields)
         return next(order for order in await self.admit() if order.job_id == job_id)
 
-    async def claim(self, order: Dispatched, *, agent: str = "agent-1") -> ClaimedRun | None:
-        claims = await self.running.claim([Order(order.run_id, order.job_id, order.dispatch)], agent=agent)
+    async def dispatch_as_before(self, *repositories: str, **fields: Any) -> UUID:
+        """Submit a job, and leave its runs as schedulers did before runs were given to agents: ordered, and nobody's
+        yet. Return the job's id.
+        """
+        job_id = await self.submit(*repositories, **fields)
+        async with self.database.transaction() as connection:
+            await connection.execute(
+                "UPDATE runs SET state = 'dispatched', dispatch = 1, dispatched_at = now() WHERE job_id = $1", job_id
+            )
+            await connection.execute("UPDATE jobs SET runs_active = runs_total WHERE id = $1", job_id)
+        return job_id
+
+    async def claim(self, order: Dispatched) -> ClaimedRun | None:
+        """Let the agent that the run was given to take it up."""
+        claims = await self.running.claim([Order(order.run_id, order.token)])
         return await self.running.take_up(claims[0]) if claims else None
 
     async def claimed(self, order: Dispatched) -> ClaimedRun:

@@ -5,7 +5,9 @@ Reads the tables by itself, so that the domain cannot hide a fault of its own.
 
 import asyncio
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
 from uuid import UUID
@@ -15,12 +17,16 @@ from services.jobs import states
 from services.jobs.limits import Limits, limits_of
 from services.jobs.states import CHANGESET_RULES, FINAL_RUN_STATES, RunTransition, Tally
 from services.runtime.postgres import Database, Record
+from tests.integration.jobs.sequences import SEQUENCED
 
-HOLDS_A_SLOT = ("dispatched", "running")
-ACTIVE = (*HOLDS_A_SLOT, "waiting", "publishing")
+ACTIVE = ("running", "waiting", "publishing")
 FINAL = tuple(state.value for state in FINAL_RUN_STATES)
 TO_PUSH = ("queued", "pushing")
 SHOWN = ("open", "merged", "closed")
+KEPT_BY_AN_UNTAKEN_RUN = (
+    *("attempt", "attempts_spent", "times_lost", "turns", "queue_deadline", "not_before", "head", "base_sha"),
+    *("exit_reason", "error"),
+)
 WORDS_OF_A_FINAL_JOB = (
     *("state", "outcome", "runs_total", "runs_started", "runs_active", "runs_completed"),
     *("runs_failed", "runs_cancelled", "started_at", "finished_at"),
@@ -33,10 +39,10 @@ _READ = {
     "leases": "SELECT * FROM leases",
     "clients": "SELECT * FROM clients",
 }
-_READ_EVENTS = """SELECT id, job_id, number, sequence, run_id, attempt, kind, data ->> 'reason' AS reason,
-    data ->> 'state' AS state FROM events ORDER BY job_id, number"""
+_READ_EVENTS = f"""SELECT id, job_id, number, place AS sequence, run_id, attempt, kind, data ->> 'reason' AS reason,
+    data ->> 'state' AS state FROM {SEQUENCED} e ORDER BY job_id, number"""
 _REQUEUED_BY = {
-    "unclaimed": RunTransition.RECALL,
+    "unclaimed": RunTransition.LOSE,
     "interrupted": RunTransition.INTERRUPT,
     "lost": RunTransition.LOSE,
     "retry": RunTransition.RETRY,
@@ -48,8 +54,7 @@ _FINISHED_BY = {
     "cancelled": RunTransition.CANCEL,
 }
 _MOVED_BY = {
-    EventKind.RUN_DISPATCHED: RunTransition.ADMIT,
-    EventKind.RUN_STARTED: RunTransition.CLAIM,
+    EventKind.RUN_STARTED: RunTransition.ADMIT,
     EventKind.RUN_WAITING: RunTransition.PARK,
     EventKind.RUN_PUBLISHING: RunTransition.HAND_OVER,
 }
@@ -66,13 +71,16 @@ class Look:
     clients: dict[UUID, Record] = field(default_factory=dict)
     events: list[Record] = field(default_factory=list)
     limits: Limits = field(default_factory=Limits)
-    slots: int = 0
-    """What the living agents can hold."""
     assigned: int = 0
     """The last sequence that was given out."""
 
     def runs_of(self, job_id: UUID) -> list[Record]:
         return [run for run in self.runs.values() if run["job_id"] == job_id]
+
+    def is_untaken(self, run: Record) -> bool:
+        """Whether it is an agent's that has not taken it up yet."""
+        lease = self.leases.get(run["id"])
+        return lease is not None and not lease["taken"]
 
     def changeset_of(self, run_id: UUID) -> Record | None:
         return next((each for each in self.changesets.values() if each["run_id"] == run_id), None)
@@ -85,7 +93,6 @@ async def look(database: Database) -> Look:
             **{name: {row["id"]: row for row in found} for name, found in rows.items()},
             events=await connection.fetch(_READ_EVENTS),
             limits=limits_of(await connection.fetch("SELECT scope, name, slots FROM limits")),
-            slots=await connection.fetchval("SELECT coalesce(sum(capacity), 0) FROM nodes WHERE kind = 'agent'"),
             assigned=await connection.fetchval("SELECT assigned FROM event_cursor"),
         )
 
@@ -99,13 +106,17 @@ class Watcher:
         self._cancelled_at: dict[UUID, int] = {}
         """How many events the job had when a run's cancel was first seen to be accepted."""
 
-    def check(self, now: Look) -> None:
-        """Compare ``now`` with all seen before; an ``AssertionError`` says what is wrong with which."""
+    def check(self, now: Look, *, places: Mapping[str, int]) -> None:
+        """Compare ``now`` with all seen before; an ``AssertionError`` says what is wrong with which.
+
+        ``places``: how many runs each agent could hold when runs were last given to them.
+        """
         _check_holders(now)
         _check_branches(now)
         _check_jobs(now)
         _check_cancels(now)
-        _check_limits(self.before, now)
+        _check_limits(self.before, now, places)
+        _check_untaken(self.before, now)
         _check_changesets(self.before, now)
         _check_numbers(now)
         _check_sequences(now)
@@ -150,6 +161,8 @@ def _check_holders(now: Look) -> None:
     leased = {lease["id"]: (lease["kind"], lease["token"]) for lease in now.leases.values()}
     different = dict(leased.items() ^ (running | pushing).items())
     assert not different, f"a lease without a holder, or a holder without a lease: {different}"
+    strangers = [run_id for run_id in running if now.leases[run_id]["holder"] != now.runs[run_id]["agent"]]
+    assert not strangers, f"held by another agent than they were given to: {strangers}"
     tokens = [run["id"] for run in now.runs.values() if run["lease_token"] is not None]
     assert sorted(tokens) == sorted(running), (
         "a run has a token although nobody runs it, or none although somebody does"
@@ -199,25 +212,46 @@ def _check_cancels(now: Look) -> None:
         assert run["cancel_requested_at"] is not None or is_pushed, f"{run['id']} goes on although its job is cancelled"
 
 
-def _check_limits(before: Look, now: Look) -> None:
-    """Where a slot was given, no more are held than the limits in force allow; they may have been lowered since."""
-    holders = [run for run in now.runs.values() if run["state"] in HOLDS_A_SLOT]
+def _check_limits(before: Look, now: Look, places: Mapping[str, int]) -> None:
+    """Where a slot was given, no more are held than the limits in force allow, and than the agent has places; both may
+    have been lowered since.
+    """
+    holders = [run for run in now.runs.values() if run["state"] == "running"]
     new = [
         run for run in holders if run["id"] not in before.runs or before.runs[run["id"]]["dispatch"] < run["dispatch"]
     ]
     limits = now.limits
-    if new:
-        most = now.slots if limits.fleet is None else min(now.slots, limits.fleet)
-        assert len(holders) <= most, f"the fleet may hold {most}, and holds {len(holders)}"
+    is_over = bool(new) and limits.fleet is not None and len(holders) > limits.fleet
+    assert not is_over, f"the fleet may hold {limits.fleet}, and holds {len(holders)}"
     for run in new:
         client = now.clients[run["client_id"]]["name"]
         for column, limit in (
+            ("agent", places.get(run["agent"], 0)),
             ("queue", limits.queues.get(Queue(run["queue"]))),
             ("client_id", limits.of_client(client)),
             ("repository", limits.of_repository(run["repository"]) if run["repository"] else None),
         ):
             held = sum(other[column] == run[column] for other in holders)
             assert limit is None or held <= limit, f"{column} {run[column]} may hold {limit}, and holds {held}"
+
+
+def _check_untaken(before: Look, now: Look) -> None:
+    """A run that its agent has not taken up is queued again as it was: nothing is counted against it."""
+    told = Counter(event["run_id"] for event in before.events)
+    for run in before.runs.values():
+        back = now.runs[run["id"]]
+        if not before.is_untaken(run) or back["state"] != "queued":
+            continue
+        events = [event for event in now.events if event["run_id"] == run["id"]][told[run["id"]] :]
+        words = [_word(event) for event in events]
+        assert "run.requeued lost" not in words, f"{run['id']} was lost before its agent had taken it up"
+        if words != ["run.requeued unclaimed"]:
+            continue  # its agent has taken it up, and given it back
+        kept = {name: run[name] for name in KEPT_BY_AN_UNTAKEN_RUN}
+        assert {name: back[name] for name in kept} == kept, f"{run['id']} is not as it was before it was given away"
+        is_over = run["queue_deadline"] is not None and run["queue_deadline"] < datetime.now(UTC)
+        assert not is_over, f"{run['id']} is queued again although it may not be any longer"
+        assert back["time_left"] == run["run_deadline"] - run["dispatched_at"], f"{run['id']} has lost time to work"
 
 
 def _check_changesets(before: Look, now: Look) -> None:
@@ -291,6 +325,7 @@ def _check_stories(now: Look) -> None:
         story = " → ".join(_word(event) for event in events)
         state = RunState.QUEUED
         for event in events:
+            assert event["kind"] != EventKind.RUN_DISPATCHED, "runs begin as soon as they are admitted"
             if state in FINAL_RUN_STATES:
                 assert event["kind"].startswith("changeset."), f"told after the end of {run['id']}: {story}"
             elif (transition := _transition(event)) is not None:
@@ -298,8 +333,18 @@ def _check_stories(now: Look) -> None:
         assert run["state"] == state, f"{run['id']} is {run['state']}, but its story is {story}"
         attempts = [event["attempt"] for event in events if event["kind"] == "run.started"]
         assert attempts == list(range(1, run["attempt"] + 1)), f"{run['id']} has attempts {attempts}"
+        _check_costs(run, events)
         ordered = [event["attempt"] for event in events]
         assert ordered == sorted(ordered), f"an older attempt of {run['id']} was heard: {story}"
+
+
+def _check_costs(run: Record, events: list[Record]) -> None:
+    """Only what agents gave up is spent, and only what they had taken up is lost."""
+    reasons = Counter(event["reason"] for event in events if event["kind"] == "run.requeued")
+    lost = reasons["lost"] + (run["exit_reason"] == "lost")
+    assert run["times_lost"] <= lost, f"{run['id']} was lost {lost} times, and counts {run['times_lost']}"
+    spent = reasons["retry"] + (run["state"] == "failed")
+    assert run["attempts_spent"] <= spent, f"{run['id']} gave up {spent} times, and counts {run['attempts_spent']}"
 
 
 def _transition(event: Record) -> RunTransition | None:

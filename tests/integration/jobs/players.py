@@ -3,16 +3,17 @@
 Each method does one thing; where it is the only one that is done, its answer is compared with what it must be.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from services.contracts.words import ChangesetState, ExitReason, Outcome, Publish
-from services.jobs.admitting import Dispatched
 from services.jobs.leases import renew
 from services.jobs.models import Checkpoint, Hold, StoredMessage
 from services.jobs.publishing import PublicationHold
-from services.jobs.running import Order
+from services.jobs.running import Claim, Order
+from services.jobs.scheduling import Dispatched
 from services.jobs.tracking import Observed
 from services.runtime.postgres import Record
 from tests.integration.jobs.domain import COMMIT, shown
@@ -32,28 +33,56 @@ class Players(Users):
     async def claim(self, run: Record) -> None:
         await self._claim(self.orders[run["id"]][-1:])
 
+    async def claim_twice(self, run: Record) -> None:
+        """An order that came twice, and a claim whose answer was not heard."""
+        await self._claim(2 * self.orders[run["id"]][-1:], times=2)
+
     async def claim_stale(self, run: Record) -> None:
         await self._claim(self.orders[run["id"]][:1])
 
     async def claim_all(self, _: Record) -> None:
-        await self._claim([orders[-1] for orders in self.orders.values() if orders])
+        """Every agent takes up whatever it was ever given last."""
+        for orders in self._by_agent(orders[-1] for orders in self.orders.values() if orders).values():
+            await self._claim(orders)
 
-    async def _claim(self, orders: Sequence[Dispatched]) -> None:
-        if not orders:
-            return
-        wanted = [Order(order.run_id, order.job_id, order.dispatch) for order in orders]
-        claims = await self.domain.running.claim(wanted, agent=AGENTS[len(self.holds) % len(AGENTS)])
-        if self.alone:
-            assert {claim.hold.run_id for claim in claims} == {order.run_id for order in orders if self._is_open(order)}
-        for run in [await self.domain.running.take_up(claim) for claim in claims]:
-            self.holds[run.hold.run_id].append(run.hold)
-            if run.repository is not None:
-                base = self.domain.running.prepared(run.hold, base_sha="b" * 40, base_branch="main", events=[])
-                await self._fenced(run.hold.token, base, is_refused=False)
+    async def _claim(self, orders: Sequence[Dispatched], *, times: int = 1) -> None:
+        """Let an agent take up what it is ordered, and begin with what its last claim says."""
+        claims: list[Claim] = []
+        for _ in range(times):
+            claims = await self.domain.running.claim([Order(order.run_id, order.token) for order in orders])
+            assert not self.alone or self._are_foretold(orders, claims)
+        for claim in claims:
+            await self._begin(claim)
+
+    def _are_foretold(self, orders: Sequence[Dispatched], claims: Sequence[Claim]) -> bool:
+        """Whether each order that is open is carried out, once, and says whether its run is to be cancelled."""
+        is_cancelled = {
+            order.token: self.seen.runs[order.run_id]["cancel_requested_at"] is not None
+            for order in orders
+            if self._is_open(order)
+        }
+        return sorted((claim.hold.token, claim.cancel_requested) for claim in claims) == sorted(is_cancelled.items())
 
     def _is_open(self, order: Dispatched) -> bool:
-        run = self.seen.runs[order.run_id]
-        return run["state"] == "dispatched" and run["dispatch"] == order.dispatch and not run["cancel_requested_at"]
+        """Whether nothing but its agent's silence may take the run from it; also where its lease has run out."""
+        lease = self.seen.leases.get(order.run_id)
+        return lease is not None and lease["token"] == order.token
+
+    async def _begin(self, claim: Claim) -> None:
+        self.holds[claim.hold.run_id].append(claim.hold)
+        if claim.cancel_requested:
+            await self._fenced(claim.hold.token, self.domain.running.cancelled(claim.hold), is_refused=False)
+            return
+        run = await self.domain.running.take_up(claim)
+        if run.repository is not None:
+            base = self.domain.running.prepared(run.hold, base_sha="b" * 40, base_branch="main", events=[])
+            await self._fenced(run.hold.token, base, is_refused=False)
+
+    def _by_agent(self, orders: Iterable[Dispatched]) -> dict[str, list[Dispatched]]:
+        by_agent: defaultdict[str, list[Dispatched]] = defaultdict(list)
+        for order in orders:
+            by_agent[order.agent].append(order)
+        return by_agent
 
     async def checkpoint(self, run: Record) -> None:
         await self._write(run, self._checkpoint)
@@ -205,8 +234,24 @@ class Players(Users):
                 return
         raise AssertionError("admission never comes to an end")
 
-    async def recall(self, _: Record) -> None:
-        await self.domain.scheduling.recall(overdue=NOW)
+    async def recall_orders(self, run: Record) -> None:
+        """Nobody answered to what the run's agent was told last, of this run and of others."""
+        ordered = self.orders[run["id"]][-1:]
+        by_agent = self._by_agent(orders[-1] for orders in self.orders.values() if orders)
+        for order in ordered:
+            await self.domain.scheduling.recall_orders(by_agent[order.agent])
+            if self.alone:
+                await self._check_recalled(order.agent)
+
+    async def _check_recalled(self, agent: str) -> None:
+        rows = await self.domain.rows("SELECT id, expires_at < clock_timestamp() AS is_over FROM leases")
+        is_over = {row["id"]: row["is_over"] for row in rows}
+        for lease in self.seen.leases.values():
+            if lease["kind"] == "run" and lease["holder"] == agent and not lease["taken"]:
+                assert is_over[lease["id"]], "an order that was recalled still holds its run"
+            elif lease["expires_at"] > datetime.now(UTC):
+                assert not is_over[lease["id"]], "a lease that nobody recalled runs out"
+        assert await self.domain.rows("SELECT FROM nodes WHERE name = $1 AND capacity > 0", agent) == []
 
     async def lose(self, _: Record) -> None:
         await self.domain.lose()

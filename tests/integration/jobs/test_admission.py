@@ -2,17 +2,21 @@
 
 import asyncio
 import random
+from collections import Counter
 
 import asyncpg
 import pytest
 
 from services.contracts.words import Outcome, Queue
 from services.jobs import admitting
-from services.jobs.admitting import Admitting, Dispatched
+from services.jobs.admitting import Admitting
+from services.jobs.leases import Node, tell_seen
 from services.jobs.reading import JobFilter
+from services.jobs.scheduling import Dispatched
 from services.jobs.unit import Rung, Units
 from services.runtime.postgres import Database
 from tests.integration.jobs.domain import REPOSITORY, Domain, tell_capacity
+from tests.integration.waiting import until_async
 
 
 async def test_no_more_are_admitted_than_slots_are_free(domain: Domain) -> None:
@@ -28,7 +32,7 @@ async def test_a_run_that_ends_frees_its_slot_and_one_that_publishes_holds_none(
     await domain.submit()
     await domain.hand_over()  # takes both slots, gives one back
 
-    assert len(await domain.rows("SELECT FROM runs WHERE state = 'dispatched'")) == 1
+    assert len(await domain.rows("SELECT FROM runs WHERE state = 'running'")) == 1
     await domain.submit()
     assert len(await domain.admit(slots=2)) == 1
 
@@ -95,12 +99,21 @@ async def test_a_busy_branch_holds_the_next_run_back(domain: Domain, publishing:
     assert [order.job_id for order in await domain.admit()] == [waiting]
 
 
+async def test_a_run_that_is_held_does_not_hide_the_others_of_its_job(domain: Domain) -> None:
+    busy = await domain.start("https://a/0")
+    job_id = await domain.submit(*(f"https://a/{n}" for n in range(4)))
+    await domain.execute("UPDATE runs SET branch = $1 WHERE job_id = $2 AND position = 0", busy.branch, job_id)
+    assert len(await domain.admit(3)) == 1, "of the first two one is held"
+    await domain.admitting.ripen()
+    assert len(await domain.admit(10)) == 2
+
+
 async def test_the_database_itself_refuses_two_active_runs_on_a_branch(domain: Domain) -> None:
     await domain.submit(REPOSITORY, REPOSITORY)
     await domain.execute("UPDATE runs SET branch = 'the same'")
 
     with pytest.raises(asyncpg.UniqueViolationError):
-        await domain.execute("UPDATE runs SET state = 'dispatched'")
+        await domain.execute("UPDATE runs SET state = 'waiting'")
 
 
 async def test_queues_have_slots_of_their_own(domain: Domain) -> None:
@@ -109,7 +122,8 @@ async def test_queues_have_slots_of_their_own(domain: Domain) -> None:
         await domain.submit()
         await domain.submit(kind="task")
 
-    assert sorted(order.queue for order in await domain.admit()) == [Queue.CODE, Queue.TASK, Queue.TASK]
+    rows = [await domain.row("runs", order.run_id) for order in await domain.admit()]
+    assert sorted(row["queue"] for row in rows) == [Queue.CODE, Queue.TASK, Queue.TASK]
 
 
 async def test_a_client_keeps_to_its_limit_and_the_others_to_the_default(domain: Domain) -> None:
@@ -175,7 +189,7 @@ async def test_schedulers_at_once_never_admit_too_many_or_one_twice(domain: Doma
     rounds = [await asyncio.gather(*(domain.admit(slots=25) for _ in range(6))) for _ in range(4)]
 
     orders = [order.run_id for answers in rounds for answer in answers for order in answer]
-    active = await domain.rows("SELECT id FROM runs WHERE state = 'dispatched'")
+    active = await domain.rows("SELECT id FROM runs WHERE state = 'running'")
     assert len(orders) == 25
     assert sorted(orders) == sorted(row["id"] for row in active)
 
@@ -192,9 +206,16 @@ async def test_while_one_scheduler_admits_no_other_does(domain: Domain) -> None:
 RUNS = 600
 
 
-async def test_what_has_its_turn_sees_all_that_was_admitted_before(domain: Domain, domain_database_url: str) -> None:
-    """Many schedulers look as fast as they can while runs come and go: the limit is never exceeded."""
-    await domain.set_limits(fleet=10)
+@pytest.mark.parametrize(
+    ("fleet", "places"), [(10, {"agent-1": 1_000}), (None, {"agent-1": 6, "agent-2": 4})], ids=["limit", "places"]
+)
+async def test_what_has_its_turn_sees_all_that_was_admitted_before(
+    domain: Domain, domain_database_url: str, fleet: int | None, places: dict[str, int]
+) -> None:
+    """Many schedulers look as fast as they can while runs come and go: neither the fleet's limit nor what an agent can
+    hold is ever exceeded.
+    """
+    await domain.set_limits(fleet=fleet)
     await domain.submit(*(f"https://a/{n}" for n in range(RUNS)))
     databases = [Database(domain_database_url, size=1, name=f"scheduler {n}") for n in range(4)]
     schedulers = [Admitting(Units(database, ring=_nobody), most_runs=10_000) for database in databases]
@@ -214,12 +235,13 @@ async def test_what_has_its_turn_sees_all_that_was_admitted_before(domain: Domai
             await domain.running.complete(run.hold, Outcome.NO_CHANGES, summary="")
             ended += 1
 
-    async def most_at_once() -> int:
-        seen = 0
+    async def most_at_once() -> Counter[str]:
+        """How many runs each agent, and all of them, ever had."""
+        seen: Counter[str] = Counter()
         while ended < RUNS:
-            await tell_capacity(domain.database, 1_000)
-            rows = await domain.rows("SELECT FROM runs WHERE state IN ('dispatched', 'running')")
-            seen = max(seen, len(rows))
+            await tell_capacity(domain.database, **{name.replace("-", "_"): slots for name, slots in places.items()})
+            now = Counter(row["agent"] for row in await domain.rows("SELECT agent FROM runs WHERE state = 'running'"))
+            seen |= now + Counter({"all": now.total()})
         return seen
 
     async with asyncio.timeout(60), asyncio.TaskGroup() as group:
@@ -230,7 +252,7 @@ async def test_what_has_its_turn_sees_all_that_was_admitted_before(domain: Domai
             task.cancel()
     for database in databases:
         await database.close()
-    assert watching.result() == 10
+    assert watching.result() == Counter({"all": 10, **{name: min(10, slots) for name, slots in places.items()}})
 
 
 async def _nobody(_: Rung) -> None:
@@ -242,3 +264,106 @@ async def test_a_run_to_be_cancelled_is_not_admitted(domain: Domain) -> None:
     await domain.cancelling.request(domain.client, job_id)
 
     assert await domain.admit() == []
+
+
+@pytest.mark.parametrize("idle", ["agent-1", "agent-2"])
+async def test_a_run_is_given_to_the_agent_with_the_largest_free_share(domain: Domain, idle: str) -> None:
+    await domain.submit(*(f"https://a/{n}" for n in range(20)), maxParallel=6)
+
+    first = await domain.admit(4, agent_2=8)
+    assert Counter(order.agent for order in first) == {"agent-1": 2, "agent-2": 4}
+    for order in [order for order in first if order.agent == idle][:2]:
+        await domain.finish(await domain.claimed(order))
+
+    assert [order.agent for order in await domain.admit(4, agent_2=8)] == [idle, idle]
+
+
+async def test_what_an_agent_holds_counts_against_its_own_places_alone(domain: Domain) -> None:
+    await domain.submit(*(f"https://a/{n}" for n in range(20)))
+
+    assert {order.agent for order in await domain.admit(3)} == {"agent-1"}
+    # It can hold less by now than it does: that takes nothing from the others.
+    assert Counter(order.agent for order in await domain.admit(1, agent_2=4)) == {"agent-2": 4}
+    assert await domain.admit(3, agent_2=4) == []
+    assert [order.agent for order in await domain.admit(4, agent_2=4)] == ["agent-1"]
+
+
+async def test_it_is_told_whose_the_run_is(domain: Domain) -> None:
+    job_id = await domain.submit(*(f"https://a/{n}" for n in range(4)))
+
+    orders = await domain.admit(2, agent_2=2)
+
+    events = {event.run_id: event for event in await domain.events(job_id) if event.kind == "run.started"}
+    for order in orders:
+        row, lease = await domain.row("runs", order.run_id), await domain.row("leases", order.run_id)
+        assert (row["agent"], row["lease_token"], row["state"]) == (order.agent, order.token, "running")
+        assert (lease["holder"], lease["token"], lease["taken"]) == (order.agent, order.token, False)
+        assert (events[order.run_id].data, events[order.run_id].attempt) == ({"agent": order.agent}, 1)
+    assert await domain.kinds(job_id) == ["job.submitted", *["run.started"] * 4, "job.started"]
+    assert len({order.token for order in orders}) == 4
+
+
+async def test_who_is_gone_or_takes_nothing_gets_nothing(domain: Domain) -> None:
+    await domain.submit(*(f"https://a/{n}" for n in range(4)))
+    await tell_capacity(domain.database, 0, agent_2=9, agent_3=9, agent_4=9)
+    await domain.execute("UPDATE nodes SET seen_at = now() - interval '9 seconds' WHERE name = 'agent-2'")
+    await domain.execute("UPDATE nodes SET hears_orders = false WHERE name = 'agent-4'")  # of the version before
+    async with domain.database.connection() as connection:
+        await tell_seen(connection, Node("vcs-1", "vcs", capacity=9))
+
+    orders = (await domain.admitting.admit()).orders
+
+    assert [order.agent for order in orders] == ["agent-3"] * 4
+
+
+async def test_admissions_at_once_give_nobody_more_than_its_places(domain: Domain) -> None:
+    await domain.submit(*(f"https://a/{n}" for n in range(40)))
+    await tell_capacity(domain.database, 7, agent_2=3)
+
+    rounds = [await asyncio.gather(*(domain.admitting.admit() for _ in range(6))) for _ in range(4)]
+
+    given = [order for answers in rounds for admitted in answers for order in admitted.orders]
+    assert Counter(order.agent for order in given) == {"agent-1": 7, "agent-2": 3}
+    held = await domain.rows("SELECT id, agent FROM runs WHERE state = 'running'")
+    assert {row["id"]: row["agent"] for row in held} == {order.run_id: order.agent for order in given}
+
+
+async def test_what_a_scheduler_of_before_left_holds_its_slots(domain: Domain) -> None:
+    await domain.set_limits(fleet=3)
+    await domain.dispatch_as_before("https://b/1", "https://b/2")
+    await domain.submit(*(f"https://a/{n}" for n in range(4)))
+
+    assert len(await domain.admit()) == 1
+
+
+@pytest.mark.parametrize("others", [0, 4])
+async def test_an_admission_that_waited_for_a_job_goes_by_what_it_is_then(domain: Domain, others: int) -> None:
+    """While something else holds it, and has one of its runs cancelled; where ``others`` are candidates, too, what is
+    admitted is locked only after it was chosen.
+    """
+    job_id = await domain.submit(*(f"{REPOSITORY}/{number}" for number in range(3)), priority=9)
+    for _ in range(others):
+        await domain.submit(kind="task")
+    (cancelled, *_) = await domain.rows("SELECT id FROM runs WHERE job_id = $1 ORDER BY position", job_id)
+    waiting = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    await domain.set_limits(queues={"task": 3})
+
+    async def is_waiting() -> bool:
+        return bool(await domain.rows(waiting))
+
+    async with domain.database.transaction() as other:
+        await other.execute("SELECT FROM jobs WHERE id = $1 FOR NO KEY UPDATE", job_id)
+        await other.execute("UPDATE runs SET cancel_requested_at = now() WHERE id = $1", cancelled["id"])
+        await other.execute("UPDATE jobs SET last_event_number = last_event_number + 5 WHERE id = $1", job_id)
+        before = await other.fetchval("SELECT last_event_number FROM jobs WHERE id = $1", job_id)
+        admitting = asyncio.create_task(domain.admit(6))
+        await until_async(is_waiting)
+    orders = [order for order in await admitting if order.job_id == job_id]
+
+    job = await domain.row("jobs", job_id)
+    told = [(event.number, event.kind) for event in await domain.events(job_id) if event.number > before]
+    assert len(orders) == 2
+    assert cancelled["id"] not in {order.run_id for order in orders}
+    assert (job["state"], job["runs_started"], job["runs_active"]) == ("running", 2, 2)
+    assert told == [(before + 1, "run.started"), (before + 2, "run.started"), (before + 3, "job.started")]
+    assert job["last_event_number"] == before + 3

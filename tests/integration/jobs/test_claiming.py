@@ -1,16 +1,24 @@
-"""A claim is one agent's, for the newest work order alone; what nobody claims is queued again."""
+"""Only the newest order takes up a run, however often it comes; what is stale takes nothing and changes nothing."""
 
 import asyncio
-from dataclasses import replace
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from uuid import UUID, uuid4
+
+import pytest
 
 from services.contracts.words import ExitReason
 from services.jobs.models import Checkpoint, StoredMessage
 from services.jobs.running import Order
+from services.jobs.scheduling import LEASE, ORDER_LEASE, Dispatched
+from services.jobs.unit import SQL
+from services.runtime.postgres import Connection, Statements
 from tests.integration.jobs.domain import REPOSITORY, Domain
 from tests.integration.waiting import until_async
 
 LONG = timedelta(seconds=10)
+RUNNING = Statements(SQL / "running.sql")
+IS_WAITING = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
 
 
 async def test_a_claim_gives_all_that_an_agent_needs(domain: Domain) -> None:
@@ -32,15 +40,40 @@ async def test_a_claim_gives_all_that_an_agent_needs(domain: Domain) -> None:
     assert run.options.max_attempts == 2
 
 
-async def test_claimers_at_once_get_one_claim(domain: Domain) -> None:
+async def test_a_lease_is_short_until_it_is_taken_up(domain: Domain) -> None:
     order = await domain.dispatch_one()
+    run, granted = await domain.row("runs", order.run_id), await domain.row("leases", order.run_id)
+    await domain.claimed(order)
+    taken = await domain.row("leases", order.run_id)
 
-    claims = await asyncio.gather(*(domain.claim(order, agent=f"agent-{n}") for n in range(8)))
+    assert (granted["token"], granted["holder"], granted["taken"]) == (order.token, order.agent, False)
+    assert ORDER_LEASE <= granted["expires_at"] - run["dispatched_at"] < LEASE
+    assert (taken["token"], taken["holder"], taken["taken"]) == (order.token, order.agent, True)
+    assert taken["expires_at"] - run["dispatched_at"] >= LEASE
 
-    (run,) = [claim for claim in claims if claim is not None]
-    assert (await domain.row("runs", order.run_id))["lease_token"] == run.hold.token
-    assert (await domain.row("jobs", order.job_id))["runs_started"] == 1
-    assert (await domain.kinds(order.job_id)).count("run.started") == 1
+
+async def test_an_order_that_comes_often_is_one_claim(domain: Domain) -> None:
+    """As one whose claim's answer got lost on the way, and is asked for again."""
+    order = await domain.dispatch_one()
+    events = await domain.events(order.job_id)
+
+    claims = await asyncio.gather(*(domain.claim(order) for _ in range(8)))
+
+    assert {claim.hold.token for claim in claims if claim is not None} == {order.token}
+    assert len([claim for claim in claims if claim is not None]) == 8
+    row, job = await domain.row("runs", order.run_id), await domain.row("jobs", order.job_id)
+    assert (row["lease_token"], row["attempt"], job["runs_started"], job["runs_active"]) == (order.token, 1, 1, 1)
+    assert await domain.events(order.job_id) == events
+    assert [event.kind.value for event in events] == ["job.submitted", "run.started", "job.started"]
+
+
+async def test_orders_that_come_together_are_each_taken_up_once(domain: Domain) -> None:
+    await domain.submit(*(f"https://a/{n}" for n in range(3)))
+    orders = [Order(order.run_id, order.token) for order in await domain.admit()]
+
+    claims = await domain.running.claim([*orders, *orders[::-1], Order(uuid4(), uuid4())])
+
+    assert sorted(claim.hold.run_id for claim in claims) == sorted(order.run_id for order in orders)
 
 
 async def test_what_resumed_runs_take_over_is_taken_up_by_each_for_itself(domain: Domain) -> None:
@@ -51,94 +84,205 @@ async def test_what_resumed_runs_take_over_is_taken_up_by_each_for_itself(domain
     await domain.running.fail(run.hold, ExitReason.STUCK, error="for ever")
     for _ in range(2):
         await domain.retry(run.hold.job_id, resume=True)
-    orders = [Order(each.run_id, each.job_id, each.dispatch) for each in await domain.admit()]
+    orders = [Order(each.run_id, each.token) for each in await domain.admit()]
     await domain.execute(
         """CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS
            $$ BEGIN IF NEW.attempt = 0 THEN PERFORM pg_sleep(0.6); END IF; RETURN NEW; END $$"""
     )
     await domain.execute("CREATE TRIGGER slow BEFORE INSERT ON messages FOR EACH ROW EXECUTE FUNCTION slow()")
 
-    claims = await domain.running.claim(orders, agent="a")
+    claims = await domain.running.claim(orders)
     taken = await asyncio.gather(*(domain.running.take_up(claim) for claim in claims))
 
     assert len(claims) == 2
     assert [[message.body for message in each.messages] for each in taken] == [[b"one", b"two"]] * 2
 
 
-async def test_claims_that_waited_for_their_job_go_by_what_it_is_then(domain: Domain) -> None:
-    """Three claims of one job begin while something else holds it, and has one of their runs cancelled."""
-    job_id = await domain.submit(*(f"{REPOSITORY}/{number}" for number in range(3)))
-    cancelled, *others = await domain.admit()
-    waiting = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-
-    async def are_waiting() -> bool:
-        return len(await domain.rows(waiting)) == 3
-
-    async with domain.database.transaction() as other:
-        await other.execute("SELECT FROM jobs WHERE id = $1 FOR NO KEY UPDATE", job_id)
-        await other.execute("UPDATE runs SET cancel_requested_at = now() WHERE id = $1", cancelled.run_id)
-        await other.execute(
-            "UPDATE jobs SET fair_tag = 77, last_event_number = last_event_number + 5 WHERE id = $1", job_id
-        )
-        before = await other.fetchval("SELECT last_event_number FROM jobs WHERE id = $1", job_id)
-        claiming = [asyncio.create_task(domain.claim(order, agent="a")) for order in (cancelled, *others)]
-        await until_async(are_waiting)
-    runs = await asyncio.gather(*claiming)
-
-    job = await domain.row("jobs", job_id)
-    told = [(event.number, event.kind) for event in await domain.events(job_id) if event.number > before]
-    assert [run is None for run in runs] == [True, False, False]
-    assert (job["state"], job["runs_started"], job["fair_tag"]) == ("running", 2, 77)
-    assert told == [(before + 1, "run.started"), (before + 2, "job.started"), (before + 3, "run.started")]
-    assert job["last_event_number"] == before + 3
-
-
-async def test_a_stale_work_order_claims_nothing(domain: Domain) -> None:
+async def test_a_claim_waits_for_nobody_who_is_at_its_job(domain: Domain) -> None:
     order = await domain.dispatch_one()
-    assert await domain.scheduling.recall(overdue=timedelta()) == 1
+
+    async with domain.database.transaction() as other, asyncio.timeout(LONG.total_seconds()):
+        await other.execute("SELECT FROM jobs WHERE id = $1 FOR UPDATE", order.job_id)
+        await other.execute("SELECT FROM runs WHERE id = $1 FOR UPDATE", order.run_id)
+        assert await domain.claim(order) is not None
+
+
+async def sweep(domain: Domain, order: Dispatched) -> None:
+    """Take the run away, whoever has it."""
+    await domain.expire(order.run_id)
+    assert await domain.lose() == 1
+
+
+async def recall(domain: Domain, order: Dispatched) -> None:
+    await domain.scheduling.recall_orders([order])
+    assert await domain.lose() == 1
+
+
+async def replace(domain: Domain, order: Dispatched) -> None:
+    await sweep(domain, order)
+    (newer,) = await domain.admit()
+    assert newer.run_id == order.run_id
+
+
+async def replace_and_take(domain: Domain, order: Dispatched) -> None:
+    await sweep(domain, order)
+    await domain.resume(order.run_id)
+
+
+async def take_and_lose(domain: Domain, order: Dispatched) -> None:
+    await domain.claimed(order)
+    await sweep(domain, order)
+
+
+async def take_and_finish(domain: Domain, order: Dispatched) -> None:
+    await domain.finish(await domain.claimed(order))
+
+
+async def cancel(domain: Domain, order: Dispatched) -> None:
+    await domain.cancelling.request(domain.client, order.job_id)
+    await sweep(domain, order)
+
+
+@pytest.mark.usefixtures("postgres_is_up_long")
+@pytest.mark.parametrize("fate", [sweep, recall, replace, replace_and_take, take_and_lose, take_and_finish, cancel])
+async def test_a_stale_order_takes_nothing(
+    domain: Domain, fate: Callable[[Domain, Dispatched], Awaitable[None]]
+) -> None:
+    order = await domain.dispatch_one()
+    await fate(domain, order)
+    before = await domain.fingerprint()
+
+    assert await domain.claim(order) is None
+    assert await domain.fingerprint() == before
+
+
+@pytest.mark.usefixtures("postgres_is_up_long")
+async def test_of_two_orders_of_a_run_the_newer_takes_it(domain: Domain) -> None:
+    order = await domain.dispatch_one()
+    await sweep(domain, order)
     (newer,) = await domain.admit()
 
-    assert newer.dispatch == order.dispatch + 1
-    assert await domain.claim(order) is None
-    assert await domain.claim(replace(newer, dispatch=newer.dispatch + 1)) is None
-    assert await domain.claim(newer) is not None
+    both = [Order(order.run_id, order.token), Order(newer.run_id, newer.token)]
+    (claim,) = await domain.running.claim(both)
+
+    assert newer.token != order.token
+    assert (claim.hold.token, claim.hold.attempt) == (newer.token, 2)
 
 
-async def test_a_run_to_be_cancelled_is_not_claimed(domain: Domain) -> None:
+async def test_a_token_of_another_run_takes_nothing(domain: Domain) -> None:
+    await domain.submit("https://a/1", "https://a/2")
+    one, other = await domain.admit()
+    before = await domain.fingerprint()
+
+    assert await domain.running.claim([Order(one.run_id, other.token), Order(other.run_id, uuid4())]) == []
+    assert await domain.fingerprint() == before
+
+
+@pytest.mark.usefixtures("postgres_is_up_long")
+async def test_a_late_order_takes_its_run_where_no_sweep_was_there_before(domain: Domain) -> None:
     order = await domain.dispatch_one()
-    await domain.cancelling.request(domain.client, order.job_id)
+    await domain.expire(order.run_id)
 
-    assert await domain.claim(order) is None
+    run = await domain.claimed(order)
+
+    assert await domain.lose() == 0
+    assert await domain.running.holds(order.run_id, attempt=1, token=run.hold.token)
 
 
-async def test_a_recalled_run_is_queued_again_and_its_job_counts_it(domain: Domain) -> None:
+async def test_a_run_to_be_cancelled_says_so_to_its_agent(domain: Domain) -> None:
+    await domain.submit("https://a/1", "https://a/2")
+    cancelled, other = await domain.admit()
+    await domain.cancelling.request_run(domain.client, cancelled.run_id)
+
+    claims = await domain.running.claim([Order(order.run_id, order.token) for order in (cancelled, other)])
+    requested = {claim.hold.run_id: claim for claim in claims if claim.cancel_requested}
+    assert (len(claims), list(requested)) == (2, [cancelled.run_id])
+    await domain.running.cancelled(requested[cancelled.run_id].hold)
+
+    job = await domain.row("jobs", cancelled.job_id)
+    assert (await domain.row("runs", cancelled.run_id))["state"] == "cancelled"
+    assert (job["state"], job["runs_active"], job["runs_cancelled"]) == ("running", 1, 1)
+    assert [row["id"] for row in await domain.rows("SELECT id FROM leases")] == [other.run_id]
+
+
+@pytest.mark.usefixtures("postgres_is_up_long")
+async def test_a_run_that_is_being_taken_up_is_not_taken_away(domain: Domain) -> None:
     order = await domain.dispatch_one()
+    await domain.expire(order.run_id)
+
+    async with domain.database.transaction() as connection:
+        assert await claim_on(connection, order) == [order.run_id]
+        assert await domain.lose() == 0
+
+    assert await domain.lose() == 0
+    assert await domain.running.holds(order.run_id, attempt=1, token=order.token)
+    assert (await domain.row("leases", order.run_id))["taken"] is True
+
+
+async def test_a_claim_that_waited_for_a_sweep_takes_nothing(domain: Domain) -> None:
+    order = await domain.dispatch_one()
+
+    async def is_waiting() -> bool:
+        return bool(await domain.rows(IS_WAITING))
+
+    async with domain.database.transaction() as other:
+        await other.execute("UPDATE runs SET state = 'queued', lease_token = NULL WHERE id = $1", order.run_id)
+        await other.execute("DELETE FROM leases WHERE id = $1", order.run_id)
+        claiming = asyncio.create_task(domain.claim(order))
+        await until_async(is_waiting)
+
+    assert await claiming is None
+    assert await domain.rows("SELECT FROM leases") == []
+
+
+async def claim_on(connection: Connection, order: Dispatched) -> list[UUID]:
+    rows = await RUNNING.rows(connection, "claim_runs", run_ids=[order.run_id], tokens=[order.token], lease=LEASE)
+    return [row["id"] for row in rows]
+
+
+@pytest.mark.usefixtures("postgres_is_up_long")
+@pytest.mark.parametrize("is_recalled", [False, True])
+async def test_claim_and_sweep_at_once_agree(domain: Domain, is_recalled: bool) -> None:
+    """Whichever comes first, the run is one of queued and taken up, and the job counts it right."""
+    for n in range(12):
+        order = await domain.dispatch_one(f"https://a/{n}")
+        await domain.expire(order.run_id)
+        recalled = [order] if is_recalled else []
+        run, lost, _ = await asyncio.gather(
+            domain.claim(order), domain.lose(), domain.scheduling.recall_orders(recalled)
+        )
+
+        row = await domain.row("runs", order.run_id)
+        assert (lost == 1) is (run is None)
+        assert (row["state"], row["lease_token"]) == (("queued", None) if run is None else ("running", order.token))
+        assert (await domain.row("jobs", order.job_id))["runs_active"] == (0 if run is None else 1)
+        assert bool(await domain.rows("SELECT FROM leases WHERE taken")) is (run is not None)
+        await domain.cancelling.request(domain.client, order.job_id)
+        if run is not None:
+            await domain.running.cancelled(run.hold)
+
+
+async def test_what_a_scheduler_of_before_left_is_recalled_in_time_and_counted(domain: Domain) -> None:
+    job_id = await domain.dispatch_as_before()
     assert await domain.scheduling.recall(overdue=LONG) == 0
 
     await domain.execute("UPDATE runs SET dispatched_at = now() - interval '11 seconds'")
     assert await domain.scheduling.recall(overdue=LONG) == 1
 
-    assert await domain.run_states(order.job_id) == ["queued"]
-    assert (await domain.row("jobs", order.job_id))["runs_active"] == 0
-    assert (await domain.events(order.job_id))[-1].data == {"reason": "unclaimed"}
+    assert await domain.run_states(job_id) == ["queued"]
+    assert (await domain.row("jobs", job_id))["runs_active"] == 0
+    assert (await domain.events(job_id))[-1].data == {"reason": "unclaimed"}
     assert await domain.scheduling.recall(overdue=LONG) == 0
+    (order,) = await domain.admit()
+    run = await domain.claimed(order)
+    assert (run.hold.job_id, run.hold.attempt) == (job_id, 1)
 
 
-async def test_a_claimed_run_is_not_recalled(domain: Domain) -> None:
-    order = await domain.dispatch_one()
-    await domain.claimed(order)
+async def test_what_was_given_to_an_agent_is_not_recalled_as_before(domain: Domain) -> None:
+    taken, untaken = await domain.start("https://a/1"), await domain.dispatch_one("https://a/2")
+    before = await domain.fingerprint()
 
     assert await domain.scheduling.recall(overdue=timedelta()) == 0
-    assert await domain.run_states(order.job_id) == ["running"]
 
-
-async def test_recall_and_claim_at_once_agree(domain: Domain) -> None:
-    """Whichever comes first, the run is one of queued and claimed, and the job counts it right."""
-    for n in range(6):
-        order = await domain.dispatch_one(f"https://a/{n}")
-        recalled, run = await asyncio.gather(domain.scheduling.recall(overdue=timedelta()), domain.claim(order))
-
-        assert (recalled == 1) is (run is None)
-        job = await domain.row("jobs", order.job_id)
-        assert (job["runs_active"], job["runs_started"]) == ((0, 0) if run is None else (1, 1))
-        await domain.cancelling.request(domain.client, order.job_id)
+    assert await domain.fingerprint() == before
+    assert await domain.run_states(taken.hold.job_id) + await domain.run_states(untaken.job_id) == ["running"] * 2

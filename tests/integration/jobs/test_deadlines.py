@@ -2,6 +2,8 @@
 
 from datetime import timedelta
 
+import pytest
+
 from tests.integration.jobs.domain import Domain
 
 
@@ -25,24 +27,28 @@ async def test_a_queue_stay_has_a_deadline_of_its_own(domain: Domain) -> None:
 
 async def test_the_stay_begins_anew_when_a_run_comes_back(domain: Domain) -> None:
     run = await domain.start(queueDeadlineSeconds=60)
-    assert (await domain.row("runs", run.hold.run_id))["queue_deadline"] is None
+    await domain.execute("UPDATE runs SET queue_deadline = now() - interval '1 second'")
+    assert await domain.scheduling.end_overdue() == 0  # it is not in the queue
     await domain.running.interrupted(run.hold)
 
     (row,) = await domain.rows("SELECT queue_deadline > now() + interval '50 seconds' AS is_new FROM runs")
     assert row["is_new"]
 
 
+@pytest.mark.usefixtures("postgres_is_up_long")
 async def test_an_order_that_nobody_takes_is_a_part_of_the_stay(domain: Domain) -> None:
     job_id = await domain.submit(queueDeadlineSeconds=60)
     (before,) = await domain.rows("SELECT queue_deadline FROM runs")
-    await domain.admit()
-    assert await domain.scheduling.recall(overdue=timedelta()) == 1
+    (order,) = await domain.admit()
+    await domain.expire(order.run_id)
+    assert await domain.lose() == 1
     assert await domain.rows("SELECT queue_deadline FROM runs") == [before]
     await domain.admit()
     await domain.execute("UPDATE runs SET queue_deadline = queue_deadline - interval '61 seconds'")
-    assert await domain.scheduling.end_overdue() == 0  # somebody may still take it
+    assert await domain.scheduling.end_overdue() == 0  # its agent may still take it up
 
-    assert await domain.scheduling.recall(overdue=timedelta()) == 1
+    await domain.expire(order.run_id)
+    assert await domain.lose() == 1
 
     (row,) = await domain.rows("SELECT * FROM runs")
     assert (row["state"], row["exit_reason"], row["error"]) == (
@@ -53,10 +59,27 @@ async def test_an_order_that_nobody_takes_is_a_part_of_the_stay(domain: Domain) 
     job = await domain.row("jobs", job_id)
     assert (job["state"], job["runs_active"], job["runs_failed"]) == ("failed", 0, 1)
     assert (await domain.kinds(job_id))[-3:] == ["run.requeued", "run.finished", "job.finished"]
+    assert await domain.rows("SELECT FROM leases") == []
+
+
+@pytest.mark.parametrize("is_over", [False, True])
+async def test_what_code_before_this_dispatched_stays_no_longer_for_it(domain: Domain, is_over: bool) -> None:
+    job_id = await domain.dispatch_as_before(queueDeadlineSeconds=60)
+    if is_over:
+        await domain.execute("UPDATE runs SET queue_deadline = queue_deadline - interval '61 seconds'")
+    (before,) = await domain.rows("SELECT queue_deadline FROM runs")
+
+    assert await domain.scheduling.recall(overdue=timedelta()) == 1
+
+    (row,) = await domain.rows("SELECT * FROM runs")
+    expected = ("failed", "queue_timed_out") if is_over else ("queued", None)
+    assert (row["state"], row["exit_reason"], row["queue_deadline"]) == (*expected, before["queue_deadline"])
+    job = await domain.row("jobs", job_id)
+    assert (job["runs_active"], job["runs_failed"]) == (0, int(is_over))
 
 
 async def test_what_code_before_this_dispatched_has_its_deadline_anew(domain: Domain) -> None:
-    await domain.dispatch_one(queueDeadlineSeconds=60)
+    await domain.dispatch_as_before(queueDeadlineSeconds=60)
     await domain.execute("UPDATE runs SET queue_deadline = NULL")
 
     assert await domain.scheduling.recall(overdue=timedelta()) == 1

@@ -97,10 +97,10 @@ async def test_reading_goes_on_behind_a_number(domain: Domain) -> None:
 
 
 async def whole_life(domain: Domain) -> UUID:
-    """Three runs: one recalled, retried, delivered and looked at, one failed to push, one failed."""
+    """Three runs, first recalled: one retried, delivered and looked at, one failed to push, one failed."""
     job_id = await domain.submit("https://a/1", "https://a/2", "https://a/3")
-    await domain.admit()
-    await domain.scheduling.recall(overdue=timedelta())
+    await domain.scheduling.recall_orders(await domain.admit())
+    assert await domain.lose() == 3
     runs = [await domain.claimed(order) for order in await domain.admit()]
     await domain.running.retry(runs[0].hold, error="again", delay=timedelta())
     runs[0] = await domain.resume(runs[0].hold.run_id)
@@ -119,6 +119,7 @@ async def whole_life(domain: Domain) -> UUID:
     return job_id
 
 
+@pytest.mark.usefixtures("postgres_is_up_long")
 async def test_a_whole_life_is_told_once_and_in_order(domain: Domain) -> None:
     job_id = await whole_life(domain)
 
@@ -156,6 +157,11 @@ async def test_every_event_decodes_as_its_payload(domain: Domain) -> None:
     assert await domain.messaging.park(talk.hold, summary="what was said")
     await domain.say(talk.hold.job_id, "go on")
     jobs.append(talk.hold.job_id)
+
+    async def tell_as_before(unit: Unit) -> None:
+        unit.tell(talk.hold.job_id, Draft(EventKind.RUN_DISPATCHED, {}), run_id=talk.hold.run_id)
+
+    await domain.units.run([talk.hold.job_id], tell_as_before)
 
     events = [event for job_id in jobs for event in await domain.events(job_id)]
     seen = set()

@@ -11,7 +11,6 @@ import orjson
 import pytest
 
 from quarterdeck.stack.embedded import EmbeddedServers
-from services.jobs.states import RunTransition, sources
 from services.jobs.unit import SQL
 from services.runtime.postgres import SERVER_SETTINGS, Statements
 from tests.integration.conftest import drop_database, execute
@@ -44,29 +43,26 @@ SELECT id(n), id(n), id(n), id(n % {CLIENTS}), 'https://forge.example/o/' || n %
 FROM generate_series(0, {JOBS - 1}) n;
 UPDATE changesets SET state = 'queued', published_at = NULL, closed_at = NULL, observe_at = NULL, forge = NULL
 WHERE id IN (id(1), id(6));
-UPDATE runs SET state = 'dispatched', dispatch = 1, outcome = NULL, finished_at = NULL WHERE id IN (id(3), id(5));
+UPDATE runs SET state = 'running', lease_token = id({TOKEN.int}), outcome = NULL, finished_at = NULL
+WHERE id IN (id(3), id(5));
+INSERT INTO leases (id, kind, token, holder, taken, expires_at)
+SELECT id, 'run', lease_token, 'agent', false, now() FROM runs WHERE state = 'running';
 ANALYZE;
 """
 ONE = UUID(int=1)
 REPLACING, UPDATING = UUID(int=4), UUID(int=6)
 CLAIMED = [UUID(int=3), UUID(int=5)]
 CLAIM = {
-    "job_ids": CLAIMED,
-    "job_event_ids": CLAIMED,
-    "event_ids": CLAIMED,
     "run_ids": CLAIMED,
-    "dispatches": [1, 1],
-    "tokens": [TOKEN, ONE],
-    "agent": "agent",
+    "tokens": [TOKEN, TOKEN],
     "lease": SOON,
-    "sources": sources(RunTransition.CLAIM),
 }
 COMPLETE = {
     "job_ids": CLAIMED,
     "job_event_ids": CLAIMED,
     "event_ids": CLAIMED,
     "run_ids": CLAIMED,
-    "tokens": [TOKEN, ONE],
+    "tokens": [TOKEN, TOKEN],
     "outcomes": ["answered", "stored"],
     "summaries": ["done", "done"],
     "told_summaries": [None, None],

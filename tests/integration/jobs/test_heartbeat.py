@@ -30,7 +30,7 @@ def _short_times(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 async def heartbeat(domain: Domain, domain_database_url: str) -> AsyncIterator[Heartbeat]:
-    heartbeat = Heartbeat(domain_database_url, Node(new_node_name("agent"), "agent", capacity=2))
+    heartbeat = Heartbeat(domain_database_url, Node(new_node_name("agent"), "agent"))
     heartbeat.start()
     yield heartbeat
     await heartbeat.stop()
@@ -139,13 +139,57 @@ async def test_what_is_dropped_runs_out_while_others_are_renewed(domain: Domain,
     assert told == ([], [])
 
 
-async def test_its_node_is_there_while_it_beats(domain: Domain, heartbeat: Heartbeat) -> None:
-    async def there() -> bool:
-        return bool(await domain.rows("SELECT FROM nodes WHERE kind = 'agent' AND capacity = 2"))
+async def offers(domain: Domain, places: int) -> None:
+    """Wait until the one node says that it has so many places."""
 
-    await until_async(there)
+    async def are_there() -> bool:
+        rows = await domain.rows("SELECT capacity FROM nodes WHERE kind = 'agent'")
+        return [row["capacity"] for row in rows] == [places]
+
+    await until_async(are_there)
+
+
+async def test_its_node_is_there_while_it_beats_with_the_places_it_has_then(
+    domain: Domain, heartbeat: Heartbeat
+) -> None:
+    await offers(domain, 0)  # until it says that orders can be heard
+    places = 2
+    heartbeat.offer(lambda: places)
+    await offers(domain, 2)
+    places = 0  # as while it has no way to NATS
+    await offers(domain, 0)
+
     await heartbeat.stop()
     assert await domain.rows("SELECT FROM nodes") == []
+
+
+async def test_a_node_says_at_once_what_it_offers(
+    domain: Domain, domain_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not with its next renewal: what was given to it meanwhile would be given in vain."""
+    monkeypatch.setattr(module, "RENEW_EVERY", timedelta(seconds=BLOCKED_SECONDS))
+    heartbeat = Heartbeat(domain_database_url, Node(new_node_name("agent"), "agent"))
+    heartbeat.start()
+    try:
+        await offers(domain, 0)
+        heartbeat.offer(lambda: 3)
+        await offers(domain, 3)
+        heartbeat.offer(lambda: 0)
+        await offers(domain, 0)
+    finally:
+        await heartbeat.stop()
+
+
+async def test_a_node_that_was_forgotten_is_there_again_with_the_next_beat(
+    domain: Domain, heartbeat: Heartbeat
+) -> None:
+    """As after its orders were recalled, or after it was away for an hour."""
+    heartbeat.offer(lambda: 2)
+    await offers(domain, 2)
+    await domain.execute("UPDATE nodes SET capacity = 0")
+    await offers(domain, 2)
+    await domain.execute("DELETE FROM nodes")
+    await offers(domain, 2)
 
 
 async def test_a_lease_that_another_took_is_lost(domain: Domain, heartbeat: Heartbeat) -> None:

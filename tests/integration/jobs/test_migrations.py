@@ -1,7 +1,6 @@
 """The schema is brought up to date under a running system: what the code before it wrote, and still writes, goes on."""
 
 import asyncio
-import secrets
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from uuid import UUID
@@ -12,14 +11,17 @@ from uuid_utils.compat import uuid7
 
 from quarterdeck.stack.embedded import EmbeddedServers
 from services.contracts.words import ChangesetState, Publish
+from services.jobs.leases import renew
 from services.jobs.migrate import migrate
 from services.jobs.models import Client
 from services.jobs.tracking import Observed
 from services.runtime.postgres import Database
-from tests.integration.conftest import drop_database, execute
+from tests.integration.conftest import execute
 from tests.integration.conftest import migrate as migrate_in_a_process
 from tests.integration.jobs.changes import HOUR, claimed, on_github, show, tracked
+from tests.integration.jobs.conftest import database_of
 from tests.integration.jobs.domain import Domain
+from tests.integration.jobs.sequences import SEQUENCED
 
 # As the code of revision 0001 submits a job of two runs, one at a time.
 OLD_JOB = """
@@ -49,13 +51,9 @@ async def submit_as_before(connection: "asyncpg.Connection[asyncpg.Record]") -> 
 @pytest.fixture
 async def before(servers: EmbeddedServers) -> AsyncIterator[str]:
     """A database of revision 0001."""
-    name = f"test_migrations_{secrets.token_hex(4)}"
-    await execute(servers.database_url, f"CREATE DATABASE {name}")
-    url = servers.postgres.database_url(name)
-    await asyncio.to_thread(migrate, url, to="0001")
-    await execute(url, f"INSERT INTO clients (id, name) VALUES ('{CLIENT}', 'old client')")
-    yield url
-    await drop_database(servers, name)
+    async with database_of(servers, "0001") as url:
+        await execute(url, f"INSERT INTO clients (id, name) VALUES ('{CLIENT}', 'old client')")
+        yield url
 
 
 async def test_what_was_there_and_what_old_code_still_adds_is_carried_out(before: str) -> None:
@@ -76,8 +74,8 @@ async def test_what_was_there_and_what_old_code_still_adds_is_carried_out(before
 
         while events := await domain.outbox.next(10**6, most=3):
             assert {event.client_id for event in events} == {CLIENT}
-        rows = await domain.rows("SELECT sequence FROM events ORDER BY sequence")
-        assert [row["sequence"] for row in rows] == list(range(1, len(rows) + 1))
+        rows = await domain.rows(f"SELECT place FROM {SEQUENCED} e ORDER BY place")
+        assert [row["place"] for row in rows] == list(range(1, len(rows) + 1))
     finally:
         await old.close()
         await database.close()
@@ -188,12 +186,63 @@ async def test_it_migrates_beside_code_that_reads_and_writes(before: str) -> Non
         await connection.close()
 
 
+# As the code of revision 0010 claims a run that was dispatched: a lease was its holder's from the beginning.
+OLD_CLAIM = """
+WITH claimed AS (
+    UPDATE runs SET state = 'running', dispatch = 1, attempt = 1, agent = 'old', lease_token = gen_random_uuid(),
+                    started_at = now(), run_deadline = now() + interval '1 hour', queue_deadline = NULL
+    WHERE job_id = $1 AND position = 0
+    RETURNING id, lease_token
+), counted AS (
+    UPDATE jobs SET state = 'running', started_at = now(), runs_started = 1, runs_active = 1 WHERE id = $1
+)
+INSERT INTO leases (id, kind, token, holder, expires_at)
+SELECT id, 'run', lease_token, 'old', clock_timestamp() + interval '8 seconds' FROM claimed
+ON CONFLICT (id) DO UPDATE SET kind = excluded.kind, token = excluded.token, holder = excluded.holder,
+                               expires_at = excluded.expires_at
+RETURNING id"""
+
+
+@pytest.mark.usefixtures("postgres_is_up_long")
+async def test_what_old_code_has_claimed_was_taken_up(before: str) -> None:
+    """Before the migration and after it: lost, it is counted as before, and whoever renews it holds it."""
+    await asyncio.to_thread(migrate, before, to="0010")
+    old = await asyncpg.connect(before)
+    database = Database(before, size=4, name="test")
+    try:
+        runs = [await old.fetchval(OLD_CLAIM, await submit_as_before(old))]
+        await asyncio.to_thread(migrate, before)
+        runs += [await old.fetchval(OLD_CLAIM, await submit_as_before(old)) for _ in range(2)]
+
+        await old.execute("INSERT INTO nodes (name, kind, capacity) VALUES ('old', 'agent', 9)")
+        domain = Domain(database)
+        assert (await domain.admitting.admit()).orders == (), "an agent of before hears of no run that it is given"
+        assert [row["taken"] for row in await domain.rows("SELECT taken FROM leases")] == [True] * 3
+        kept = await domain.row("runs", runs.pop())
+        async with database.connection() as connection:
+            assert len(await renew(connection, {kept["id"]: kept["lease_token"]})) == 1
+        for run_id in runs:
+            await domain.expire(run_id)
+        assert await domain.lose() == 2
+        for run_id in runs:
+            row = await domain.row("runs", run_id)
+            assert (row["state"], row["times_lost"], row["attempts_spent"]) == ("queued", 1, 0)
+            assert (await domain.events(row["job_id"]))[-1].data == {"reason": "lost"}
+        assert await domain.running.holds(kept["id"], attempt=1, token=kept["lease_token"])
+        orders = {order.run_id: order for order in await domain.admit()}
+        for run_id in runs:
+            assert (await domain.claimed(orders[run_id])).hold.attempt == 2
+    finally:
+        await old.close()
+        await database.close()
+
+
 async def test_migrators_at_once_migrate_once(before: str) -> None:
     await asyncio.gather(*(migrate_in_a_process(before) for _ in range(3)))
 
     connection = await asyncpg.connect(before)
     try:
-        assert await connection.fetchval("SELECT version_num FROM alembic_version") == "0010"
+        assert await connection.fetchval("SELECT version_num FROM alembic_version") == "0012"
         invalid = await connection.fetch(
             "SELECT indexrelid::regclass::text FROM pg_index WHERE NOT indisvalid OR NOT indisready"
         )

@@ -29,6 +29,7 @@ from tests.integration.jobs.world import (
     CLAIMS,
     FORGE_SAYS,
     SWEEPS,
+    TAKES,
     TIMES_WORK,
     USERS_WISHES,
     VCS_WRITES,
@@ -52,6 +53,15 @@ TALK = (
     "end_idle",
     "end_conversation",
 )
+ORDERS_GO_WRONG = (
+    ("expire",),
+    ("expire", "lose"),
+    ("expire", "lose", "admit"),
+    ("recall_orders",),
+    ("recall_orders", "lose", "admit"),
+    ("pass_deadlines", "recall_orders", "lose"),
+)
+TAKES_BACK = (("lose",), ("recall_orders",), ("recall_orders", "lose"), ("lose", "admit"))
 FATES = (("expire", "lose"), ("pass_deadlines", "end_overdue"))
 PUSHES_COME_BACK = (("push_again",), ("push_postponed", "pass_delays"), ("expire", "lose"))
 REPOSITORIES = [f"https://forge.example/a/{name}.git" for name in ("one", "two")]
@@ -109,6 +119,12 @@ class Interleaving(RuleBasedStateMachine):
             names = [step] if isinstance(step, str) else step
             self._await(players.do(names, players.seen.runs[run["id"]]))
 
+    def _order(self, which: int) -> None:
+        """Have a new job, if no run waits to be taken up: most are, soon after they were given to an agent."""
+        if not self._players.has("claim"):
+            fields = {"kind": "task", "queueDeadlineSeconds": 3_600}
+            self.submit(which % 2, [], fields, key=None, times=1)
+
     @initialize(wanted=repositories, kind=st.sampled_from(["code", "task"]))
     def open(self, wanted: list[str], kind: str) -> None:
         self._await(self._players.open())
@@ -140,6 +156,28 @@ class Interleaving(RuleBasedStateMachine):
     @rule(claim=st.sampled_from(CLAIMS), which=nth)
     def claim(self, claim: str, which: int) -> None:
         self._do(claim, which=which, like=claim)
+
+    @rule(take=st.sampled_from(TAKES), fate=st.sampled_from(ORDERS_GO_WRONG), which=nth)
+    def take_late(self, take: str, fate: tuple[str, ...], which: int) -> None:
+        """An order is heard by its agent only after its run was, perhaps, given to another."""
+        self._order(which)
+        self._do(*fate, take, which=which, like="claim")
+
+    @rule(back=st.sampled_from(("expire", "recall_orders")), writes=st.permutations(AGENT_WRITES), which=nth)
+    def hear_an_old_order(self, back: str, writes: list[str], which: int) -> None:
+        """While a newer one is on its way, and after that was taken up."""
+        self._order(which)
+        self._do(back, "lose", "admit", "claim_stale", "claim", "claim_stale", writes[0], which=which, like="claim")
+
+    @rule(take=st.sampled_from(TAKES), against=st.sampled_from(TAKES_BACK), which=nth)
+    def take_as_it_is_taken_back(self, take: str, against: Sequence[str], which: int) -> None:
+        self._order(which)
+        self._do("expire", (take, *against), "renew", which=which, like="claim")
+
+    @rule(is_heard=st.booleans(), which=nth)
+    def cancel_before_it_is_taken(self, is_heard: bool, which: int) -> None:
+        self._order(which)
+        self._do("cancel_run", *(["claim"] if is_heard else ["expire", "lose"]), which=which, like="claim")
 
     @rule(write=st.sampled_from(AGENT_WRITES), which=nth)
     def work(self, write: str, which: int) -> None:

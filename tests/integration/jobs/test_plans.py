@@ -4,7 +4,7 @@ import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import timedelta
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import asyncpg
 import orjson
@@ -17,7 +17,7 @@ from services.runtime.postgres import SERVER_SETTINGS, Connection, Statements
 from tests.integration.conftest import drop_database, execute
 
 CLIENT = UUID(int=1)
-GROWING = {"runs", "jobs", "events", "changesets", "messages", "work_items", "webhook_deliveries"}
+GROWING = {"runs", "jobs", "events", "event_batches", "changesets", "messages", "work_items", "webhook_deliveries"}
 NO_FILTER: dict[str, Any] = dict.fromkeys(
     ("before", "states", "kind", "name", "created_after", "created_before", "repository", "metadata")
 ) | {"skipped": 0}
@@ -42,7 +42,7 @@ UPDATE jobs SET runs_total = 1 WHERE state = 'queued' AND id IN (SELECT id FROM 
 UPDATE jobs SET ready_from = now() + random() * interval '1 day'
 WHERE state = 'queued' AND id IN (SELECT id FROM made WHERE n % 3 = 0);
 INSERT INTO limits (scope, name, slots) VALUES ('repository', '', 3), ('client', 'client 1', 0);
-INSERT INTO nodes (name, kind, capacity) VALUES ('agent', 'agent', 350);
+INSERT INTO nodes (name, kind, capacity, hears_orders) VALUES ('agent', 'agent', 350, true);
 
 INSERT INTO runs (id, job_id, client_id, position, queue, repository, branch, priority, max_parallel, state, outcome,
                   finished_at)
@@ -53,7 +53,7 @@ FROM made m, generate_series(1, CASE WHEN m.ended THEN 10 WHEN m.n <= 5100 THEN 
 
 UPDATE runs SET state = 'dispatched', dispatched_at = now() - random() * interval '20 seconds'
 WHERE id IN (SELECT id FROM runs WHERE state = 'queued' ORDER BY id LIMIT 100);
-UPDATE runs SET state = 'running', lease_token = gen_random_uuid()
+UPDATE runs SET state = 'running', lease_token = gen_random_uuid(), agent = 'agent', dispatched_at = now()
 WHERE id IN (SELECT id FROM runs WHERE state = 'queued' ORDER BY id LIMIT 200);
 UPDATE runs SET held_since = now()
 WHERE id IN (SELECT id FROM runs WHERE state = 'queued' ORDER BY random() LIMIT 500);
@@ -63,8 +63,8 @@ UPDATE runs SET cancel_requested_at = now() WHERE state = 'completed' AND positi
 UPDATE runs SET cancel_requested_at = now()
 WHERE id IN (SELECT id FROM runs WHERE state = 'queued' ORDER BY id DESC LIMIT 20);
 
-INSERT INTO leases (id, kind, token, holder, expires_at)
-SELECT id, 'run', lease_token, 'agent', now() + (random() - 0.1) * interval '8 seconds' FROM runs
+INSERT INTO leases (id, kind, token, holder, taken, expires_at)
+SELECT id, 'run', lease_token, agent, random() < 0.9, now() + (random() - 0.1) * interval '8 seconds' FROM runs
 WHERE state = 'running';
 
 INSERT INTO changesets (id, run_id, job_id, client_id, repository, branch, base_sha, commit_sha, commit_author_name,
@@ -74,9 +74,12 @@ SELECT uuidv7(), id, job_id, client_id, repository, branch, 'a', 'b', 'n', 'e', 
        CASE WHEN random() < 0.005 THEN 'queued' ELSE 'stored' END, NULL
 FROM runs WHERE state = 'completed';
 
-INSERT INTO events (job_id, number, id, attempt, kind, data, created_at, published_at)
-SELECT m.id, number, gen_random_uuid(), 0, 'log', '{}', now(), CASE WHEN m.n < 5080 THEN now() END
-FROM made m, generate_series(1, 20) number;
+INSERT INTO events (job_id, number, id, attempt, kind, data, created_at)
+SELECT m.id, number, gen_random_uuid(), 0, 'log', '{}', now() FROM made m, generate_series(1, 20) number;
+DELETE FROM event_batches;
+INSERT INTO event_batches (job_ids, numbers, last_sequence)
+SELECT array_fill(m.id, ARRAY[20]), ARRAY(SELECT generate_series(1, 20)), CASE WHEN m.n < 5080 THEN m.n * 20 END
+FROM made m ORDER BY m.n;
 
 INSERT INTO messages (run_id, number, attempt, role, body)
 SELECT id, number, 1, 'user', 'x' FROM runs, generate_series(1, 2) number WHERE state = 'completed' AND position <= 5;
@@ -97,8 +100,11 @@ WANTED: dict[str, tuple[str, dict[str, Any]]] = {
             "job_ids": SOME_JOBS,
             "counts": [3] * 20,
             "tags": [7] * 20,
+            "agents": ["agent"] * 60,
+            "tokens": [CLIENT] * 60,
+            "lease": SOON,
             "event_ids": [CLIENT] * 60,
-            "kind": "run.dispatched",
+            "job_event_ids": [CLIENT] * 20,
             "sources": ["queued"],
             "clock_clients": [CLIENT],
             "clock_queues": ["code"],
@@ -118,6 +124,14 @@ WANTED: dict[str, tuple[str, dict[str, Any]]] = {
     "first_kept": ("reading", {}),
     "unclaimed": ("scheduling", {"overdue": SOON}),
     "expired_runs": ("scheduling", {"lease": SOON}),
+    "take_expired": (
+        "scheduling",
+        {"ids": [CLIENT] * 200, "sources": ["running"], "lease": SOON, "connected_for": SOON},
+    ),
+    "requeue_untaken": ("scheduling", {"ids": [CLIENT] * 200}),
+    "recall_orders": ("scheduling", {"agents": ["agent"], "ids": [CLIENT] * 128, "tokens": [CLIENT] * 128}),
+    "claim_runs": ("running", {"run_ids": [CLIENT] * 128, "tokens": [CLIENT] * 128, "lease": SOON}),
+    "renew": ("running", {"ids": [CLIENT] * 128, "tokens": [CLIENT] * 128, "lease": SOON}),
     "runs_to_cancel": ("scheduling", {"most": 200}),
     "recall": ("scheduling", {"ids": [CLIENT], "overdue": SOON, "sources": ["dispatched"]}),
     "stop_cancelled": ("publishing", {"run_ids": [CLIENT] * 200}),
@@ -147,7 +161,7 @@ WANTED: dict[str, tuple[str, dict[str, Any]]] = {
 
 SINGLE_VALUES = {"first_kept", "queue_position", "count"}
 SINGLE_ROWS = {"look", "item", "open_changeset"}
-COMMANDS = {"hide", "stop_cancelled"}
+COMMANDS = {"hide", "stop_cancelled", "recall_orders"}
 
 
 class Explaining:
@@ -237,17 +251,18 @@ def rows_read(plan: dict[str, Any], table: str) -> float:
 
 
 async def test_a_look_reads_no_more_than_the_free_slots_of_each_client(full_database: str) -> None:
-    """Of 5,100 jobs that might be admitted, and none of a client that has no room."""
+    """Of 5,100 jobs that might be admitted, and none of a client that has no room. What code from before has dispatched
+    takes no agent's place.
+    """
     connection = await asyncpg.connect(full_database)
     try:
-        await connection.execute("UPDATE nodes SET seen_at = now(), capacity = 310")
+        await connection.execute("UPDATE nodes SET seen_at = now(), capacity = 210")
         await connection.execute("SET quarterdeck.admits = 'true'")
         explaining = Explaining(connection, options="ANALYZE, FORMAT JSON")
         parameters = {"alive": SOON, "fleet": 1_000, "most": 500}
         look: Callable[..., Awaitable[Any]] = Statements(SQL / "admitting.sql").row
         await look(explaining, "look", **parameters)
-        held = "SELECT count(*) FROM runs WHERE state IN ('dispatched', 'running')"
-        free = 310 - await connection.fetchval(held)
+        free = 210 - await connection.fetchval("SELECT count(*) FROM runs WHERE state = 'running'")
     finally:
         await connection.close()
 
@@ -297,6 +312,63 @@ async def test_what_a_batch_of_completions_takes_grows_with_it_and_no_faster(ful
     assert len({run["job_id"] for run in runs}) == 200
     words = orjson.dumps(explaining.plan, option=orjson.OPT_INDENT_2).decode()
     assert rows_passed(explaining.plan) < MOST_ROWS_A_RUN * len(runs), words
+
+
+NEXT = """SELECT j.id FROM jobs j JOIN runs r ON r.job_id = j.id
+WHERE j.runs_total = 1 AND r.state = 'queued' AND r.held_since IS NULL AND r.cancel_requested_at IS NULL LIMIT 128"""
+
+
+async def test_what_it_takes_to_give_runs_away_and_take_them_up_grows_with_them_and_no_faster(
+    full_database: str,
+) -> None:
+    """As many as are admitted at once, each of another job and on another repository."""
+    connection = await asyncpg.connect(full_database, server_settings=SERVER_SETTINGS)
+    try:
+        async with connection.transaction():
+            jobs = [row["id"] for row in await connection.fetch(NEXT)]
+            await connection.execute("UPDATE jobs SET last_event_number = 1000 WHERE id = ANY($1::uuid[])", jobs)
+            await connection.execute(
+                "UPDATE runs SET repository = 'https://b/' || id WHERE job_id = ANY($1::uuid[])", jobs
+            )
+            tokens = [uuid4() for _ in jobs]
+            giving = Explaining(connection, options="ANALYZE, FORMAT JSON")
+            dispatch: Callable[..., Awaitable[Any]] = Statements(SQL / "admitting.sql").rows
+            await dispatch(
+                giving,
+                "dispatch",
+                job_ids=jobs,
+                counts=[1] * len(jobs),
+                tags=[7] * len(jobs),
+                sources=["queued"],
+                agents=["agent"] * len(jobs),
+                tokens=tokens,
+                lease=SOON,
+                event_ids=[uuid7() for _ in jobs],
+                job_event_ids=[uuid7() for _ in jobs],
+                clock_queues=["code"],
+                clock_clients=[CLIENT],
+                clocks=[7],
+            )
+            given = await connection.fetch(
+                "SELECT id, lease_token FROM runs WHERE lease_token = ANY($1::uuid[])", tokens
+            )
+            taking = Explaining(connection, options="ANALYZE, FORMAT JSON")
+            claim: Callable[..., Awaitable[Any]] = Statements(SQL / "running.sql").rows
+            await claim(
+                taking,
+                "claim_runs",
+                run_ids=[row["id"] for row in given],
+                tokens=[row["lease_token"] for row in given],
+                lease=SOON,
+            )
+            await connection.execute("ROLLBACK; BEGIN")
+    finally:
+        await connection.close()
+
+    assert (len(jobs), len(given)) == (128, 128)
+    for step in (giving, taking):
+        words = orjson.dumps(step.plan, option=orjson.OPT_INDENT_2).decode()
+        assert len(given) < rows_passed(step.plan) < MOST_ROWS_A_RUN * len(given), words
 
 
 def rows_passed(plan: dict[str, Any]) -> float:

@@ -92,10 +92,10 @@ async def test_a_cursor_of_no_list_is_refused(domain: Domain, cursor: str) -> No
 
 
 async def test_jobs_are_found_by_every_filter(domain: Domain) -> None:
+    run = await domain.start("https://b/3")
     plain = await domain.submit()
     named = await domain.submit("https://b/2", name="a name")
     task = await domain.submit(kind="task")
-    run = await domain.start("https://b/3", priority=9)
     before = datetime.now(UTC) - timedelta(hours=1)
     after = datetime.now(UTC) + timedelta(hours=1)
 

@@ -19,7 +19,7 @@ from services.runtime.postgres import Record
 from tests.integration.jobs.model import FINAL, TO_PUSH
 from tests.integration.jobs.world import World
 
-MOST_JOBS = 10
+MOST_JOBS = 14
 
 
 class Users(World):

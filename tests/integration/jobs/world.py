@@ -5,11 +5,11 @@ from collections import defaultdict
 from collections.abc import Awaitable, Sequence
 from uuid import UUID
 
-from services.jobs.admitting import Dispatched
 from services.jobs.errors import LeaseLostError
 from services.jobs.leases import Node, tell_gone, tell_seen
 from services.jobs.models import Client, Hold
 from services.jobs.publishing import PublicationHold
+from services.jobs.scheduling import Dispatched
 from services.runtime.postgres import Record
 from tests.integration.jobs.conftest import TABLES
 from tests.integration.jobs.domain import Domain
@@ -24,17 +24,18 @@ AGENT_WRITES = (
 )
 VCS_WRITES = ("delivered", "push_failed", "push_again", "push_postponed", "renew_push")
 FORGE_SAYS = ("say_open", "say_merged", "say_closed", "ask_about_due")
-CLAIMS = ("claim", "claim_stale", "claim_all", "claim_publication")
+TAKES = ("claim", "claim_twice", "claim_stale")
+CLAIMS = (*TAKES, "claim_all", "claim_publication")
 USERS_WISHES = ("cancel_job", "cancel_run", "say", "end_conversation", "retry_job", "publish_later")
 SWEEPS = (
-    *("admit", "recall", "lose", "end_overdue", "cancel_idle", "ripen", "release_held", "wake", "end_idle"),
+    *("admit", "recall_orders", "lose", "end_overdue", "cancel_idle", "ripen", "release_held", "wake", "end_idle"),
     *("send_publications", "publish_events", "publish_events_and_die"),
 )
 TIMES_WORK = ("expire", "pass_deadlines", "pass_delays")
 _OF_TASKS = ("say", "end_conversation")
 _LED_TO_BY = {
-    "claim": ("admit",),
-    "claim_stale": ("admit", "recall", "admit"),
+    **dict.fromkeys(("claim", "claim_twice", "recall_orders"), ("admit",)),
+    "claim_stale": ("recall_orders", "lose", "admit"),
     **dict.fromkeys((*AGENT_WRITES, "expire"), ("claim",)),
     "report_cancelled": ("admit", "claim_all", "cancel_job"),
     "park": ("admit", "claim_all"),
@@ -55,7 +56,10 @@ class World:
         self.watcher = Watcher()
         self.clients: list[Client] = []
         self.capacity = dict.fromkeys(AGENTS, 4)
+        self.places: dict[str, int] = {}
+        """What the agents said that they could hold when runs were last given to them."""
         self.orders: defaultdict[UUID, list[Dispatched]] = defaultdict(list)
+        """Each is addressed to an agent, which may hear it at once, late, twice, or never."""
         self.holds: defaultdict[UUID, list[Hold]] = defaultdict(list)
         self.pushes: defaultdict[UUID, list[PublicationHold]] = defaultdict(list)
         self.push_orders: dict[UUID, int] = {}
@@ -74,12 +78,13 @@ class World:
     async def open(self) -> None:
         for table in TABLES:
             await self.domain.execute(f"DELETE FROM {table}")
-        await self.domain.execute("UPDATE event_cursor SET assigned = 0, published = 0")
+        await self.domain.execute("UPDATE event_cursor SET assigned = 0, published = 0, sent = 0")
         self.clients = [await self.domain.new_client(name) for name in ("anna", "bob")]
         self.domain.client = self.clients[0]
 
     async def _live(self) -> None:
-        """Tell which agents live: they are forgotten after a lease."""
+        """Tell which agents live: they are forgotten after a lease, and when their orders are recalled."""
+        self.places = dict(self.capacity)
         async with self.domain.database.connection() as connection:
             for name, slots in self.capacity.items():
                 node = Node(name, "agent", capacity=slots)
@@ -93,7 +98,7 @@ class World:
 
     async def reach(self, name: str, which: int) -> None:
         """Do first what leads to a run on which ``name`` makes sense, if there is none."""
-        if self._suited(name):
+        if self.has(name):
             return
         for earlier in _LED_TO_BY.get(name, ()):
             await self.reach(earlier, which)
@@ -101,16 +106,20 @@ class World:
             if run is not None:
                 await self.do([earlier], run)
 
+    def has(self, name: str) -> bool:
+        """Whether there is a run on which ``name`` makes sense."""
+        return bool(self._suited(name))
+
     def _suited(self, name: str) -> list[Record]:
         return [run for run in self.seen.runs.values() if self._suits(name, run)]
 
     def _suits(self, name: str, run: Record) -> bool:
         changeset = self.seen.changeset_of(run["id"])
         match name:
-            case "claim":
-                suits = run["state"] == "dispatched"
+            case "claim" | "claim_twice" | "recall_orders":
+                suits = self.seen.is_untaken(run)
             case "claim_stale":
-                suits = run["state"] == "dispatched" and len(self.orders[run["id"]]) > 1
+                suits = self.seen.is_untaken(run) and len(self.orders[run["id"]]) > 1
             case "claim_publication":
                 suits = changeset is not None and changeset["state"] == "queued"
             case "publish_later":
@@ -120,7 +129,8 @@ class World:
             case _ if name in VCS_WRITES:
                 suits = changeset is not None and changeset["state"] == "pushing"
             case _ if name in (*AGENT_WRITES, "expire"):
-                suits = run["state"] == "running" and self._suits_agent(name, run)
+                is_held = run["state"] == "running" and not self.seen.is_untaken(run)
+                suits = is_held and self._suits_agent(name, run)
             case "retry_job":
                 suits = self.seen.jobs[run["job_id"]]["finished_at"] is not None
             case _:
@@ -151,8 +161,12 @@ class World:
 
     async def check(self) -> None:
         now = await look(self.domain.database)
-        self.watcher.check(now)
+        self.watcher.check(now, places=self.places)
         known = {hold.token for holds in self.holds.values() for hold in holds}
+        for lease in now.leases.values():
+            assert lease["kind"] != "run" or lease["taken"] == (lease["token"] in known), (
+                f"{lease['id']} was taken up, and is as if it were not, or the other way round"
+            )
         known |= {hold.token for holds in self.pushes.values() for hold in holds}
         self.dead = known - {lease["token"] for lease in now.leases.values()}
 

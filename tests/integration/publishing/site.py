@@ -21,7 +21,7 @@ from services.jobs.leases import Node, tell_seen
 from services.jobs.models import ClaimedRun
 from services.jobs.running import Order
 from services.jobs.submission import NewJob, NewRun
-from services.runtime.jetstream import Bus, Outgoing
+from services.runtime.jetstream import Bus, Message, Outgoing
 from services.runtime.postgres import Database, Record
 from tests.integration.faults.processes import SCHEDULER, Service
 from tests.integration.jobs.domain import Domain, job_request
@@ -38,6 +38,7 @@ POLL_SECONDS: Final = 0.1
 PATIENCE_SECONDS: Final = 100
 BUS_SECONDS: Final = 20
 SETTLED: Final = frozenset({"open", "failed", "merged", "closed"})
+AGENT: Final = Node("agent-1", "agent", capacity=1_000)
 _IN_ORDER: Final = """SELECT c.* FROM changesets c
     JOIN unnest($1::uuid[]) WITH ORDINALITY AS i (id, place) USING (id) ORDER BY i.place"""
 _STALE: Final = "Closed: a new run of the same job found nothing to change."
@@ -127,16 +128,16 @@ class Site:
 
     async def _claimed(self, job_id: UUID) -> ClaimedRun:
         """Whoever admits the run, the scheduler or this test, it is claimed here."""
-        node = Node("agent-1", "agent", capacity=1_000)
         async with asyncio.timeout(PATIENCE_SECONDS):
             while True:
                 async with self.domain.database.connection() as connection:
-                    await tell_seen(connection, node)
+                    await tell_seen(connection, AGENT)
                 await self.domain.admitting.admit()
-                (row,) = await self.domain.rows("SELECT id, dispatch FROM runs WHERE job_id = $1", job_id)
-                order = Order(row["id"], job_id, row["dispatch"])
-                if claims := await self.domain.running.claim([order], agent="agent-1"):
-                    return await self.domain.running.take_up(claims[0])
+                (row,) = await self.domain.rows("SELECT id, lease_token FROM runs WHERE job_id = $1", job_id)
+                if row["lease_token"] is not None:
+                    claims = await self.domain.running.claim([Order(row["id"], row["lease_token"])])
+                    if claims:
+                        return await self.domain.running.take_up(claims[0])
                 await asyncio.sleep(POLL_SECONDS)
 
     async def hand_over(
@@ -156,7 +157,7 @@ class Site:
     async def order(self, change: Change, *, times: int = 1) -> None:
         """Send the first publish order, as the agent does; as often as that, as messages that none takes for one."""
         order = PublishOrder(changeset_id=str(change.id), run_id=str(change.run_id), dispatch=1).SerializeToString()
-        names = [subjects.work_order_id(str(change.id), 1), *(f"{change.id} {number}" for number in range(1, times))]
+        names = [subjects.publish_order_id(str(change.id), 1), *(f"{change.id} {number}" for number in range(1, times))]
         await self.bus.publish_all([Outgoing(subjects.work(Queue.PUBLISH), order, name) for name in names])
 
     async def store(
@@ -241,9 +242,15 @@ async def open_site(
             await bus.start(wait=timedelta(seconds=BUS_SECONDS))
             stack.push_async_callback(bus.close)
             await until(lambda: bus.is_connected)
+            await bus.listen(subjects.orders(AGENT.name), _answer)
             yield Site(folder, git, emulate, proxy, domain, addresses, bus, stack)
     finally:
         await database.close()
+
+
+async def _answer(message: Message) -> None:
+    """As the agent does, which looks into Postgres for what is its own."""
+    await message.respond(b"")
 
 
 async def logs_of(services: Sequence[Service]) -> str:

@@ -8,7 +8,9 @@ import pytest
 
 from quarterdeck.stack.embedded import EmbeddedServers
 from services.runtime.jetstream import Bus
+from services.scheduler.reconcile import Reconciler, UseCases
 from tests.integration.jobs.conftest import database, domain, domain_database_url
+from tests.integration.jobs.domain import Domain
 from tests.integration.waiting import until
 
 __all__ = ["database", "domain", "domain_database_url"]
@@ -23,6 +25,12 @@ async def bus(nats_url: str) -> AsyncIterator[Bus]:
     await until(lambda: bus.is_connected)
     yield bus
     await bus.close()
+
+
+@pytest.fixture
+def reconciler(domain: Domain, bus: Bus) -> Reconciler:
+    cases = UseCases(domain.admitting, domain.scheduling, domain.cancelling, domain.publishing, domain.messaging)
+    return Reconciler(cases, bus, on_admissible=lambda: None)
 
 
 @pytest.fixture

@@ -15,11 +15,13 @@ from quarterdeck.stack.nats import binary
 from quarterdeck.stack.ports import free_ports
 from services.contracts import subjects
 from services.contracts.words import EventKind, Queue
-from services.runtime.jetstream import Bus, BusUnavailableError, Outgoing, Tailed, _tail_batch
+from services.runtime import jetstream
+from services.runtime.jetstream import Bus, BusUnavailableError, Message, Outgoing, Tailed, _tail_batch
 from tests.integration.scheduler.conftest import Restart
 from tests.integration.waiting import until
 
-WORK = subjects.work(Queue.CODE)
+WORK = subjects.work(Queue.PUBLISH)
+ORDERS = subjects.orders("agent-1")
 LOG = subjects.event("job", "run", EventKind.LOG)
 
 
@@ -32,7 +34,7 @@ async def pulling(bus: Bus) -> AsyncIterator[list[bytes]]:
         return 10
 
     async def pull() -> None:
-        consumer = subjects.work_consumer(Queue.CODE)
+        consumer = subjects.work_consumer(Queue.PUBLISH)
         async for messages in bus.pull(subjects.WORK_STREAM, WORK, consumer, batch=ten):
             for message in messages:
                 pulled.append(message.data)
@@ -175,6 +177,57 @@ async def test_without_a_server_publishing_says_so_and_starting_does_not_fail(
         await until(lambda: late.is_connected)
     finally:
         await late.close()
+
+
+async def test_whoever_is_told_something_answers(bus: Bus) -> None:
+    heard: list[bytes] = []
+
+    async def hear(message: Message) -> None:
+        heard.append(message.data)
+        await message.respond(b"")
+
+    listening = await bus.listen(ORDERS, hear)
+    await bus.tell(ORDERS, b"one")
+    await bus.tell(ORDERS, b"two")
+    assert heard == [b"one", b"two"]
+
+    await listening.stop()
+    with pytest.raises(BusUnavailableError, match="no responders"):
+        await bus.tell(ORDERS, b"three")
+    assert heard == [b"one", b"two"]
+
+
+async def test_where_nobody_listens_no_answer_is_waited_for(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jetstream, "PUBLISH_SECONDS", 3600)
+    with pytest.raises(BusUnavailableError, match="no responders"):
+        await bus.tell(ORDERS, b"unheard")
+
+
+async def test_who_does_not_answer_was_perhaps_not_reached(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jetstream, "PUBLISH_SECONDS", 0.1)
+    heard: list[bytes] = []
+
+    async def hear(message: Message) -> None:
+        heard.append(message.data)
+
+    await bus.listen(ORDERS, hear)
+    with pytest.raises(BusUnavailableError, match="timeout"):
+        await bus.tell(ORDERS, b"heard")
+    assert heard == [b"heard"]
+
+
+async def test_what_is_listened_to_is_heard_after_the_server_was_killed(bus: Bus, restart: Restart) -> None:
+    heard: list[bytes] = []
+
+    async def hear(message: Message) -> None:
+        heard.append(message.data)
+        await message.respond(b"")
+
+    await bus.listen(ORDERS, hear)
+    await restart(wiped=True)
+
+    await bus.tell(ORDERS, b"after")
+    assert heard == [b"after"]
 
 
 async def test_a_stream_that_somebody_deleted_is_made_again(bus: Bus, nats_server: EmbeddedServers) -> None:

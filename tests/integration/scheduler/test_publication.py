@@ -19,6 +19,7 @@ from services.runtime.jetstream import Bus, BusUnavailableError, Tailed
 from services.runtime.postgres import Database
 from services.scheduler.publication import EventPublisher
 from tests.integration.jobs.domain import Domain
+from tests.integration.jobs.sequences import SEQUENCED
 from tests.integration.scheduler.conftest import Restart
 from tests.integration.waiting import until, until_async
 
@@ -49,7 +50,7 @@ async def published(bus: Bus) -> Published:
 
 
 async def unpublished(domain: Domain) -> int:
-    return len(await domain.rows("SELECT FROM events WHERE published_at IS NULL"))
+    return len(await domain.rows(f"SELECT FROM {SEQUENCED} e WHERE place IS NULL"))
 
 
 async def test_events_are_published_in_order_and_marked(domain: Domain, bus: Bus, publisher: EventPublisher) -> None:
@@ -120,12 +121,12 @@ async def test_publishing_again_adds_nothing(domain: Domain, bus: Bus, publisher
     job_id = await domain.submit()
     await tell(domain, job_id, 5)
     await publisher.run_once()
-    before = await domain.rows("SELECT id, sequence FROM events ORDER BY number")
-    await domain.execute("UPDATE event_cursor SET published = published - 6")
+    before = await domain.rows(f"SELECT id, place FROM {SEQUENCED} e ORDER BY number")
+    await domain.execute("UPDATE event_cursor SET sent = sent - 6")
 
     await EventPublisher(domain.outbox, bus).run_once()
 
-    assert await domain.rows("SELECT id, sequence FROM events ORDER BY number") == before
+    assert await domain.rows(f"SELECT id, place FROM {SEQUENCED} e ORDER BY number") == before
 
     assert await published(bus) == {str(job_id): [1, 2, 3, 4, 5, 6]}
     assert await unpublished(domain) == 0
@@ -155,8 +156,8 @@ async def test_what_has_its_turn_sees_all_that_was_published_before(domain: Doma
     last = before["assigned"]
     waiting = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
     async with domain.database.transaction() as other:
-        await other.execute("UPDATE events SET sequence = $1, published_at = now()", last + 1)
-        await other.execute("UPDATE event_cursor SET assigned = $1, published = $2", last + 1, last)
+        await other.execute("UPDATE event_batches SET last_sequence = $1 WHERE last_sequence IS NULL", last + 1)
+        await other.execute("UPDATE event_cursor SET assigned = $1, sent = $2", last + 1, last)
         turn = asyncio.create_task(domain.outbox.next(last, most=10))
 
         async def is_past_or_waiting() -> bool:
@@ -167,7 +168,7 @@ async def test_what_has_its_turn_sees_all_that_was_published_before(domain: Doma
     (event,) = await turn or []
     assert event.sequence == last + 1
     assert await domain.outbox.next(last + 1, most=10) == []
-    (cursor,) = await domain.rows("SELECT assigned, published FROM event_cursor")
+    (cursor,) = await domain.rows("SELECT assigned, sent FROM event_cursor")
     assert tuple(cursor) == (last + 1, last + 1)
 
 

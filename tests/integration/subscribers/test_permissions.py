@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 
 import nats
@@ -17,6 +18,7 @@ from quarterdeck.stack.embedded import EmbeddedServers
 from quarterdeck.stack.nats_accounts import DOMAIN, INBOX_PREFIX, SERVICES
 from quarterdeck.stack.ports import free_ports
 from services.contracts import subjects
+from services.runtime.jetstream import Bus, BusUnavailableError, Message
 from tests.integration.subscribers.conftest import PASSWORD, Server, start_deployed
 from tests.integration.waiting import until
 
@@ -25,15 +27,17 @@ API = f"$JS.{DOMAIN}.API"
 SUBJECT = "qd.evt.job.run.log"
 NEXT = "CONSUMER.MSG.NEXT.EVENTS.mine"
 WORK = subjects.WORK_STREAM
+ORDERS = subjects.orders("agent-1")
 NOTHING_NEW = b'{"batch": 1, "no_wait": true}'
 
 NOT_TO_BE_SENT = [
     "qd.evt.job.run.log",
     "qd.cmd.job.submit",
-    "qd.work.code",
+    "qd.work.publish",
+    "qd.order.agent-1",
     "qd.ctl.events",
     "qd.ctl.run",
-    "$JS.ACK.WORK.code-workers.1.1.1.1.1",
+    "$JS.ACK.WORK.publish-workers.1.1.1.1.1",
     "$JS.API.STREAM.DELETE.EVENTS",
     "$JS.API.CONSUMER.CREATE.EVENTS.other.qd.evt.>",
     *(
@@ -47,18 +51,21 @@ NOT_TO_BE_SENT = [
             "STREAM.INFO.WORK",
             "STREAM.NAMES",
             "STREAM.LIST",
-            "CONSUMER.CREATE.WORK.other.qd.work.code",
+            "CONSUMER.CREATE.WORK.other.qd.work.publish",
             "CONSUMER.CREATE.COMMANDS.other",
             "CONSUMER.DURABLE.CREATE.WORK.other",
-            "CONSUMER.DELETE.WORK.code-workers",
-            "CONSUMER.MSG.NEXT.WORK.code-workers",
+            "CONSUMER.DELETE.WORK.publish-workers",
+            "CONSUMER.MSG.NEXT.WORK.publish-workers",
             "CONSUMER.NAMES.EVENTS",
             "CONSUMER.LIST.EVENTS",
             "CONSUMER.PAUSE.EVENTS.mine",
         )
     ),
 ]
-NOT_TO_BE_HEARD = [">", "_INBOX.>", "$JS.>", "$JS.EVENT.ADVISORY.>", "qd.>", "qd.work.*", "qd.ctl.>", "qd.cmd.>"]
+NOT_TO_BE_HEARD = [
+    *(">", "_INBOX.>", "$JS.>", "$JS.EVENT.ADVISORY.>"),
+    *("qd.>", "qd.work.*", "qd.order.*", "qd.order.agent-1", "qd.ctl.>", "qd.cmd.>"),
+]
 
 
 @dataclass
@@ -174,7 +181,7 @@ async def test_an_answer_sent_elsewhere_stays_within_the_account(
     services: Client, subscriber: Connected, request_of: str
 ) -> None:
     """Within one account it would be obeyed, which is why subscribers have another."""
-    await services.jetstream().publish("qd.work.code", b"an order")
+    await services.jetstream().publish("qd.work.publish", b"an order")
     await subscriber.jetstream.add_consumer("EVENTS", consumer("mine"))
 
     for api in ("$JS.API", API):
@@ -191,7 +198,7 @@ async def test_an_answer_sent_elsewhere_stays_within_the_account(
             await asyncio.sleep(0.02)
 
 
-@pytest.mark.parametrize("target", ["qd.work.code", "qd.cmd.job.submit", f"$JS.API.STREAM.DELETE.{WORK}"])
+@pytest.mark.parametrize("target", ["qd.work.publish", "qd.cmd.job.submit", f"$JS.API.STREAM.DELETE.{WORK}"])
 async def test_events_cannot_be_pushed_into_other_streams(services: Client, subscriber: Connected, target: str) -> None:
     await services.jetstream().publish(SUBJECT, b"{}")
     before = await kept(services)
@@ -210,27 +217,101 @@ async def test_events_cannot_be_pushed_into_their_own_stream(subscriber: Connect
         await subscriber.jetstream.add_consumer("EVENTS", consumer("pushed", deliver_subject="qd.evt.forged.run.log"))
 
 
-async def test_agents_tell_each_other_that_the_model_service_refuses(tmp_path: Path) -> None:
+@dataclass
+class Deployed:
+    """A server with the users of deploy/."""
+
+    port: int
+
+    def url(self, user: str) -> str:
+        return f"nats://{user}:{PASSWORD}@127.0.0.1:{self.port}"
+
+    @asynccontextmanager
+    async def connected(self, user: str) -> AsyncIterator[Connected]:
+        refusals: list[str] = []
+
+        async def note(error: Exception) -> None:
+            refusals.append(str(error).lower())
+
+        client = await nats.connect(self.url(user), allow_reconnect=False, error_cb=note)
+        try:
+            yield Connected(client, refusals)
+        finally:
+            await client.close()
+
+
+@pytest.fixture
+async def deployed(tmp_path: Path) -> AsyncIterator[Deployed]:
     (port,) = free_ports(1)
     child = await start_deployed(tmp_path, port)
-    url = f"nats://agent:{PASSWORD}@127.0.0.1:{port}"
-    try:
-        async with connected(url) as refused, connected(url) as other:
-            heard = await other.subscribe(subjects.PACE)
-            await other.flush()
-            await refused.publish(subjects.PACE, b"scope")
-            assert (await heard.next_msg(SECONDS)).data == b"scope"
-    finally:
-        await child.stop()
+    yield Deployed(port)
+    await child.stop()
 
 
-@asynccontextmanager
-async def connected(url: str) -> AsyncIterator[Client]:
-    client = await nats.connect(url, allow_reconnect=False)
+async def test_agents_tell_each_other_that_the_model_service_refuses(deployed: Deployed) -> None:
+    async with deployed.connected("agent") as refused, deployed.connected("agent") as other:
+        heard = await other.client.subscribe(subjects.PACE)
+        await other.client.flush()
+        await refused.client.publish(subjects.PACE, b"scope")
+        assert (await heard.next_msg(SECONDS)).data == b"scope"
+
+
+async def test_a_scheduler_gives_runs_to_agents_which_answer_that(deployed: Deployed) -> None:
+    """As the services' own code does."""
+    bus, agent = (Bus(deployed.url(user), name=user) for user in ("scheduler", "agent"))
+    heard: list[bytes] = []
+
+    async def hear(message: Message) -> None:
+        heard.append(message.data)
+        await message.respond(b"")
+
     try:
-        yield client
+        for each in (bus, agent):
+            await each.start(wait=timedelta(seconds=SECONDS))
+        await agent.listen(ORDERS, hear)
+        for order in (b"one", b"two"):
+            await bus.tell(ORDERS, order)
+        assert heard == [b"one", b"two"]
+        with pytest.raises(BusUnavailableError, match="no responders"):
+            await bus.tell(subjects.orders("agent-2"), b"three")
     finally:
-        await client.close()
+        for each in (bus, agent):
+            await each.close()
+
+
+@pytest.mark.parametrize("user", ["gateway", "agent", "vcs"])
+async def test_nobody_but_a_scheduler_gives_runs_to_agents(deployed: Deployed, user: str) -> None:
+    async with deployed.connected("agent") as agent, deployed.connected(user) as other:
+        heard = await agent.client.subscribe(ORDERS)
+        await agent.client.flush()
+        with pytest.raises(nats.errors.TimeoutError):
+            await other.client.request(ORDERS, b"forged", timeout=0.2)
+        await until(lambda: bool(other.refusals))
+        assert f'permissions violation for publish to "{ORDERS}"' in other.refusals[0]
+        assert heard.pending_msgs == 0
+
+
+@pytest.mark.parametrize("target", [ORDERS, "qd.cmd.job.cancel", f"$JS.API.STREAM.PURGE.{WORK}"])
+async def test_an_agent_says_nothing_more_by_answering_itself(deployed: Deployed, target: str) -> None:
+    """Whoever may answer what it hears, whatever that says of where to, may say anything to anybody."""
+    async with deployed.connected("onlooker") as onlooker, deployed.connected("agent") as agent:
+        heard = await onlooker.client.subscribe(target)
+        await onlooker.client.flush()
+        own = await agent.client.subscribe(subjects.PACE)
+        await agent.client.publish(subjects.PACE, b"scope", reply=target)
+        await (await own.next_msg(SECONDS)).respond(b"forged")
+        await until(lambda: bool(agent.refusals))
+        assert f'permissions violation for publish to "{target.lower()}"' in agent.refusals[0]
+        assert heard.pending_msgs == 0
+
+
+@pytest.mark.parametrize("user", ["gateway", "scheduler", "vcs"])
+async def test_nobody_but_agents_hears_what_is_given_to_them(deployed: Deployed, user: str) -> None:
+    """Whoever has an order's token holds its run."""
+    async with deployed.connected(user) as connected:
+        await connected.client.subscribe("qd.order.*")
+        await until(lambda: bool(connected.refusals))
+        assert 'permissions violation for subscription to "qd.order.*"' in connected.refusals[0]
 
 
 async def test_what_a_server_without_accounts_had_stored_is_taken_over(nats_server: EmbeddedServers) -> None:

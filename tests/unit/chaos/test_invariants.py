@@ -24,16 +24,16 @@ Change = Callable[[Ending], Ending]
 def events() -> list[EventRow]:
     told: list[tuple[UUID | None, int, str, dict[str, str]]] = [
         (None, 0, "job.submitted", {}),
-        (DELIVERED, 0, "run.dispatched", {}),
-        (CANCELLED, 0, "run.dispatched", {}),
         (DELIVERED, 1, "run.started", {}),
-        (DELIVERED, 1, "turn.ended", {}),
-        (DELIVERED, 1, "run.requeued", {"reason": "lost"}),
-        (DELIVERED, 1, "run.dispatched", {}),
+        (None, 0, "job.started", {}),
+        (DELIVERED, 1, "run.requeued", {"reason": "unclaimed"}),
         (DELIVERED, 2, "run.started", {}),
         (DELIVERED, 2, "turn.ended", {}),
-        (DELIVERED, 2, "run.publishing", {}),
-        (DELIVERED, 2, "run.finished", {"state": "completed"}),
+        (DELIVERED, 2, "run.requeued", {"reason": "lost"}),
+        (DELIVERED, 3, "run.started", {}),
+        (DELIVERED, 3, "turn.ended", {}),
+        (DELIVERED, 3, "run.publishing", {}),
+        (DELIVERED, 3, "run.finished", {"state": "completed"}),
         (CANCELLED, 0, "run.finished", {"state": "cancelled"}),
         (None, 0, "job.finished", {"state": "completed"}),
     ]
@@ -62,13 +62,13 @@ def a_run(run_id: UUID, state: str, *, attempt: int, turns: int) -> RunRow:
 
 
 def good() -> Ending:
-    """One job: a run that was lost once and then delivered, and one that was cancelled."""
+    """One job: a run that nobody took up, that was lost once, and then delivered, and one that was cancelled."""
     return Ending(
         jobs=[JobRow(JOB, "chaos 1", "completed", False, 2, 1, 0, 1, 0, 1, len(events()))],
-        runs=[a_run(DELIVERED, "completed", attempt=2, turns=2), a_run(CANCELLED, "cancelled", attempt=0, turns=0)],
+        runs=[a_run(DELIVERED, "completed", attempt=3, turns=2), a_run(CANCELLED, "cancelled", attempt=0, turns=0)],
         changesets=[ChangesetRow(DELIVERED, "open", "quarterdeck/2", COMMIT, 1)],
         messages=[
-            MessageRow(DELIVERED, number, (number + 1) // 2, ("user", "assistant")[(number - 1) % 2])
+            MessageRow(DELIVERED, number, (number + 3) // 2, ("user", "assistant")[(number - 1) % 2])
             for number in range(1, 5)
         ],
         events=events(),
@@ -169,7 +169,7 @@ def test_a_good_ending_breaks_nothing():
         (the_run(0, cancel_requested_at=NOW), {Invariant.CANCELLED}),
         (message(3, number=3), {Invariant.TRANSCRIPT}),
         (message(3, attempt=1), {Invariant.TRANSCRIPT}),
-        (message(3, attempt=3), {Invariant.TRANSCRIPT}),
+        (message(3, attempt=4), {Invariant.TRANSCRIPT}),
         (message(3, role="user"), {Invariant.TRANSCRIPT}),
         (the_run(0, turns=3), {Invariant.TRANSCRIPT}),
         (a_job(last_event_number=14), {Invariant.NUMBERS}),
@@ -178,7 +178,9 @@ def test_a_good_ending_breaks_nothing():
         (event(12, data={"state": "completed"}), {Invariant.MOVES}),
         (event(13, kind="job.started"), {Invariant.MOVES}),
         (event(9, attempt=1), {Invariant.FENCED}),
-        (event(8, attempt=3), {Invariant.FENCED}),
+        (event(8, attempt=4), {Invariant.FENCED}),
+        (event(4, kind="run.started", attempt=2), {Invariant.MOVES}),  # given to two agents
+        (event(4, kind="run.dispatched"), {Invariant.MOVES}),  # of the version before, which told of two moves
         (lambda ending: replace(ending, leases=["run 2 of agent-1"]), {Invariant.NO_LEASE}),
     ],
 )
@@ -187,14 +189,14 @@ def test_a_bad_ending_is_found(change: Change, invariants: set[Invariant]):
 
 
 def test_what_a_zombie_tells_after_the_end_is_found():
-    late = EventRow(JOB, 13, DELIVERED, 2, "tool.ended", {})
+    late = EventRow(JOB, 13, DELIVERED, 3, "tool.ended", {})
     ending = replace(good(), events=[*events(), late])
 
     assert Invariant.FENCED in broken(ending, submission())
 
 
 def test_a_changeset_may_tell_after_the_end_of_its_run():
-    told = [*events(), EventRow(JOB, 14, DELIVERED, 2, "changeset.pushed", {})]
+    told = [*events(), EventRow(JOB, 14, DELIVERED, 3, "changeset.pushed", {})]
 
     assert broken(a_job(last_event_number=14)(replace(good(), events=told)), submission()) == set()
 
@@ -213,7 +215,7 @@ def test_a_branch_pushed_before_its_cancel_is_no_fault():
         ({"run_cancel_accepted": DELIVERED}, Invariant.CANCELLED),
         ({"followed": [("job.submitted", 1), ("job.finished", 3)]}, Invariant.WATCHED),
         ({"followed": [("job.submitted", 1), ("job.submitted", 1), ("job.finished", 2)]}, Invariant.WATCHED),
-        ({"followed": [("job.submitted", 1), ("run.dispatched", 2)]}, Invariant.WATCHED),
+        ({"followed": [("job.submitted", 1), ("run.started", 2)]}, Invariant.WATCHED),
         ({"followed": [("job.submitted", 2), (GAP, 0), ("job.finished", 1)]}, Invariant.WATCHED),
     ],
 )

@@ -1,5 +1,6 @@
 """Subjects: the words of the design, and nothing from outside can add a level or a wildcard."""
 
+import re
 from collections.abc import Callable
 
 import pytest
@@ -28,9 +29,22 @@ def test_a_queue_has_its_subject_and_consumer(queue: Queue) -> None:
     assert subjects.work_consumer(queue) == f"{queue.value}-workers"
 
 
-def test_a_work_order_sent_again_has_another_id() -> None:
-    assert subjects.work_order_id("r-1", 1) == "r-1:1"
-    assert subjects.work_order_id("r-1", 2) != subjects.work_order_id("r-1", 1)
+def test_a_publish_order_sent_again_has_another_id() -> None:
+    assert subjects.publish_order_id("c-1", 1) == "c-1:1"
+    assert subjects.publish_order_id("c-1", 2) != subjects.publish_order_id("c-1", 1)
+
+
+def test_an_agent_hears_of_its_runs_by_the_name_of_its_node() -> None:
+    assert subjects.orders("agent-1-0a1b2c3d") == "qd.order.agent-1-0a1b2c3d"
+
+
+@pytest.mark.parametrize("word", [word for word in BAD_TOKENS if word])
+def test_whatever_an_agent_is_called_it_has_one_subject_of_its_own(word: str) -> None:
+    """People choose its name; letters and digits behind that make it unique."""
+    subject = subjects.orders(f"{word}-0a1b2c3d")
+
+    assert re.fullmatch(r"qd\.order\.[A-Za-z0-9_-]+", subject)
+    assert subject.endswith("-0a1b2c3d")
 
 
 @pytest.mark.parametrize("word", BAD_TOKENS)

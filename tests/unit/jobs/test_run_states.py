@@ -8,11 +8,10 @@ from services.contracts.words import RunState
 from services.jobs.states import FINAL_RUN_STATES, RUN_RULES, IllegalTransitionError, RunTransition, after, sources
 
 LEGAL = {
-    (RunState.QUEUED, RunTransition.ADMIT): RunState.DISPATCHED,
+    (RunState.QUEUED, RunTransition.ADMIT): RunState.RUNNING,
     (RunState.QUEUED, RunTransition.FAIL): RunState.FAILED,
     (RunState.QUEUED, RunTransition.CANCEL): RunState.CANCELLED,
     (RunState.DISPATCHED, RunTransition.RECALL): RunState.QUEUED,
-    (RunState.DISPATCHED, RunTransition.CLAIM): RunState.RUNNING,
     (RunState.DISPATCHED, RunTransition.FAIL): RunState.FAILED,
     (RunState.DISPATCHED, RunTransition.CANCEL): RunState.CANCELLED,
     (RunState.RUNNING, RunTransition.INTERRUPT): RunState.QUEUED,

@@ -125,3 +125,20 @@ async def test_after_a_batch_of_many_the_next_begins_a_moment_later(monkeypatch:
     assert await asyncio.gather(*tasks) == [16, 20]
     assert doubling.batches[2:] == [[8, 10]]
     assert [3_500 < seconds <= 3_600 for seconds in rests] == [True]
+
+
+async def test_a_batch_that_is_full_already_waits_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    carried_out: list[int] = []
+
+    async def rest(_: float) -> None:
+        carried_out.append(len(doubling.batches))
+
+    doubling = Doubling(Rest(timedelta(hours=1), many=3))
+    tasks = doubling.ask(2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24)
+    await asyncio.wait(tasks, timeout=0)
+    monkeypatch.setattr("services.runtime.batching.asyncio.sleep", rest)
+    doubling.may_go.set()
+
+    assert await asyncio.gather(*tasks) == [4, 8, 12, 16, 20, 24, 28, 32, 36, 40, 44, 48]
+    assert [len(batch) for batch in doubling.batches] == [4, 4, 4]
+    assert carried_out == [3], "it rests only when nobody waits any more"

@@ -13,8 +13,8 @@ from services.contracts.v1 import vcs_pb2
 from services.gateway.app import assemble
 from services.gateway.context import Gateway
 from services.gateway.webhooks.rules import ActorRule, IssueRule, Rules, Surface
-from services.jobs.admitting import Dispatched
 from services.jobs.models import ClaimedRun
+from services.jobs.scheduling import Dispatched
 from services.jobs.work_items import WorkItems
 from services.runtime.jetstream import Bus
 from services.runtime.postgres import Database, Record

@@ -88,7 +88,7 @@ async def test_two_gateways_at_once_start_one_job(database: Database, plan: Plan
     assert {(due, error) for due, _, error in await hooked.left()} == {(False, "")}
 
 
-async def test_an_edit_changes_what_still_waits_and_nothing_that_has_begun(hooked: Hooked) -> None:
+async def test_an_edit_changes_what_still_waits_and_nothing_that_an_agent_has(hooked: Hooked) -> None:
     await hooked.deliver("issues", issue_payload())
     job_id = (await hooked.job())["id"]
     hooked.there(issue_there(title="It breaks twice", body="On Mondays."))
@@ -98,21 +98,21 @@ async def test_an_edit_changes_what_still_waits_and_nothing_that_has_begun(hooke
     assert job["options"]["pullRequest"]["title"] == "It breaks twice"
 
     (order,) = await hooked.admit()
-    hooked.there(issue_there(body="On Tuesdays."))
-    await hooked.deliver("issues", issue_payload("edited"))  # a work order is out, and nobody has begun
-    run = await hooked.domain.claimed(order)
-    assert "On Tuesdays." in run.prompt
-
     asked = len(hooked.plan.asked)
+    hooked.there(issue_there(body="On Tuesdays."))
+    await hooked.deliver("issues", issue_payload("edited"))  # its agent has not taken it up yet
+    run = await hooked.domain.claimed(order)
+    assert "On Mondays." in run.prompt
+
     hooked.there(issue_there(body="On Wednesdays."))
     await hooked.deliver("issues", issue_payload("edited"))
     await hooked.domain.running.prepared(run.hold, base_sha="b" * 40, base_branch="main", events=[])
     await hooked.domain.finish(run)
     await hooked.deliver("issues", issue_payload("edited"))
     job = await hooked.job()
-    assert (job["id"], job["state"], "Wednesdays" in job["prompt"]) == (job_id, "completed", False)
-    # The forge is not asked about what cannot change: twice who it is, and no more.
-    assert [type(each).__name__ for each in hooked.plan.asked[asked:]] == ["GetPermissionRequest"] * 2
+    assert (job["id"], job["state"], job["prompt"]) == (job_id, "completed", run.prompt)
+    # The forge is not asked about what cannot change: each time who it is, and no more.
+    assert [type(each).__name__ for each in hooked.plan.asked[asked:]] == ["GetPermissionRequest"] * 3
     assert len(await hooked.said()) == 1
 
 
