@@ -27,8 +27,6 @@ log = logger("vcs.janitor")
 MOST_RELEASED: Final = 50
 MOST_EVICTED: Final = 20
 MOST_FORGOTTEN: Final = 200
-# A checkout that is under way has no record yet; one that is older than this has lost whoever made it.
-HALF_MADE_FOR: Final = timedelta(hours=1)
 # What failed is tried again and told again only after this.
 RETRY_AFTER: Final = timedelta(minutes=5)
 
@@ -126,9 +124,7 @@ class Janitor:
         try:
             ref = await self._rescue.rescue(run_id, attempt)
         except UnknownWorktreeError:
-            if not self._is_abandoned(run_id, attempt):
-                return
-            ref = ""
+            ref = ""  # half made or half removed, and whoever was at it has lost the run
         except LeaseLostError:
             ref = ""  # displaced by a newer attempt, which began from the run's checkpoint
         if ref:
@@ -145,10 +141,6 @@ class Janitor:
     async def _is_held(self, run_id: str, attempt: int) -> bool:
         held = await self._holders.attempts_held([UUID(run_id)])
         return held.get(UUID(run_id)) == attempt
-
-    def _is_abandoned(self, run_id: str, attempt: int) -> bool:
-        begun_at = self._disk.begun_at(run_id, attempt)
-        return time.time() - begun_at > HALF_MADE_FOR.total_seconds()
 
     async def _unpin(self, measured: Measured, swept: Swept) -> None:
         """Drop pins of runs that are not here and that nobody holds: their vcs was killed between pin and worktree."""

@@ -149,16 +149,24 @@ async def test_while_postgres_is_away_nothing_is_removed(swept: Swept, remote: R
     assert swept.node.worktrees.present() == [(run_id, 1)]
 
 
-async def test_a_half_made_checkout_is_left_to_who_makes_it_until_that_takes_too_long(
+async def test_a_half_made_checkout_is_left_to_who_makes_it_while_that_holds_the_run(
     swept: Swept, remote: Remote
 ) -> None:
     run_id = await swept.prepared(remote)
-    state, worktree = Attempts(swept.node.root).folders(run_id, 1)
-    (state / "checkout.json").unlink()
+    Attempts(swept.node.root).without_record(run_id, 1)
+    swept.store.held = {UUID(run_id): 1}
     assert (await swept.janitor.run_once()).released == 0
     assert swept.node.worktrees.present() == [(run_id, 1)]
-    for folder in (state, worktree):
-        os.utime(folder, (time.time() - 2 * HOUR,) * 2)
+    swept.store.held = {UUID(run_id): 2}
+    assert (await swept.janitor.run_once()).released == 1
+    assert swept.node.worktrees.present() == []
+
+
+async def test_what_a_kill_left_of_a_removal_goes_with_the_next_sweep(swept: Swept, remote: Remote) -> None:
+    run_id = await swept.prepared(remote, {"a": "1"})
+    state, worktree = Attempts(swept.node.root).folders(run_id, 1)
+    state.rename(swept.node.root / "gone")  # the first step of a removal; killed before the second
+    assert worktree.is_dir()
     assert (await swept.janitor.run_once()).released == 1
     assert swept.node.worktrees.present() == []
 
