@@ -1,8 +1,8 @@
-"""Admission: which queued runs take the free slots, decided and written in one short transaction.
+"""Admission: which queued runs take the free slots. Looked at without a lock, decided in `fairness.py`, and written in
+one short transaction, which writes nothing where another scheduler is at it or has admitted in between.
 
-Many schedulers may try; an advisory lock lets one at a time. Who goes first is decided in `fairness.py`; a job that
-has nothing to start now is left out of sight until it has (`jobs.ready_from`), so that a look costs the same however
-long the queue is.
+A job that has nothing to start now is left out of sight until it has (`jobs.ready_from`), so that a look costs the same
+however long the queue is.
 """
 
 from __future__ import annotations
@@ -27,10 +27,8 @@ from services.jobs.unit import SQL, Rung, Unit, Units
 from services.runtime.postgres import Connection, Record, Statements
 
 _STATEMENTS = Statements(SQL / "admitting.sql")
-# Chosen once, at random; whoever holds this advisory lock is the one that admits. Taken by a statement of its own: what
-# the next one sees is then never older than the lock, but holds all that was admitted by whoever had it before.
+# Chosen once, at random; whoever holds this advisory lock is the one that admits.
 _ADMISSION_LOCK = 5_821_907_733
-_TAKE_TURN = f"SELECT set_config('quarterdeck.admits', pg_try_advisory_xact_lock({_ADMISSION_LOCK})::text, true)"
 _WITHOUT_LIMIT = 100
 MOST_AT_ONCE = 256
 """Runs that one transaction dispatches at most; it holds their jobs' locks."""
@@ -54,16 +52,9 @@ class Admitting:
 
     async def admit(self) -> Admitted:
         """Dispatch queued runs while slots are free. Raises ``StoreUnavailableError``."""
-        admitted = await self._units.database.in_transaction(self._admit, first=_TAKE_TURN)
-        if admitted.orders:
-            await self._units.ring(Rung.EVENTS)
-        return admitted
-
-    async def _admit(self, connection: Connection) -> Admitted:
-        seen = await _STATEMENTS.row(connection, "look", alive=LEASE, fleet=self._most_runs, most=MOST_AT_ONCE)
-        assert seen is not None
+        seen = await self._look()
         if not seen["candidates"]:
-            return Admitted()  # nothing to admit, no slot, or another scheduler is at it
+            return Admitted()  # nothing to admit, or no slot
         candidates = _rows(seen["candidates"])
         wanted = allocate(
             [_candidate(row) for row in candidates],
@@ -72,10 +63,68 @@ class Admitting:
             free=seen["free"],
             clocks=_clocks(candidates),
         )
-        unit = await _unit(connection, _rows(seen["locked"]), wanted)
-        admission = _Admission(unit, wanted, [Place(**row) for row in _rows(seen["agents"])])
-        orders = await admission.dispatch()
-        return Admitted(orders, look_again=admission.left_some or len(orders) == MOST_AT_ONCE)
+        agents = [Place(**row) for row in _rows(seen["agents"])]
+        rows = await self._dispatch(wanted, agents, admissions=seen["admissions"])
+        if not rows[0]["has_turn"]:
+            # Whoever is at it hears all bells, too. What it has admitted already need not be what is wanted here.
+            return Admitted(look_again=not rows[0]["is_busy"])
+        orders = _orders(rows, wanted)
+        if orders:
+            await self._units.ring(Rung.EVENTS)
+        left_some = await self._hide_what_has_nothing(orders, wanted)
+        return Admitted(orders, look_again=left_some or len(orders) == MOST_AT_ONCE)
+
+    async def _look(self) -> Record:
+        async def work(connection: Connection) -> Record | None:
+            return await _STATEMENTS.row(connection, "look", alive=LEASE, fleet=self._most_runs, most=MOST_AT_ONCE)
+
+        seen = await self._units.database.in_statement(work)
+        assert seen is not None
+        return seen
+
+    async def _dispatch(self, wanted: Allocation, agents: Sequence[Place], *, admissions: int) -> Sequence[Record]:
+        """A row for each run that begins; one without a run where there is none."""
+        runs = sum(wanted.runs.values())
+        tokens, event_ids, job_event_ids = (
+            [uuid4() for _ in range(runs)],
+            [uuid7() for _ in range(runs)],
+            [uuid7() for _ in wanted.runs],
+        )
+
+        async def work(connection: Connection) -> Sequence[Record]:
+            return await _STATEMENTS.rows(
+                connection,
+                "dispatch",
+                admissions=admissions,
+                lock=_ADMISSION_LOCK,
+                job_ids=list(wanted.runs),
+                counts=list(wanted.runs.values()),
+                tags=[wanted.tags[job_id] for job_id in wanted.runs],
+                sources=sources(RunTransition.ADMIT),
+                agents=spread(agents, runs),
+                tokens=tokens,
+                lease=ORDER_LEASE,
+                event_ids=event_ids,
+                job_event_ids=job_event_ids,
+                **_ticks(wanted.clocks),
+            )
+
+        return await self._units.database.in_statement(work)
+
+    async def _hide_what_has_nothing(self, orders: Sequence[Dispatched], wanted: Allocation) -> bool:
+        """Jobs that could not give what was asked of them are not asked again before they can. Whether there are any:
+        some slots were not filled by whom they were meant for.
+        """
+        started = Counter(order.job_id for order in orders)
+        short = [job_id for job_id, count in wanted.runs.items() if started[job_id] < count]
+
+        async def work(connection: Connection) -> None:
+            await Unit.lock(connection, short)  # so that whoever has queued one of their runs meanwhile is seen
+            await _STATEMENTS.execute(connection, "hide", ids=short)
+
+        if short:
+            await self._units.database.in_transaction(work)
+        return bool(short)
 
     async def ripen(self) -> int:
         """Bring jobs whose time has come before admission's eyes; return how many."""
@@ -102,72 +151,19 @@ class Admitting:
         return await self._units.run([row["job_id"] for row in found], work) if found else 0
 
 
-class _Admission:
-    """The runs of the allocated jobs, chosen under the jobs' locks."""
-
-    def __init__(self, unit: Unit, wanted: Allocation, agents: Sequence[Place]) -> None:
-        self._unit = unit
-        self._wanted = wanted
-        self._agents = agents
-        self.left_some = False
-        """Some slots were not filled by whom they were meant for."""
-
-    async def dispatch(self) -> list[Dispatched]:
-        counts = {
-            job_id: self._within_max_parallel(job_id) for job_id in self._wanted.runs if job_id in self._unit.jobs
-        }
-        runs = sum(counts.values())
-        rows = await _STATEMENTS.rows(
-            self._unit.connection,
-            "dispatch",
-            job_ids=list(counts),
-            counts=list(counts.values()),
-            tags=[self._wanted.tags[job_id] for job_id in counts],
-            sources=sources(RunTransition.ADMIT),
-            agents=spread(self._agents, runs),
-            tokens=[uuid4() for _ in range(runs)],
-            lease=ORDER_LEASE,
-            event_ids=[uuid7() for _ in range(runs)],
-            job_event_ids=[uuid7() for _ in counts],
-            **_ticks(self._wanted.clocks),
-        )
-        await self._hide_what_has_nothing(rows, counts)
-        places = {job_id: place for place, job_id in enumerate(counts)}
-        rows.sort(key=lambda row: (places[row["job_id"]], row["position"]))  # the order in which they are to begin
-        return [Dispatched(row["id"], row["job_id"], row["agent"], row["lease_token"]) for row in rows]
-
-    def _within_max_parallel(self, job_id: UUID) -> int:
-        job = self._unit.jobs[job_id]
-        wanted = self._wanted.runs[job_id]
-        if job.cancel_requested:
-            return 0
-        return wanted if job.max_parallel is None else max(0, min(wanted, job.max_parallel - job.active))
-
-    async def _hide_what_has_nothing(self, dispatched: Sequence[Record], counts: dict[UUID, int]) -> None:
-        """Jobs that could not give what was asked of them are not asked again before they can."""
-        started = Counter(row["job_id"] for row in dispatched)
-        short = [job_id for job_id, count in counts.items() if started[job_id] < count]
-        if short:
-            self.left_some = True
-            await _STATEMENTS.execute(self._unit.connection, "hide", ids=short)
+def _orders(rows: Sequence[Record], wanted: Allocation) -> list[Dispatched]:
+    """In the order in which they are to begin."""
+    places = {job_id: place for place, job_id in enumerate(wanted.runs)}
+    given = sorted(
+        (row for row in rows if row["id"] is not None), key=lambda row: (places[row["job_id"]], row["position"])
+    )
+    return [Dispatched(row["id"], row["job_id"], row["agent"], row["lease_token"]) for row in given]
 
 
 def _rows(aggregated: str | None) -> list[dict[str, Any]]:
     """What `json_agg` made of some rows; of none it makes null."""
     rows: list[dict[str, Any]] = orjson.loads(aggregated) if aggregated else []
     return rows
-
-
-async def _unit(connection: Connection, locked: Sequence[Mapping[str, Any]], wanted: Allocation) -> Unit:
-    """Over the jobs of ``wanted``; ``locked``: those that are locked already."""
-    if not locked:
-        return await Unit.lock(connection, list(wanted.runs))
-    unit = Unit(connection)
-    for row in locked:
-        ids = {"job_id": _uuid(row["job_id"]), "client_id": _uuid(row["client_id"])}
-        if ids["job_id"] in wanted.runs:
-            unit.add({**row, **ids})
-    return unit
 
 
 def _candidate(row: Mapping[str, Any]) -> Candidate:

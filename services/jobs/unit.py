@@ -6,7 +6,7 @@ are committed in order and without holes.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
@@ -72,12 +72,8 @@ class Unit:
         """Lock ``job_ids``; those that do not exist are simply not in ``jobs``."""
         unit = cls(connection)
         for row in await _STATEMENTS.rows(connection, "lock_jobs", ids=sorted(set(job_ids))):
-            unit.add(row)
+            unit.jobs[row["job_id"]] = _locked(row)
         return unit
-
-    def add(self, row: Record | Mapping[str, Any]) -> None:
-        """Take in a job that this transaction has locked, by columns that are named as those of ``lock_jobs``."""
-        self.jobs[row["job_id"]] = _locked(row)
 
     @property
     def rung(self) -> Rung | None:
@@ -199,7 +195,7 @@ class Units:
         await self._ring(rung)
 
 
-def _locked(row: Record | Mapping[str, Any]) -> LockedJob:
+def _locked(row: Record) -> LockedJob:
     return LockedJob(
         id=row["job_id"],
         client_id=row["client_id"],

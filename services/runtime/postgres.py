@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
@@ -144,29 +143,25 @@ class Database:
             yield connection
 
     @asynccontextmanager
-    async def transaction(self, *, first: str = "") -> AsyncIterator[Connection]:
-        """One transaction, committed at the end of the block; read committed; 10 s at most in all.
-
-        ``first``: as for ``in_transaction``.
-        """
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """One transaction, committed at the end of the block; read committed; 10 s at most in all."""
         try:
             async with (
                 asyncio.timeout(TRANSACTION_SECONDS),
                 self.connection() as connection,
-                _begun_with(connection, first) if first else connection.transaction(),
+                connection.transaction(),
             ):
                 yield connection
         except TimeoutError as error:
             raise StoreUnavailableError(f"a transaction took over {TRANSACTION_SECONDS:g} s") from error
 
-    async def in_transaction(self, work: Callable[[Connection], Awaitable[Result]], *, first: str = "") -> Result:
+    async def in_transaction(self, work: Callable[[Connection], Awaitable[Result]]) -> Result:
         """Run ``work`` in a transaction, again from its start where Postgres undid it or the connection broke.
 
-        ``work`` must be safe to run twice: a broken connection leaves unknown whether its commit happened. ``first``: a
-        statement of ours before it, which takes no parameters and gives nothing back; it costs no round trip.
+        ``work`` must be safe to run twice: a broken connection leaves unknown whether its commit happened.
         Gives up after 4 s with ``StoreUnavailableError``.
         """
-        return await self._retried(partial(self._once, first=first), work)
+        return await self._retried(self._once, work)
 
     async def in_statement(self, work: Callable[[Connection], Awaitable[Result]]) -> Result:
         """The same for a ``work`` of a single statement, which is a transaction by itself."""
@@ -190,8 +185,8 @@ class Database:
         except _UNDONE as error:
             raise StoreUnavailableError(_words(error)) from error
 
-    async def _once(self, work: Callable[[Connection], Awaitable[Result]], *, first: str) -> Result:
-        async with self.transaction(first=first) as connection:
+    async def _once(self, work: Callable[[Connection], Awaitable[Result]]) -> Result:
+        async with self.transaction() as connection:
             return await work(connection)
 
     async def _alone(self, work: Callable[[Connection], Awaitable[Result]]) -> Result:
@@ -209,19 +204,6 @@ class Database:
         except StoreUnavailableError as error:
             return f"unreachable: {error}"
         return "ok"
-
-
-@asynccontextmanager
-async def _begun_with(connection: Connection, statement: str) -> AsyncIterator[None]:
-    """``connection.transaction()``, whose BEGIN takes ``statement`` along."""
-    try:
-        await connection.execute(f"BEGIN; {statement}")
-        yield
-    except BaseException:
-        with suppress(asyncpg.InterfaceError):  # the connection is gone, and why is what is to be told
-            await connection.execute("ROLLBACK;")
-        raise
-    await connection.execute("COMMIT;")
 
 
 @asynccontextmanager

@@ -1,8 +1,7 @@
 -- name: look^
--- Nothing where this transaction is not the one that admits. What each agent can hold, and holds now; and where that
--- leaves room, the first jobs of each flow (a queue of a client), in their order. Flows are found by skipping from one to
--- the next; of one that has no room nothing is read. Where these are no more than may start anyway, they are locked,
--- ascending, and read as ``lock_jobs`` does: a run's start waits for it.
+-- What each agent can hold, and holds now; and where that leaves room, the first jobs of each flow (a queue of a client), in
+-- their order. Flows are found by skipping from one to the next; of one that has no room nothing is read. Locks nothing:
+-- ``admissions`` says whether it is still so when the runs are to be given away.
 WITH RECURSIVE loads AS MATERIALIZED (
     SELECT queue, client_id, agent, count(*) AS runs FROM runs WHERE state IN ('dispatched', 'running')
     GROUP BY queue, client_id, agent
@@ -16,7 +15,6 @@ WITH RECURSIVE loads AS MATERIALIZED (
            (SELECT coalesce(sum(runs), 0) FROM loads) AS held
 ), free AS MATERIALIZED (
     SELECT greatest(0, least(slots, most - held, :most))::int AS slots FROM fleet
-    WHERE current_setting('quarterdeck.admits', true) = 'true'
 ), flows AS (
     (SELECT coalesce(j.queue, j.kind) AS queue, j.client_id FROM jobs j
      WHERE ready_from IS NULL AND cancel_requested_at IS NULL
@@ -44,27 +42,20 @@ WITH RECURSIVE loads AS MATERIALIZED (
 ), candidates AS (
     SELECT j.id, f.queue, f.client_id, f.client, j.priority, j.fair_tag, coalesce(k.clock, 0) AS clock,
            least(j.runs_total - j.runs_active - j.runs_completed - j.runs_failed - j.runs_cancelled,
-                 j.max_parallel - j.runs_active) AS available
+                 j.most - j.runs_active) AS available
     FROM rooms f
     LEFT JOIN fair_clocks k ON k.client_id = f.client_id AND k.queue = f.queue
     CROSS JOIN LATERAL (
-        SELECT * FROM jobs j
+        SELECT *, coalesce(max_parallel, (options ->> 'maxParallel')::int) AS most FROM jobs j
         WHERE ready_from IS NULL AND cancel_requested_at IS NULL
           AND runs_total > runs_active + runs_completed + runs_failed + runs_cancelled
           AND (max_parallel IS NULL OR runs_active < max_parallel)
           AND coalesce(j.queue, j.kind) = f.queue AND j.client_id = f.client_id
         ORDER BY coalesce(j.queue, j.kind), j.client_id, j.priority DESC, j.fair_tag, j.id
         LIMIT greatest(0, f.slots)) j
-), locked AS MATERIALIZED (
-    SELECT id AS job_id, client_id, state AS job_state, cancel_requested_at IS NOT NULL AS cancel_requested,
-           coalesce(max_parallel, (options ->> 'maxParallel')::int) AS max_parallel, fair_tag, runs_total,
-           runs_started, runs_active, runs_completed, runs_failed, runs_cancelled, last_event_number
-    FROM jobs WHERE id = ANY(ARRAY(SELECT id FROM candidates))
-                AND (SELECT count(*) FROM candidates) <= (SELECT slots FROM free)
-    ORDER BY id FOR NO KEY UPDATE
+    WHERE j.most IS NULL OR j.runs_active < j.most
 )
-SELECT (SELECT slots FROM free) AS free,
-       (SELECT json_agg(l) FROM locked l) AS locked,
+SELECT (SELECT count FROM admissions) AS admissions, (SELECT slots FROM free) AS free,
        (SELECT json_agg(c) FROM candidates c) AS candidates,
        (SELECT json_agg(a) FROM agents a WHERE free > 0) AS agents,
        (SELECT json_agg(json_build_object('scope', scope, 'name', name, 'slots', slots)) FROM limits) AS limits,
@@ -74,17 +65,30 @@ SELECT (SELECT slots FROM free) AS free,
 -- So many runs of each of these jobs, by their place, begin, each at the next of these agents, with a lease that it has to
 -- take up within a few seconds; held are those that their branch or repository has no room for. Their clients' clocks move on.
 -- What ``settle`` does for other transitions is done at once, since a run's start waits for it: of a job's states this can
--- only make `queued` `running`.
-WITH chosen AS MATERIALIZED (
-    SELECT r.id, r.repository, r.branch, row_number() OVER (PARTITION BY r.repository ORDER BY w.place, r.position) AS turn,
-           row_number() OVER (PARTITION BY r.repository, r.branch ORDER BY w.place, r.position) AS turn_of_branch
-    FROM unnest(:job_ids::uuid[], :counts::int[]) WITH ORDINALITY AS w (job_id, count, place)
+-- only make `queued` `running`. Where another scheduler is at it just now, or has admitted since ``look``, nothing is written.
+-- What a job's row says is read under its lock. Its runs are read as they were before: hence what an UPDATE of theirs asks again.
+WITH lock AS MATERIALIZED (
+    SELECT pg_try_advisory_xact_lock(:lock) AS is_free
+), turn AS MATERIALIZED (
+    UPDATE admissions SET count = count + 1 WHERE count = :admissions AND (SELECT is_free FROM lock) RETURNING count
+), locked AS MATERIALIZED (
+    SELECT j.id, j.client_id, j.runs_started, j.last_event_number, w.place, w.tag, w.event_id,
+           greatest(0, least(w.count, coalesce(j.max_parallel, (j.options ->> 'maxParallel')::int) - j.runs_active)) AS count
+    FROM unnest(:job_ids::uuid[], :counts::int[], :tags::bigint[], :job_event_ids::uuid[])
+         WITH ORDINALITY AS w (id, count, tag, event_id, place)
+    JOIN jobs j ON j.id = w.id
+    WHERE EXISTS (SELECT FROM turn) AND j.cancel_requested_at IS NULL
+    ORDER BY j.id FOR NO KEY UPDATE OF j
+), chosen AS MATERIALIZED (
+    SELECT r.id, r.repository, r.branch, row_number() OVER (PARTITION BY r.repository ORDER BY l.place, r.position) AS turn,
+           row_number() OVER (PARTITION BY r.repository, r.branch ORDER BY l.place, r.position) AS turn_of_branch
+    FROM locked l
     CROSS JOIN LATERAL (
         SELECT * FROM runs r
-        WHERE r.job_id = w.job_id AND r.state = ANY(:sources::text[]) AND r.state = 'queued'
+        WHERE r.job_id = l.id AND r.state = ANY(:sources::text[]) AND r.state = 'queued'
           AND r.cancel_requested_at IS NULL AND r.held_since IS NULL
           AND (r.not_before IS NULL OR r.not_before <= now())
-        ORDER BY r.position LIMIT w.count) r
+        ORDER BY r.position LIMIT l.count) r
 ), judged AS MATERIALIZED (
     SELECT c.id, c.repository IS NOT NULL AND (
                c.turn_of_branch > 1
@@ -97,10 +101,10 @@ WITH chosen AS MATERIALIZED (
         SELECT slots FROM limits WHERE scope = 'repository' AND name IN ('', c.repository)
         ORDER BY name DESC LIMIT 1) l ON true
 ), holding AS (
-    UPDATE runs r SET held_since = now() FROM judged j WHERE r.id = j.id AND j.is_held
+    UPDATE runs r SET held_since = now() FROM judged j WHERE r.id = j.id AND j.is_held AND r.state = 'queued'
 ), ticking AS (
     INSERT INTO fair_clocks (client_id, queue, clock)
-    SELECT * FROM unnest(:clock_clients::uuid[], :clock_queues::text[], :clocks::bigint[])
+    SELECT * FROM unnest(:clock_clients::uuid[], :clock_queues::text[], :clocks::bigint[]) WHERE EXISTS (SELECT FROM turn)
     ON CONFLICT (client_id, queue) DO UPDATE SET clock = greatest(fair_clocks.clock, excluded.clock)
 ), placed AS MATERIALIZED (
     SELECT id, row_number() OVER () AS place FROM judged WHERE NOT is_held
@@ -112,7 +116,8 @@ WITH chosen AS MATERIALIZED (
         run_deadline = now() + coalesce(r.time_left, make_interval(secs => r.run_seconds)),
         head = CASE WHEN r.attempt > 0 OR r.resumes IS NULL THEN r.head
                ELSE (SELECT o.head FROM runs o WHERE o.id = r.resumes) END
-    FROM placed p WHERE r.id = p.id
+    FROM placed p
+    WHERE r.id = p.id AND r.state = 'queued' AND r.cancel_requested_at IS NULL AND r.held_since IS NULL
     RETURNING r.id, r.job_id, r.position, r.attempt, r.lease_token, r.agent, p.place
 ), granted AS (
     INSERT INTO leases (id, kind, token, holder, taken, expires_at)
@@ -120,12 +125,11 @@ WITH chosen AS MATERIALIZED (
     ON CONFLICT (id) DO UPDATE SET kind = excluded.kind, token = excluded.token, holder = excluded.holder,
                                    taken = excluded.taken, expires_at = excluded.expires_at
 ), counted AS MATERIALIZED (
-    SELECT j.id, j.client_id, j.last_event_number, c.runs, c.first_attempts, w.tag, w.event_id,
-           j.runs_started = 0 AND c.first_attempts > 0 AS is_first
+    SELECT l.id, l.client_id, l.last_event_number, l.tag, l.event_id, c.runs, c.first_attempts,
+           l.runs_started = 0 AND c.first_attempts > 0 AS is_first
     FROM (SELECT job_id, count(*)::int AS runs, count(*) FILTER (WHERE attempt = 1)::int AS first_attempts
           FROM dispatched GROUP BY job_id) c
-    JOIN unnest(:job_ids::uuid[], :tags::bigint[], :job_event_ids::uuid[]) AS w (job_id, tag, event_id) ON w.job_id = c.job_id
-    JOIN jobs j ON j.id = c.job_id
+    JOIN locked l ON l.id = c.job_id
 ), counting AS (
     UPDATE jobs j
     SET runs_active = j.runs_active + c.runs, runs_started = j.runs_started + c.first_attempts,
@@ -141,15 +145,18 @@ WITH chosen AS MATERIALIZED (
     SELECT c.id, c.client_id, c.last_event_number + c.runs + 1, c.event_id, NULL, 0, 'job.started', '{}', now()
     FROM counted c WHERE c.is_first
 )
-SELECT * FROM dispatched;
+SELECT NOT l.is_free AS is_busy, EXISTS (SELECT FROM turn) AS has_turn, d.* FROM lock l LEFT JOIN dispatched d ON true;
 
 -- name: hide!
 -- Not looked at again before one of their runs is due; at the latest in half a minute, should anybody forget to say so.
-UPDATE jobs j SET ready_from = coalesce(
-    (SELECT min(coalesce(r.not_before, now())) FROM runs r
-     WHERE r.job_id = j.id AND r.state = 'queued' AND r.held_since IS NULL AND r.cancel_requested_at IS NULL),
-    now() + interval '30 seconds')
-WHERE j.id = ANY(:ids::uuid[]);
+-- Those that have room for one that is due are left as they are.
+UPDATE jobs j SET ready_from = CASE WHEN n.due IS NULL THEN now() + interval '30 seconds'
+                                    WHEN n.due > now() OR j.runs_active >= w.most THEN n.due ELSE j.ready_from END
+FROM (SELECT id, coalesce(max_parallel, (options ->> 'maxParallel')::int) AS most FROM jobs WHERE id = ANY(:ids::uuid[])) w
+CROSS JOIN LATERAL (
+    SELECT min(coalesce(r.not_before, now())) AS due FROM runs r
+    WHERE r.job_id = w.id AND r.state = 'queued' AND r.held_since IS NULL AND r.cancel_requested_at IS NULL) n
+WHERE j.id = w.id;
 
 -- name: ripen
 -- Jobs whose time has come, to be admitted from where their client's clock stands by now.

@@ -14,7 +14,7 @@ from services.jobs.leases import Node, tell_seen
 from services.jobs.reading import JobFilter
 from services.jobs.scheduling import Dispatched
 from services.jobs.unit import Rung, Units
-from services.runtime.postgres import Database
+from services.runtime.postgres import Database, Record
 from tests.integration.jobs.domain import REPOSITORY, Domain, tell_capacity
 from tests.integration.waiting import until_async
 
@@ -103,9 +103,16 @@ async def test_a_run_that_is_held_does_not_hide_the_others_of_its_job(domain: Do
     busy = await domain.start("https://a/0")
     job_id = await domain.submit(*(f"https://a/{n}" for n in range(4)))
     await domain.execute("UPDATE runs SET branch = $1 WHERE job_id = $2 AND position = 0", busy.branch, job_id)
-    assert len(await domain.admit(3)) == 1, "of the first two one is held"
-    await domain.admitting.ripen()
-    assert len(await domain.admit(10)) == 2
+    assert len(await domain.admit(3)) == 2, "the first is held, and the one behind it has its place"
+    assert len(await domain.admit(10)) == 1
+
+
+async def test_a_job_that_stays_in_sight_is_within_its_max_parallel(domain: Domain) -> None:
+    """As code of before has left it, which had that in the options alone."""
+    job_id = await domain.submit(*(f"https://a/{n}" for n in range(4)), maxParallel=2)
+    await domain.execute("UPDATE jobs SET max_parallel = NULL WHERE id = $1", job_id)
+    assert len(await domain.admit()) == 2
+    assert await domain.admit() == []
 
 
 async def test_the_database_itself_refuses_two_active_runs_on_a_branch(domain: Domain) -> None:
@@ -201,6 +208,29 @@ async def test_while_one_scheduler_admits_no_other_does(domain: Domain) -> None:
         assert await domain.admit() == []
 
     assert len(await domain.admit()) == 1
+
+
+async def test_what_was_admitted_since_the_look_makes_it_look_again(
+    domain: Domain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = await domain.submit(), await domain.submit()
+    await tell_capacity(domain.database, 1)
+    look, others = domain.admitting._look, list[Dispatched]()
+
+    async def looked() -> Record:
+        seen = await look()
+        if not others:
+            monkeypatch.undo()
+            others.extend((await domain.admitting.admit()).orders)
+        return seen
+
+    monkeypatch.setattr(domain.admitting, "_look", looked)
+    late = await domain.admitting.admit()
+    assert [order.job_id for order in others] == [first]
+    assert not late.orders
+    assert late.look_again
+    assert await domain.admit(1) == [], "the one place is taken"
+    assert [order.job_id for order in await domain.admit(2)] == [second]
 
 
 RUNS = 600
@@ -336,29 +366,21 @@ async def test_what_a_scheduler_of_before_left_holds_its_slots(domain: Domain) -
     assert len(await domain.admit()) == 1
 
 
-@pytest.mark.parametrize("others", [0, 4])
-async def test_an_admission_that_waited_for_a_job_goes_by_what_it_is_then(domain: Domain, others: int) -> None:
-    """While something else holds it, and has one of its runs cancelled; where ``others`` are candidates, too, what is
-    admitted is locked only after it was chosen.
-    """
-    job_id = await domain.submit(*(f"{REPOSITORY}/{number}" for number in range(3)), priority=9)
-    for _ in range(others):
-        await domain.submit(kind="task")
+IS_WAITING = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+
+
+async def test_an_admission_that_waited_for_a_job_goes_by_what_it_is_then(domain: Domain) -> None:
+    """While something else holds it, and has one of its runs cancelled."""
+    job_id = await domain.submit(*(f"{REPOSITORY}/{number}" for number in range(3)))
     (cancelled, *_) = await domain.rows("SELECT id FROM runs WHERE job_id = $1 ORDER BY position", job_id)
-    waiting = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-    await domain.set_limits(queues={"task": 3})
-
-    async def is_waiting() -> bool:
-        return bool(await domain.rows(waiting))
-
     async with domain.database.transaction() as other:
         await other.execute("SELECT FROM jobs WHERE id = $1 FOR NO KEY UPDATE", job_id)
         await other.execute("UPDATE runs SET cancel_requested_at = now() WHERE id = $1", cancelled["id"])
         await other.execute("UPDATE jobs SET last_event_number = last_event_number + 5 WHERE id = $1", job_id)
         before = await other.fetchval("SELECT last_event_number FROM jobs WHERE id = $1", job_id)
         admitting = asyncio.create_task(domain.admit(6))
-        await until_async(is_waiting)
-    orders = [order for order in await admitting if order.job_id == job_id]
+        await until_async(lambda: is_blocked(domain))
+    orders = await admitting
 
     job = await domain.row("jobs", job_id)
     told = [(event.number, event.kind) for event in await domain.events(job_id) if event.number > before]
@@ -367,3 +389,19 @@ async def test_an_admission_that_waited_for_a_job_goes_by_what_it_is_then(domain
     assert (job["state"], job["runs_started"], job["runs_active"]) == ("running", 2, 2)
     assert told == [(before + 1, "run.started"), (before + 2, "run.started"), (before + 3, "job.started")]
     assert job["last_event_number"] == before + 3
+
+
+async def test_a_job_that_is_cancelled_while_admission_waits_for_it_begins_with_nothing(domain: Domain) -> None:
+    job_id = await domain.submit()
+    async with domain.database.transaction() as other:
+        await other.execute("UPDATE jobs SET cancel_requested_at = now() WHERE id = $1", job_id)
+        admitting = asyncio.create_task(domain.admit())
+        await until_async(lambda: is_blocked(domain))
+
+    assert await admitting == []
+    assert [row["state"] for row in await domain.rows("SELECT state FROM runs")] == ["queued"]
+
+
+async def is_blocked(domain: Domain) -> bool:
+    """Whether somebody waits for a lock of somebody else's."""
+    return bool(await domain.rows(IS_WAITING))

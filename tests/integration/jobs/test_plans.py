@@ -97,6 +97,8 @@ WANTED: dict[str, tuple[str, dict[str, Any]]] = {
     "dispatch": (
         "admitting",
         {
+            "admissions": 0,
+            "lock": 1,
             "job_ids": SOME_JOBS,
             "counts": [3] * 20,
             "tags": [7] * 20,
@@ -257,7 +259,6 @@ async def test_a_look_reads_no_more_than_the_free_slots_of_each_client(full_data
     connection = await asyncpg.connect(full_database)
     try:
         await connection.execute("UPDATE nodes SET seen_at = now(), capacity = 210")
-        await connection.execute("SET quarterdeck.admits = 'true'")
         explaining = Explaining(connection, options="ANALYZE, FORMAT JSON")
         parameters = {"alive": SOON, "fleet": 1_000, "most": 500}
         look: Callable[..., Awaitable[Any]] = Statements(SQL / "admitting.sql").row
@@ -336,6 +337,8 @@ async def test_what_it_takes_to_give_runs_away_and_take_them_up_grows_with_them_
             await dispatch(
                 giving,
                 "dispatch",
+                admissions=await connection.fetchval("SELECT count FROM admissions"),
+                lock=1,
                 job_ids=jobs,
                 counts=[1] * len(jobs),
                 tags=[7] * len(jobs),
