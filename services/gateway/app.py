@@ -37,6 +37,7 @@ from services.jobs.forge_apps import ForgeApps
 from services.jobs.limits import LimitSetting
 from services.jobs.measuring import Measuring
 from services.jobs.messaging import Messaging
+from services.jobs.newcomers import bell_for
 from services.jobs.nodes import Nodes
 from services.jobs.overviews import Overviews
 from services.jobs.publishing import Publishing
@@ -44,7 +45,7 @@ from services.jobs.reading import Reading
 from services.jobs.repositories import Repositories
 from services.jobs.retrying import Retrying
 from services.jobs.spending import BudgetSetting, UsageReading
-from services.jobs.submission import Submissions
+from services.jobs.submission import NewJob, Submissions
 from services.jobs.tracking import Tracking
 from services.jobs.unit import Rung, Units
 from services.jobs.work_items import WorkItems
@@ -77,8 +78,11 @@ def assemble(
     async def ring(rung: Rung) -> None:
         await bus.ring(subjects.EVENTS_DOORBELL, rung.encode())
 
+    async def ring_for(job: NewJob) -> None:
+        await bus.ring(subjects.EVENTS_DOORBELL, bell_for(job))
+
     units = Units(database, ring=ring)
-    submissions = Submissions(units, sealer, base_urls)
+    submissions = Submissions(units, sealer, base_urls, ring_for=ring_for)
     clients, tracking, apps = Clients(database), Tracking(units), ForgeApps(database, sealer)
     vcs = VcsClient(Nodes(database), vcs_token, vcs_security, sync_wait=sync_wait)
     commands = Commands(bus)

@@ -7,9 +7,11 @@ however long the queue is.
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from functools import lru_cache
 from typing import Any
 from uuid import UUID
@@ -32,6 +34,7 @@ _ADMISSION_LOCK = 5_821_907_733
 _WITHOUT_LIMIT = 100
 MOST_AT_ONCE = 256
 """Runs that one transaction dispatches at most; it holds their jobs' locks."""
+_ROOM_LASTS = timedelta(seconds=1)
 _uuid = lru_cache(maxsize=4 * MOST_AT_ONCE)(UUID)
 """A look names each job twice, and its client with each."""
 
@@ -49,29 +52,51 @@ class Admitting:
         """``most_runs``: the fleet's limit where none is set in Postgres."""
         self._units = units
         self._most_runs = most_runs
+        self._room: _Room | None = None
+        """What the last look, or what came after it, has left, and nobody to use it."""
 
-    async def admit(self) -> Admitted:
-        """Dispatch queued runs while slots are free. Raises ``StoreUnavailableError``."""
+    async def admit(self, newcomer: Candidate | None = None) -> Admitted:
+        """Dispatch queued runs while slots are free. Raises ``StoreUnavailableError``.
+
+        ``newcomer``: a job that was submitted just now, and is all that has changed: where nobody waited before it and
+        there is room, it is dispatched without another look.
+        """
+        room, self._room = self._room, None
+        if newcomer is not None and room is not None and room.is_fresh:
+            wanted = room.shared([newcomer], clocks={})
+            if wanted.runs.get(newcomer.job_id) == newcomer.available:
+                admitted = await self._give(room, [newcomer], wanted)
+                if admitted is not None:
+                    return admitted
         seen = await self._look()
-        if not seen["candidates"]:
-            return Admitted()  # nothing to admit, or no slot
-        candidates = _rows(seen["candidates"])
-        wanted = allocate(
-            [_candidate(row) for row in candidates],
+        rows = _rows(seen["candidates"])
+        candidates = [_candidate(row) for row in rows]
+        room = _Room(
+            admissions=seen["admissions"],
+            free=seen["free"],
+            places=[Place(**row) for row in _rows(seen["agents"])],
             load=_load(_rows(seen["load"])),
             limits=limits_of(_rows(seen["limits"])),
-            free=seen["free"],
-            clocks=_clocks(candidates),
         )
-        agents = [Place(**row) for row in _rows(seen["agents"])]
-        rows = await self._dispatch(wanted, agents, admissions=seen["admissions"])
+        wanted = room.shared(candidates, clocks=_clocks(rows))
+        if not wanted.runs:
+            self._room = None if candidates else room
+            return Admitted()
+        return await self._give(room, candidates, wanted) or Admitted(look_again=True)
+
+    async def _give(self, room: _Room, candidates: Sequence[Candidate], wanted: Allocation) -> Admitted | None:
+        """Give the runs away; None where something was admitted since ``room`` was looked at."""
+        rows = await self._dispatch(wanted, room.places, admissions=room.admissions)
+        if rows[0]["is_busy"]:
+            return Admitted()  # whoever is at it hears all bells, too
         if not rows[0]["has_turn"]:
-            # Whoever is at it hears all bells, too. What it has admitted already need not be what is wanted here.
-            return Admitted(look_again=not rows[0]["is_busy"])
+            return None
         orders = _orders(rows, wanted)
         if orders:
             await self._units.ring(Rung.EVENTS)
         left_some = await self._hide_what_has_nothing(orders, wanted)
+        if not left_some and all(wanted.runs.get(each.job_id) == each.available for each in candidates):
+            self._room = room.less(orders, candidates)
         return Admitted(orders, look_again=left_some or len(orders) == MOST_AT_ONCE)
 
     async def _look(self) -> Record:
@@ -149,6 +174,44 @@ class Admitting:
             return len(rows)
 
         return await self._units.run([row["job_id"] for row in found], work) if found else 0
+
+
+@dataclass(frozen=True)
+class _Room:
+    """What may be given away, as it was seen after so many ``admissions``: whatever takes of it counts as one."""
+
+    admissions: int
+    free: int
+    places: Sequence[Place]
+    load: Load
+    limits: Limits
+    seen_at: float = field(default_factory=time.monotonic)
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether the agents that it knows may be taken to be alive."""
+        return time.monotonic() - self.seen_at < _ROOM_LASTS.total_seconds()
+
+    def shared(self, candidates: Sequence[Candidate], *, clocks: Mapping[Flow, int]) -> Allocation:
+        return allocate(candidates, load=self.load, limits=self.limits, free=self.free, clocks=clocks)
+
+    def less(self, orders: Sequence[Dispatched], candidates: Sequence[Candidate]) -> _Room:
+        """What is left of it after these were given away, of these candidates."""
+        jobs = {each.job_id: each for each in candidates}
+        given = [jobs[order.job_id] for order in orders]
+        by_agent = Counter(order.agent for order in orders)
+        places = [replace(place, free=place.free - by_agent[place.name]) for place in self.places]
+        load = Load(
+            Counter(self.load.by_queue) + Counter(job.queue for job in given),
+            Counter(self.load.by_client) + Counter(job.client_id for job in given),
+        )
+        return replace(
+            self,
+            admissions=self.admissions + 1,
+            free=self.free - len(orders),
+            places=[place for place in places if place.free > 0],
+            load=load,
+        )
 
 
 def _orders(rows: Sequence[Record], wanted: Allocation) -> list[Dispatched]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -40,10 +40,17 @@ _SHARING = (OnExisting.UPDATE, OnExisting.SKIP)
 @dataclass(frozen=True)
 class Submitted:
     job_id: UUID
-    replayed: bool
-    """The Idempotency-Key had already made this job."""
-    job: rest.Job | None = None
-    """As it was made; None where it was replayed."""
+    made: tuple[NewJob, datetime] | None
+    """The job, and when it was stored; None where its Idempotency-Key had already made one."""
+
+    @property
+    def replayed(self) -> bool:
+        return self.made is None
+
+    @property
+    def job(self) -> rest.Job | None:
+        """As it was made; None where it was replayed. Put together when asked for: the scheduler hears of it before."""
+        return _as_made(*self.made) if self.made is not None else None
 
 
 @dataclass(frozen=True)
@@ -91,9 +98,19 @@ class NewJob:
 
 
 class Submissions:
-    def __init__(self, units: Units, sealer: Sealer | None = None, base_urls: BaseUrls | None = None) -> None:
-        """Without a ``sealer`` no secret is taken; without ``base_urls`` no address but the provider's."""
+    def __init__(
+        self,
+        units: Units,
+        sealer: Sealer | None = None,
+        base_urls: BaseUrls | None = None,
+        *,
+        ring_for: Callable[[NewJob], Awaitable[None]] | None = None,
+    ) -> None:
+        """Without a ``sealer`` no secret is taken; without ``base_urls`` no address but the provider's. ``ring_for``:
+        rings for a job that was submitted by itself; None: as for many.
+        """
         self._units = units
+        self._ring_for = ring_for
         self._sealer = sealer or Sealer(None)
         self._base_urls = base_urls or BaseUrls()
         self._accept = Batcher[NewJob, Submitted](self._accept_all, most=_MOST_AT_ONCE, transient=TRANSIENT, rest=_REST)
@@ -155,7 +172,10 @@ class Submissions:
             answers = await self._units.database.in_transaction(
                 lambda connection: _Acceptance(connection, jobs).answers()
             )
-        if any(isinstance(answer, Submitted) and not answer.replayed for answer in answers):
+        new = [job for job, answer in zip(jobs, answers, strict=True) if _is_new(answer)]
+        if len(new) == 1 and self._ring_for is not None:
+            await self._ring_for(new[0])
+        elif new:
             await self._units.ring(Rung.SLOTS)
         return answers
 
@@ -216,7 +236,7 @@ class _Acceptance:
             if holder["body_hash"] != job.key[1]:
                 self._answers[job.id] = IdempotencyMismatchError()
             elif holder["job_id"] != job.id:
-                self._answers[job.id] = Submitted(holder["job_id"], replayed=True)
+                self._answers[job.id] = Submitted(holder["job_id"], made=None)
 
     async def _check_limits(self, jobs: Sequence[NewJob]) -> None:
         """Check in this transaction how many jobs of each client are queued now, with ``jobs``; nobody else adds any.
@@ -271,8 +291,12 @@ def _columns(jobs: Sequence[NewJob]) -> dict[str, list[Any]]:
     }
 
 
+def _is_new(answer: Submitted | Exception) -> bool:
+    return isinstance(answer, Submitted) and not answer.replayed
+
+
 def _accepted(job: NewJob, inserted: Record) -> Submitted:
-    return Submitted(job.id, replayed=False, job=_as_made(job, inserted["created_at"]))
+    return Submitted(job.id, made=(job, inserted["created_at"]))
 
 
 def _as_made(job: NewJob, created: datetime) -> rest.Job:

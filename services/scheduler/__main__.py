@@ -15,6 +15,7 @@ from services.contracts.v1.commands_pb2 import JobCommand, RunControl
 from services.jobs.admitting import Admitting
 from services.jobs.cancelling import Cancelling
 from services.jobs.messaging import Messaging
+from services.jobs.newcomers import heard
 from services.jobs.outbox import Outbox
 from services.jobs.publishing import Publishing
 from services.jobs.scheduling import Scheduling
@@ -58,12 +59,16 @@ class Scheduler:
         self._publisher = EventPublisher(Outbox(database), bus)
         self._answering = Answering(WorkItems(database))
         cases = UseCases(admitting, scheduling, Cancelling(units), Publishing(units), Messaging(units))
-        self._reconciler = Reconciler(cases, bus, on_admissible=self._admission_bell.ring)
+        self._reconciler = Reconciler(cases, bus, on_admissible=self._ring_admission)
 
     async def _ring(self, rung: Rung) -> None:
         self._events_bell.ring()
         if rung is Rung.SLOTS:
-            self._admission_bell.ring()
+            self._ring_admission()
+
+    def _ring_admission(self) -> None:
+        self._admission.look()
+        self._admission_bell.ring()
 
     def tasks(self) -> list[asyncio.Task[Any]]:
         return [
@@ -99,10 +104,10 @@ class Scheduler:
                 if message.subject == subjects.COMMAND_CANCEL:
                     self._cancel_bell.ring()
                 elif message.subject == subjects.COMMAND_MESSAGE:
-                    self._admission_bell.ring()
+                    self._ring_admission()
                     await self._tell_agent(message)
                 elif time.monotonic() - self._looked_at > _JUST_NOW.total_seconds():
-                    self._admission_bell.ring()  # else the bell of whoever sent this was heard already
+                    self._ring_admission()  # else the bell of whoever sent this was heard already
                 await message.ack()
 
     async def _tell_agent(self, message: Message) -> None:
@@ -123,7 +128,13 @@ class Scheduler:
         await asyncio.Event().wait()
 
     async def _on_events(self, message: Message) -> None:
-        await self._ring(Rung.SLOTS if message.data == Rung.SLOTS.encode() else Rung.EVENTS)
+        rung, newcomer = heard(message.data)
+        if newcomer is None:
+            await self._ring(rung)
+        else:
+            self._admission.expect(newcomer)
+            self._admission_bell.ring()
+            self._events_bell.ring()
 
 
 async def _commands_at_once() -> int:

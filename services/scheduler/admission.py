@@ -11,6 +11,7 @@ from datetime import timedelta
 from services.contracts import subjects
 from services.contracts.v1.commands_pb2 import WorkOrder, WorkOrders
 from services.jobs.admitting import Admitting
+from services.jobs.fairness import Candidate
 from services.jobs.scheduling import Dispatched, Scheduling
 from services.runtime.batching import Rest
 from services.runtime.jetstream import Bus, BusUnavailableError
@@ -30,14 +31,30 @@ class Admission:
         self._scheduling = scheduling
         self._bus = bus
         self._telling: set[asyncio.Task[None]] = set()
+        self._newcomers: list[Candidate] = []
+        self._must_look = False
+
+    def expect(self, newcomer: Candidate) -> None:
+        """The next round is for ``newcomer``, if nothing else is to be looked at by then."""
+        self._newcomers.append(newcomer)
+
+    def look(self) -> None:
+        """The next round is for whatever there may be."""
+        self._must_look = True
+
+    def _only_newcomer(self) -> Candidate | None:
+        """The job that is all that a round is for."""
+        newcomers, self._newcomers = self._newcomers, []
+        must_look, self._must_look = self._must_look, False
+        return newcomers[0] if len(newcomers) == 1 and not must_look else None
 
     async def run_once(self) -> None:
         """Fill the free slots; raises ``StoreUnavailableError``."""
-        begun = time.monotonic()
+        begun, newcomer = time.monotonic(), self._only_newcomer()
         for _ in range(_ROUNDS):
             if not self._bus.is_connected:
                 return  # nobody could hear of a work order: the runs are better off queued
-            admitted = await self._admitting.admit()
+            admitted, newcomer = await self._admitting.admit(newcomer), None
             self._tell(admitted.orders)
             if not admitted.look_again:
                 await _REST.after(len(admitted.orders), begun=begun)

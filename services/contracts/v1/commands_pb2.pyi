@@ -47,6 +47,40 @@ class JobCommand(_message.Message):
 Global___JobCommand: _TypeAlias = JobCommand  # noqa: Y015
 
 @_typing.final
+class NewJob(_message.Message):
+    """qd.ctl.events, core NATS, behind `slots`: the one job that was just submitted, with all that admission has to know."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    CLIENT_ID_FIELD_NUMBER: _builtins.int
+    CLIENT_FIELD_NUMBER: _builtins.int
+    QUEUE_FIELD_NUMBER: _builtins.int
+    RUNS_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    client_id: _builtins.str
+    client: _builtins.str
+    queue: _builtins.str
+    runs: _builtins.int
+    """How many runs it has; all may begin at once."""
+    def __init__(
+        self,
+        *,
+        job_id: _builtins.str = ...,
+        client_id: _builtins.str = ...,
+        client: _builtins.str = ...,
+        queue: _builtins.str = ...,
+        runs: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client", b"client", "client_id", b"client_id", "job_id", b"job_id", "queue", b"queue", "runs", b"runs"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NewJob: _TypeAlias = NewJob  # noqa: Y015
+
+@_typing.final
 class WorkOrder(_message.Message):
     """A run that was given to an agent."""
 

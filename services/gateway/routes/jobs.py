@@ -47,9 +47,9 @@ async def retry(request: web.Request) -> web.StreamResponse:
 async def _answer(request: web.Request, submitted: Submitted) -> web.StreamResponse:
     gateway = gateway_of(request)
     headers = {"Location": f"/v1/jobs/{submitted.job_id}"}
-    if submitted.job is not None:
+    if (made := submitted.job) is not None:
         gateway.commands.submitted(submitted.job_id)
-        return json_response(request, submitted.job, status=201, headers=headers)
+        return json_response(request, made, status=201, headers=headers)
     headers["Idempotency-Replayed"] = "true"
     job = await gateway.reading.job(request[CLIENT], submitted.job_id)
     return json_response(request, job, headers=headers)

@@ -36,7 +36,7 @@ class JobsServicer(jobs_pb2_grpc.JobsServicer):
         return await self._accepted(await retrying.retry(caller(), job_id, wanted, key=key, body=fingerprint(request)))
 
     async def _accepted(self, submitted: Submitted) -> jobs_pb2.SubmittedJob:
-        if submitted.job is not None:
+        if not submitted.replayed:
             self._gateway.commands.submitted(submitted.job_id)
         job = submitted.job or await self._gateway.reading.job(caller(), submitted.job_id)
         return jobs_pb2.SubmittedJob(job=reply(job, jobs_pb2.Job), replayed=submitted.replayed)

@@ -12,4 +12,8 @@ LOCK TABLE limits IN SHARE ROW EXCLUSIVE MODE;
 DELETE FROM limits;
 
 -- name: insert!
+-- No admission goes by what was there before.
+WITH changed AS (
+    UPDATE admissions SET count = count + 1
+)
 INSERT INTO limits (scope, name, slots) SELECT * FROM unnest(:scopes::text[], :names::text[], :slots::int[]);

@@ -12,17 +12,19 @@ from services.contracts.words import Outcome, Publish
 from services.jobs.admitting import Admitting
 from services.jobs.cancelling import Cancelling
 from services.jobs.eventlog import EventLog, LoggedEvent
+from services.jobs.fairness import Candidate
 from services.jobs.leases import Node, tell_seen
 from services.jobs.limits import LimitSetting
 from services.jobs.messaging import Messaging
 from services.jobs.models import ClaimedRun, Client, Commit
+from services.jobs.newcomers import bell_for, heard
 from services.jobs.outbox import Outbox
 from services.jobs.publishing import Publication, Publishing, Shown
 from services.jobs.reading import Reading
 from services.jobs.retrying import Retrying
 from services.jobs.running import Order, Running
 from services.jobs.scheduling import Dispatched, Scheduling
-from services.jobs.submission import Submissions
+from services.jobs.submission import NewJob, Submissions
 from services.jobs.tracking import Tracking
 from services.jobs.unit import Rung, Units
 from services.runtime.postgres import Database, Record
@@ -85,7 +87,9 @@ class Domain:
         self.database = database
         self.rings = 0
         units = self.units = Units(database, ring=self._ring)
-        self.submissions = Submissions(units)
+        self.newcomers: list[Candidate] = []
+        """What admission has heard of since it last heard."""
+        self.submissions = Submissions(units, ring_for=self._ring_for)
         self.admitting = Admitting(units, most_runs=10_000)
         self.scheduling = Scheduling(units)
         self.running = Running(units)
@@ -102,6 +106,12 @@ class Domain:
 
     async def _ring(self, _: Rung) -> None:
         self.rings += 1
+
+    async def _ring_for(self, job: NewJob) -> None:
+        self.rings += 1
+        rung, newcomer = heard(bell_for(job))
+        assert rung is Rung.SLOTS
+        self.newcomers += [newcomer] if newcomer is not None else []
 
     async def new_client(self, name: str) -> Client:
         await self.submissions.ensure_client(name, f"key of {name}")

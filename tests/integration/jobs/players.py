@@ -226,8 +226,10 @@ class Players(Users):
     # What schedulers do, of their own accord and again and again.
 
     async def admit(self, _: Record | None = None) -> None:
+        newcomers, self.domain.newcomers = self.domain.newcomers, []
+        newcomer = newcomers[0] if len(newcomers) == 1 else None
         for _round in range(MOST_ROUNDS):
-            admitted = await self.domain.admitting.admit()
+            admitted, newcomer = await self.domain.admitting.admit(newcomer), None
             for order in admitted.orders:
                 self.orders[order.run_id].append(order)
             if not admitted.look_again:

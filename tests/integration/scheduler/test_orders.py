@@ -14,6 +14,7 @@ from services.contracts import subjects
 from services.contracts.v1.commands_pb2 import WorkOrders
 from services.jobs import admitting, scheduling
 from services.jobs.admitting import Admitted, Admitting
+from services.jobs.fairness import Candidate
 from services.jobs.running import Order
 from services.jobs.scheduling import ORDER_LEASE, Dispatched
 from services.runtime import jetstream
@@ -246,8 +247,8 @@ class Quitting(Admitting):
     nats: EmbeddedServers
     bus: Bus
 
-    async def admit(self) -> Admitted:
-        admitted = await super().admit()
+    async def admit(self, newcomer: Candidate | None = None) -> Admitted:
+        admitted = await super().admit(newcomer)
         await self.nats.kill("nats")
         await until(lambda: not self.bus.is_connected)
         return admitted

@@ -70,8 +70,9 @@ class Routes:
         sources = await self._repositories.sources(gateway, client, wanted.repositories)
         submitted = await gateway.submissions.submit(client, job_request(wanted, sources), key=None, body=body)
         gateway.commands.submitted(submitted.job_id)
-        assert submitted.job is not None
-        return json_response(request, created(submitted.job), status=201)
+        made = submitted.job
+        assert made is not None
+        return json_response(request, created(made), status=201)
 
     async def jobs(self, request: web.Request) -> web.StreamResponse:
         query = read_query(request, JobsQuery)

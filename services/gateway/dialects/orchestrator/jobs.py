@@ -118,8 +118,9 @@ def _milliseconds() -> int:
 
 def _announced(gateway: Gateway, submitted: Submitted) -> NativeJob:
     gateway.commands.submitted(submitted.job_id)
-    assert submitted.job is not None, "without an Idempotency-Key nothing is replayed"
-    return submitted.job
+    made = submitted.job
+    assert made is not None, "without an Idempotency-Key nothing is replayed"
+    return made
 
 
 async def cancel_job(request: web.Request) -> web.StreamResponse:

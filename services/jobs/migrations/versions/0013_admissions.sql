@@ -1,4 +1,5 @@
--- How many admissions there have been: one that was decided on what was there before the last writes nothing.
+-- How often runs were given away, or room for them was taken away: what was decided on what was there before the last time
+-- is not written.
 CREATE TABLE admissions (
     id    boolean PRIMARY KEY DEFAULT true CHECK (id),
     count bigint NOT NULL DEFAULT 0

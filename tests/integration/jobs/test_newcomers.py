@@ -1,0 +1,168 @@
+"""A job that comes where there is room and nobody waits begins without another look, and never where it must not."""
+
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from services.jobs import admitting
+from services.jobs.fairness import Candidate
+from services.jobs.leases import Node, tell_gone, tell_seen
+from services.jobs.scheduling import Dispatched
+from services.runtime.postgres import Record
+from tests.integration.jobs.domain import Domain, tell_capacity
+
+Looks = list[Record]
+
+
+@pytest.fixture
+def looks(domain: Domain, monkeypatch: pytest.MonkeyPatch) -> Looks:
+    """What admission has looked at."""
+    look, seen = domain.admitting._look, list[Record]()
+
+    async def looked() -> Record:
+        seen.append(await look())
+        return seen[-1]
+
+    monkeypatch.setattr(domain.admitting, "_look", looked)
+    return seen
+
+
+async def newcomer(domain: Domain, *repositories: str, **fields: Any) -> Candidate:
+    """What is heard of a job that is submitted by itself."""
+    await domain.submit(*repositories, **fields)
+    heard, domain.newcomers = domain.newcomers, []
+    return heard[-1]
+
+
+async def admitted(domain: Domain, new: Candidate) -> list[Dispatched]:
+    """What is dispatched for the newcomer alone."""
+    return [order for order in (await domain.admitting.admit(new)).orders if order.job_id == new.job_id]
+
+
+async def test_where_there_is_room_a_newcomer_begins_without_a_look(domain: Domain, looks: Looks) -> None:
+    await tell_capacity(domain.database, 3, agent_2=3)
+    await domain.admitting.admit()
+    orders = [await admitted(domain, await newcomer(domain, "https://a/1", "https://a/2")) for _ in range(3)]
+
+    assert len(looks) == 1
+    assert [len(each) for each in orders] == [2, 2, 2]
+    assert sorted(order.agent for each in orders for order in each) == ["agent-1"] * 3 + ["agent-2"] * 3
+    for each in orders:
+        events = [(event.number, event.kind) for event in await domain.events(each[0].job_id)]
+        assert events[1:] == [(2, "run.started"), (3, "run.started"), (4, "job.started")]
+        for order in each:
+            assert (await domain.claimed(order)).hold.job_id == order.job_id
+
+    assert await admitted(domain, await newcomer(domain)) == [], "no place is left"
+    assert len(looks) == 2
+
+
+async def test_one_that_has_no_room_for_all_of_it_is_looked_at(domain: Domain, looks: Looks) -> None:
+    await tell_capacity(domain.database, 2)
+    await domain.admitting.admit()
+    assert len(await admitted(domain, await newcomer(domain, *(f"https://a/{n}" for n in range(3))))) == 2
+    assert len(looks) == 2
+
+
+async def test_where_somebody_waits_a_newcomer_has_its_turn_behind(domain: Domain, looks: Looks) -> None:
+    running = await domain.start()
+    await tell_capacity(domain.database, 1)
+    waiting = await domain.submit(priority=5)
+    await domain.admitting.admit()
+    new = await newcomer(domain)
+    await domain.finish(running)
+    before = len(looks)
+
+    assert [order.job_id for order in (await domain.admitting.admit(new)).orders] == [waiting]
+    assert len(looks) > before
+
+
+async def test_one_that_came_before_and_has_waited_since_is_not_passed_by(domain: Domain, looks: Looks) -> None:
+    """More was to be given away than there was room for."""
+    await tell_capacity(domain.database, 1)
+    first = await domain.submit()
+    second = await domain.submit()
+    assert [order.job_id for order in await domain.admit(1)] == [first]
+    new = await newcomer(domain)
+    await tell_capacity(domain.database, 2)
+
+    assert [order.job_id for order in (await domain.admitting.admit(new)).orders] == [second]
+
+
+async def other_admits(domain: Domain) -> None:
+    other = admitting.Admitting(domain.units, most_runs=10_000)
+    await domain.submit()
+    assert len((await other.admit()).orders) == 1
+
+
+async def limit_falls(domain: Domain) -> None:
+    await domain.set_limits(fleet=0)
+
+
+async def drains(domain: Domain) -> None:
+    async with domain.database.transaction() as connection:
+        await tell_seen(connection, Node("agent-1", "agent", capacity=0))
+
+
+async def leaves(domain: Domain) -> None:
+    async with domain.database.transaction() as connection:
+        await tell_gone(connection, Node("agent-1", "agent"))
+
+
+async def is_deaf(domain: Domain) -> None:
+    await domain.scheduling.recall_orders([Dispatched(UUID(int=1), UUID(int=2), "agent-1", token=UUID(int=3))])
+
+
+@pytest.mark.parametrize("change", [other_admits, limit_falls, drains, leaves, is_deaf])
+async def test_what_takes_room_away_is_seen(
+    domain: Domain, looks: Looks, change: Callable[[Domain], Awaitable[None]]
+) -> None:
+    await tell_capacity(domain.database, 1)
+    await domain.admitting.admit()
+    await change(domain)
+    assert await admitted(domain, await newcomer(domain)) == []
+    assert len(looks) > 1
+
+
+async def test_an_old_look_says_nothing(domain: Domain, looks: Looks, monkeypatch: pytest.MonkeyPatch) -> None:
+    await tell_capacity(domain.database, 4)
+    await domain.admitting.admit()
+    monkeypatch.setattr(admitting, "_ROOM_LASTS", timedelta())
+    assert len(await admitted(domain, await newcomer(domain))) == 1
+    assert len(looks) == 2
+
+
+async def test_clients_and_queues_keep_to_their_limits(domain: Domain, looks: Looks) -> None:
+    await tell_capacity(domain.database, 10)
+    await domain.set_limits(client={"default": 2}, queues={"task": 1})
+    await domain.admitting.admit()
+    assert len(await admitted(domain, await newcomer(domain, kind="task"))) == 1
+    assert await admitted(domain, await newcomer(domain, kind="task")) == []
+    assert len(await admitted(domain, await newcomer(domain))) == 1
+    assert await admitted(domain, await newcomer(domain)) == []
+
+
+async def test_one_that_is_cancelled_or_whose_branch_is_busy_does_not_begin(domain: Domain) -> None:
+    busy = await domain.start()
+    await tell_capacity(domain.database, 10)
+    await domain.admitting.admit()
+    held = await newcomer(domain)
+    await domain.execute("UPDATE runs SET branch = $1 WHERE job_id = $2", busy.branch, held.job_id)
+    assert await admitted(domain, held) == []
+
+    await domain.admitting.admit()
+    cancelled = await newcomer(domain)
+    await domain.cancelling.request(domain.client, cancelled.job_id)
+    assert await admitted(domain, cancelled) == []
+    assert (await domain.row("jobs", cancelled.job_id))["runs_active"] == 0
+
+
+async def test_the_same_bell_twice_begins_with_nothing_more(domain: Domain) -> None:
+    await tell_capacity(domain.database, 10)
+    await domain.admitting.admit()
+    new = await newcomer(domain)
+    assert [len(await admitted(domain, new)) for _ in range(3)] == [1, 0, 0]
+    assert len(await domain.rows("SELECT FROM leases")) == 1
