@@ -66,7 +66,9 @@ SELECT (SELECT count FROM admissions) AS admissions, (SELECT slots FROM free) AS
 -- take up within a few seconds; held are those that their branch or repository has no room for. Their clients' clocks move on.
 -- What ``settle`` does for other transitions is done at once, since a run's start waits for it: of a job's states this can
 -- only make `queued` `running`. Where another scheduler is at it just now, or has admitted since ``look``, nothing is written.
--- What a job's row says is read under its lock. Its runs are read as they were before: hence what an UPDATE of theirs asks again.
+-- What a job's row says is read under its lock, and goes along with each of its runs: a join of two such steps would be a loop
+-- over both. Its runs are read as they were before it: hence what an UPDATE of theirs asks again, in words that lead to no index
+-- of all that is queued.
 WITH lock AS MATERIALIZED (
     SELECT pg_try_advisory_xact_lock(:lock) AS is_free
 ), turn AS MATERIALIZED (
@@ -81,7 +83,8 @@ WITH lock AS MATERIALIZED (
     ORDER BY j.id FOR NO KEY UPDATE OF j
 ), chosen AS MATERIALIZED (
     SELECT r.id, r.repository, r.branch, row_number() OVER (PARTITION BY r.repository ORDER BY l.place, r.position) AS turn,
-           row_number() OVER (PARTITION BY r.repository, r.branch ORDER BY l.place, r.position) AS turn_of_branch
+           row_number() OVER (PARTITION BY r.repository, r.branch ORDER BY l.place, r.position) AS turn_of_branch,
+           l.client_id, l.runs_started, l.last_event_number, l.tag, l.event_id
     FROM locked l
     CROSS JOIN LATERAL (
         SELECT * FROM runs r
@@ -90,7 +93,7 @@ WITH lock AS MATERIALIZED (
           AND (r.not_before IS NULL OR r.not_before <= now())
         ORDER BY r.position LIMIT l.count) r
 ), judged AS MATERIALIZED (
-    SELECT c.id, c.repository IS NOT NULL AND (
+    SELECT c.id, c.client_id, c.runs_started, c.last_event_number, c.tag, c.event_id, c.repository IS NOT NULL AND (
                c.turn_of_branch > 1
                OR EXISTS (SELECT FROM runs o WHERE md5(o.repository) = md5(c.repository) AND o.branch = c.branch
                           AND o.state IN ('dispatched', 'running', 'waiting', 'publishing'))
@@ -101,13 +104,13 @@ WITH lock AS MATERIALIZED (
         SELECT slots FROM limits WHERE scope = 'repository' AND name IN ('', c.repository)
         ORDER BY name DESC LIMIT 1) l ON true
 ), holding AS (
-    UPDATE runs r SET held_since = now() FROM judged j WHERE r.id = j.id AND j.is_held AND r.state = 'queued'
+    UPDATE runs r SET held_since = now() FROM judged j WHERE r.id = j.id AND j.is_held AND r.state = ANY(:sources::text[])
 ), ticking AS (
     INSERT INTO fair_clocks (client_id, queue, clock)
     SELECT * FROM unnest(:clock_clients::uuid[], :clock_queues::text[], :clocks::bigint[]) WHERE EXISTS (SELECT FROM turn)
     ON CONFLICT (client_id, queue) DO UPDATE SET clock = greatest(fair_clocks.clock, excluded.clock)
 ), placed AS MATERIALIZED (
-    SELECT id, row_number() OVER () AS place FROM judged WHERE NOT is_held
+    SELECT *, row_number() OVER () AS place FROM judged WHERE NOT is_held
 ), dispatched AS (
     UPDATE runs r
     SET state = 'running', dispatch = r.dispatch + 1, attempt = r.attempt + 1, dispatched_at = now(),
@@ -117,19 +120,20 @@ WITH lock AS MATERIALIZED (
         head = CASE WHEN r.attempt > 0 OR r.resumes IS NULL THEN r.head
                ELSE (SELECT o.head FROM runs o WHERE o.id = r.resumes) END
     FROM placed p
-    WHERE r.id = p.id AND r.state = 'queued' AND r.cancel_requested_at IS NULL AND r.held_since IS NULL
-    RETURNING r.id, r.job_id, r.position, r.attempt, r.lease_token, r.agent, p.place
+    WHERE r.id = p.id AND r.state = ANY(:sources::text[]) AND (r.cancel_requested_at IS NULL) IS TRUE
+      AND (r.held_since IS NULL) IS TRUE
+    RETURNING r.id, r.job_id, r.position, r.attempt, r.lease_token, r.agent, p.place, p.client_id, p.runs_started,
+              p.last_event_number, p.tag, p.event_id
 ), granted AS (
     INSERT INTO leases (id, kind, token, holder, taken, expires_at)
     SELECT d.id, 'run', d.lease_token, d.agent, false, clock_timestamp() + :lease::interval FROM dispatched d
     ON CONFLICT (id) DO UPDATE SET kind = excluded.kind, token = excluded.token, holder = excluded.holder,
                                    taken = excluded.taken, expires_at = excluded.expires_at
 ), counted AS MATERIALIZED (
-    SELECT l.id, l.client_id, l.last_event_number, l.tag, l.event_id, c.runs, c.first_attempts,
-           l.runs_started = 0 AND c.first_attempts > 0 AS is_first
-    FROM (SELECT job_id, count(*)::int AS runs, count(*) FILTER (WHERE attempt = 1)::int AS first_attempts
-          FROM dispatched GROUP BY job_id) c
-    JOIN locked l ON l.id = c.job_id
+    SELECT *, runs_started = 0 AND first_attempts > 0 AS is_first
+    FROM (SELECT job_id AS id, client_id, runs_started, last_event_number, tag, event_id, count(*)::int AS runs,
+                 count(*) FILTER (WHERE attempt = 1)::int AS first_attempts
+          FROM dispatched GROUP BY job_id, client_id, runs_started, last_event_number, tag, event_id) c
 ), counting AS (
     UPDATE jobs j
     SET runs_active = j.runs_active + c.runs, runs_started = j.runs_started + c.first_attempts,
@@ -138,14 +142,15 @@ WITH lock AS MATERIALIZED (
     FROM counted c WHERE j.id = c.id
 ), telling AS (
     INSERT INTO events (job_id, client_id, number, id, run_id, attempt, kind, data, created_at)
-    SELECT d.job_id, c.client_id, c.last_event_number + row_number() OVER (PARTITION BY d.job_id ORDER BY d.position),
+    SELECT d.job_id, d.client_id, d.last_event_number + row_number() OVER (PARTITION BY d.job_id ORDER BY d.position),
            (:event_ids::uuid[])[d.place], d.id, d.attempt, 'run.started', jsonb_build_object('agent', d.agent), now()
-    FROM dispatched d JOIN counted c ON c.id = d.job_id
+    FROM dispatched d
     UNION ALL
     SELECT c.id, c.client_id, c.last_event_number + c.runs + 1, c.event_id, NULL, 0, 'job.started', '{}', now()
     FROM counted c WHERE c.is_first
 )
-SELECT NOT l.is_free AS is_busy, EXISTS (SELECT FROM turn) AS has_turn, d.* FROM lock l LEFT JOIN dispatched d ON true;
+SELECT NOT l.is_free AS is_busy, EXISTS (SELECT FROM turn) AS has_turn, d.id, d.job_id, d.position, d.agent, d.lease_token
+FROM lock l LEFT JOIN dispatched d ON true;
 
 -- name: hide!
 -- Not looked at again before one of their runs is due; at the latest in half a minute, should anybody forget to say so.

@@ -1,5 +1,7 @@
 """The plans of what is asked all the time: with much history and a long queue, none reads a whole table."""
 
+import asyncio
+import re
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import timedelta
@@ -13,8 +15,9 @@ from uuid_utils.compat import uuid7
 
 from quarterdeck.stack.embedded import EmbeddedServers
 from services.jobs.unit import SQL
-from services.runtime.postgres import SERVER_SETTINGS, Connection, Statements
+from services.runtime.postgres import SERVER_SETTINGS, Connection, Record, Statements
 from tests.integration.conftest import drop_database, execute
+from tests.integration.jobs.domain import Domain
 
 CLIENT = UUID(int=1)
 GROWING = {"runs", "jobs", "events", "event_batches", "changesets", "messages", "work_items", "webhook_deliveries"}
@@ -169,12 +172,16 @@ COMMANDS = {"hide", "stop_cancelled", "recall_orders"}
 class Explaining:
     """Stands in for a connection: keeps the plan of what it is asked instead of running it."""
 
-    def __init__(self, connection: Connection, *, options: str = "FORMAT JSON") -> None:
+    def __init__(self, connection: Connection, *, options: str = "FORMAT JSON", is_blind: bool = False) -> None:
+        """``is_blind``: as a plan that is kept for all times does, it is not to know what is asked for."""
         self._connection = connection
         self._options = options
+        self._is_blind = is_blind
         self.plan: dict[str, Any] = {}
 
     async def fetch(self, sql: str, *arguments: Any) -> list[Any]:
+        if self._is_blind:
+            sql = re.sub(r"\$\d+::(\w+(\[\])?)", r"(SELECT \g<0>)::\1", sql)
         (found,) = orjson.loads(await self._connection.fetchval(f"EXPLAIN ({self._options}) {sql}", *arguments))
         self.plan = found["Plan"]
         return []
@@ -372,6 +379,63 @@ async def test_what_it_takes_to_give_runs_away_and_take_them_up_grows_with_them_
     for step in (giving, taking):
         words = orjson.dumps(step.plan, option=orjson.OPT_INDENT_2).decode()
         assert len(given) < rows_passed(step.plan) < MOST_ROWS_A_RUN * len(given), words
+
+
+async def test_with_no_statistics_a_batch_takes_no_longer_for_each_of_its_runs(domain: Domain) -> None:
+    """As on the first day, and in words that leave the plan for later batches to be made without this one."""
+    jobs = await asyncio.gather(*(domain.submit() for _ in range(300)))
+    await domain.execute("UPDATE runs SET branch = id::text")
+    plans: list[dict[str, Any]] = []
+
+    class Explained(Statements):
+        async def rows(self, connection: Connection, name: str, /, **parameters: Any) -> list[Record]:
+            explaining: Any = Explaining(connection, options="ANALYZE, FORMAT JSON", is_blind=True)
+            await super().rows(explaining, name, **parameters)
+            plans.append(explaining.plan)
+            return []
+
+    statements = Explained(SQL / "admitting.sql")
+    async with domain.database.connection() as connection:
+        count = await connection.fetchval("SELECT count FROM admissions")
+        await statements.rows(
+            connection,
+            "dispatch",
+            admissions=count,
+            lock=1,
+            job_ids=jobs[:200],
+            counts=[1] * 200,
+            tags=[7] * 200,
+            sources=["queued"],
+            agents=["agent"] * 200,
+            tokens=[uuid4() for _ in range(200)],
+            lease=SOON,
+            event_ids=[uuid7() for _ in range(200)],
+            job_event_ids=[uuid7() for _ in range(200)],
+            clock_queues=[],
+            clock_clients=[],
+            clocks=[],
+        )
+        given = await connection.fetch("SELECT id, job_id, lease_token FROM runs WHERE state = 'running' ORDER BY id")
+        ids, tokens = [row["id"] for row in given], [row["lease_token"] for row in given]
+        await Explained(SQL / "running.sql").rows(connection, "claim_runs", run_ids=ids, tokens=tokens, lease=SOON)
+        await Explained(SQL / "running.sql").rows(
+            connection,
+            "complete_runs",
+            job_ids=[row["job_id"] for row in given],
+            job_event_ids=[uuid7() for _ in given],
+            run_ids=ids,
+            tokens=tokens,
+            event_ids=[uuid7() for _ in given],
+            outcomes=["answered"] * len(given),
+            summaries=["done"] * len(given),
+            told_summaries=[None] * len(given),
+            read_through=[0] * len(given),
+        )
+    assert len(given) == 200
+    assert len(await domain.rows("SELECT FROM runs WHERE state = 'completed'")) == 200
+    for plan in plans:
+        words = orjson.dumps(plan, option=orjson.OPT_INDENT_2).decode()
+        assert len(given) < rows_passed(plan) < MOST_ROWS_A_RUN * len(given), words
 
 
 def rows_passed(plan: dict[str, Any]) -> float:
