@@ -34,17 +34,20 @@ _ADMISSION_LOCK = 5_821_907_733
 _WITHOUT_LIMIT = 100
 MOST_AT_ONCE = 256
 """Runs that one transaction dispatches at most; it holds their jobs' locks."""
-_ROOM_LASTS = timedelta(seconds=1)
+_ROOM_LASTS = timedelta(seconds=0.5)
 _uuid = lru_cache(maxsize=4 * MOST_AT_ONCE)(UUID)
 """A look names each job twice, and its client with each."""
 
 
 @dataclass(frozen=True)
 class Admitted:
-    """``look_again``: more may be admitted at once; without new slots being free, nothing would be."""
+    """``look_again``: more may be admitted at once; without new slots being free, nothing would be. ``short``: jobs
+    that could not give what was asked of them, to be hidden once the orders are on their way.
+    """
 
     orders: Sequence[Dispatched] = ()
     look_again: bool = False
+    short: Sequence[UUID] = ()
 
 
 class Admitting:
@@ -66,7 +69,7 @@ class Admitting:
             wanted = room.shared([newcomer], clocks={})
             if wanted.runs.get(newcomer.job_id) == newcomer.available:
                 admitted = await self._give(room, [newcomer], wanted)
-                if admitted is not None:
+                if admitted is not None and admitted.orders:
                     return admitted
         seen = await self._look()
         rows = _rows(seen["candidates"])
@@ -85,8 +88,8 @@ class Admitting:
         return await self._give(room, candidates, wanted) or Admitted(look_again=True)
 
     async def _give(self, room: _Room, candidates: Sequence[Candidate], wanted: Allocation) -> Admitted | None:
-        """Give the runs away; None where something was admitted since ``room`` was looked at."""
-        rows = await self._dispatch(wanted, room.places, admissions=room.admissions)
+        """Give the runs away; None where ``room`` is not what there is any more."""
+        rows = await self._dispatch(wanted, room)
         if rows[0]["is_busy"]:
             return Admitted()  # whoever is at it hears all bells, too
         if not rows[0]["has_turn"]:
@@ -94,10 +97,11 @@ class Admitting:
         orders = _orders(rows, wanted)
         if orders:
             await self._units.ring(Rung.EVENTS)
-        left_some = await self._hide_what_has_nothing(orders, wanted)
-        if not left_some and all(wanted.runs.get(each.job_id) == each.available for each in candidates):
+        started = Counter(order.job_id for order in orders)
+        short = [job_id for job_id, count in wanted.runs.items() if started[job_id] < count]
+        if not short and all(wanted.runs.get(each.job_id) == each.available for each in candidates):
             self._room = room.less(orders, candidates)
-        return Admitted(orders, look_again=left_some or len(orders) == MOST_AT_ONCE)
+        return Admitted(orders, look_again=bool(short) or len(orders) == MOST_AT_ONCE, short=short)
 
     async def _look(self) -> Record:
         async def work(connection: Connection) -> Record | None:
@@ -107,9 +111,11 @@ class Admitting:
         assert seen is not None
         return seen
 
-    async def _dispatch(self, wanted: Allocation, agents: Sequence[Place], *, admissions: int) -> Sequence[Record]:
+    async def _dispatch(self, wanted: Allocation, room: _Room) -> Sequence[Record]:
         """A row for each run that begins; one without a run where there is none."""
         runs = sum(wanted.runs.values())
+        agents = spread(room.places, runs)
+        used = [place for place in room.places if place.name in set(agents)]
         tokens, event_ids, job_event_ids = (
             [uuid4() for _ in range(runs)],
             [uuid7() for _ in range(runs)],
@@ -120,13 +126,16 @@ class Admitting:
             return await _STATEMENTS.rows(
                 connection,
                 "dispatch",
-                admissions=admissions,
+                admissions=room.admissions,
                 lock=_ADMISSION_LOCK,
+                places=[place.name for place in used],
+                capacities=[place.capacity for place in used],
+                alive=LEASE,
                 job_ids=list(wanted.runs),
                 counts=list(wanted.runs.values()),
                 tags=[wanted.tags[job_id] for job_id in wanted.runs],
                 sources=sources(RunTransition.ADMIT),
-                agents=spread(agents, runs),
+                agents=agents,
                 tokens=tokens,
                 lease=ORDER_LEASE,
                 event_ids=event_ids,
@@ -136,20 +145,16 @@ class Admitting:
 
         return await self._units.database.in_statement(work)
 
-    async def _hide_what_has_nothing(self, orders: Sequence[Dispatched], wanted: Allocation) -> bool:
-        """Jobs that could not give what was asked of them are not asked again before they can. Whether there are any:
-        some slots were not filled by whom they were meant for.
-        """
-        started = Counter(order.job_id for order in orders)
-        short = [job_id for job_id, count in wanted.runs.items() if started[job_id] < count]
+    async def hide(self, short: Sequence[UUID]) -> None:
+        """Jobs that could not give what was asked of them are not asked again before they can."""
+        if not short:
+            return
 
         async def work(connection: Connection) -> None:
             await Unit.lock(connection, short)  # so that whoever has queued one of their runs meanwhile is seen
             await _STATEMENTS.execute(connection, "hide", ids=short)
 
-        if short:
-            await self._units.database.in_transaction(work)
-        return bool(short)
+        await self._units.database.in_transaction(work)
 
     async def ripen(self) -> int:
         """Bring jobs whose time has come before admission's eyes; return how many."""
@@ -178,7 +183,9 @@ class Admitting:
 
 @dataclass(frozen=True)
 class _Room:
-    """What may be given away, as it was seen after so many ``admissions``: whatever takes of it counts as one."""
+    """What may be given away, as it was seen after so many ``admissions``. Ends add to it, and what takes of it is seen
+    when it is given away.
+    """
 
     admissions: int
     free: int
@@ -189,7 +196,7 @@ class _Room:
 
     @property
     def is_fresh(self) -> bool:
-        """Whether the agents that it knows may be taken to be alive."""
+        """Whether nobody whose bell was lost can have waited for long."""
         return time.monotonic() - self.seen_at < _ROOM_LASTS.total_seconds()
 
     def shared(self, candidates: Sequence[Candidate], *, clocks: Mapping[Flow, int]) -> Allocation:

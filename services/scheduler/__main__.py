@@ -51,7 +51,6 @@ class Scheduler:
         self._admission_bell = Doorbell()
         self._events_bell = Doorbell()
         self._cancel_bell = Doorbell()
-        self._looked_at = 0.0
         units = Units(database, ring=self._ring)
         admitting = Admitting(units, most_runs=settings.max_runs)
         scheduling = Scheduling(units)
@@ -74,7 +73,7 @@ class Scheduler:
         return [
             asyncio.create_task(self._hear_commands(), name="commands"),
             asyncio.create_task(self._hear_events(), name="event doorbell"),
-            _loop("admission", self._admit, self._admission_bell),
+            _loop("admission", self._admission.run_once, self._admission_bell),
             _loop("events", self._publish_events, self._events_bell),
             _loop("reconcile", self._reconciler.run_once, Doorbell()),
             _loop("answers", self._answering.run_once, Doorbell(), ANSWERS_EVERY),
@@ -84,10 +83,6 @@ class Scheduler:
     async def settle(self, timeout: timedelta) -> None:
         """After the loops have stopped: let what they began come to its end."""
         await self._admission.settle(timeout)
-
-    async def _admit(self) -> None:
-        self._looked_at = time.monotonic()
-        await self._admission.run_once()
 
     async def _publish_events(self) -> None:
         # What a run's beginning tells comes in quick succession: a moment's patience publishes it together, and
@@ -106,7 +101,7 @@ class Scheduler:
                 elif message.subject == subjects.COMMAND_MESSAGE:
                     self._ring_admission()
                     await self._tell_agent(message)
-                elif time.monotonic() - self._looked_at > _JUST_NOW.total_seconds():
+                elif time.monotonic() - self._admission.looked_at > _JUST_NOW.total_seconds():
                     self._ring_admission()  # else the bell of whoever sent this was heard already
                 await message.ack()
 

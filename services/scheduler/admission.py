@@ -33,6 +33,8 @@ class Admission:
         self._telling: set[asyncio.Task[None]] = set()
         self._newcomers: list[Candidate] = []
         self._must_look = False
+        self.looked_at = 0.0
+        """When a round began that was for whatever there may be; monotonic seconds."""
 
     def expect(self, newcomer: Candidate) -> None:
         """The next round is for ``newcomer``, if nothing else is to be looked at by then."""
@@ -51,11 +53,16 @@ class Admission:
     async def run_once(self) -> None:
         """Fill the free slots; raises ``StoreUnavailableError``."""
         begun, newcomer = time.monotonic(), self._only_newcomer()
+        if newcomer is None:
+            self.looked_at = begun
         for _ in range(_ROUNDS):
             if not self._bus.is_connected:
                 return  # nobody could hear of a work order: the runs are better off queued
             admitted, newcomer = await self._admitting.admit(newcomer), None
             self._tell(admitted.orders)
+            started = {order.job_id for order in admitted.orders}
+            self._newcomers = [each for each in self._newcomers if each.job_id not in started]
+            await self._admitting.hide(admitted.short)
             if not admitted.look_again:
                 await _REST.after(len(admitted.orders), begun=begun)
                 return

@@ -65,14 +65,20 @@ SELECT (SELECT count FROM admissions) AS admissions, (SELECT slots FROM free) AS
 -- So many runs of each of these jobs, by their place, begin, each at the next of these agents, with a lease that it has to
 -- take up within a few seconds; held are those that their branch or repository has no room for. Their clients' clocks move on.
 -- What ``settle`` does for other transitions is done at once, since a run's start waits for it: of a job's states this can
--- only make `queued` `running`. Where another scheduler is at it just now, or has admitted since ``look``, nothing is written.
+-- only make `queued` `running`. Where another scheduler is at it just now, or has admitted since ``look``, or one of the agents does
+-- not live or has fewer places than it had then, nothing is written.
 -- What a job's row says is read under its lock, and goes along with each of its runs: a join of two such steps would be a loop
 -- over both. Its runs are read as they were before it: hence what an UPDATE of theirs asks again, in words that lead to no index
 -- of all that is queued.
 WITH lock AS MATERIALIZED (
     SELECT pg_try_advisory_xact_lock(:lock) AS is_free
 ), turn AS MATERIALIZED (
-    UPDATE admissions SET count = count + 1 WHERE count = :admissions AND (SELECT is_free FROM lock) RETURNING count
+    UPDATE admissions SET count = count + 1
+    WHERE count = :admissions AND (SELECT is_free FROM lock)
+      AND NOT EXISTS (SELECT FROM unnest(:places::text[], :capacities::int[]) AS a (name, capacity)
+                      LEFT JOIN nodes n ON n.name = a.name AND n.seen_at > now() - :alive::interval
+                      WHERE n.capacity IS NULL OR n.capacity < a.capacity)
+    RETURNING count
 ), locked AS MATERIALIZED (
     SELECT j.id, j.client_id, j.runs_started, j.last_event_number, w.place, w.tag, w.event_id,
            greatest(0, least(w.count, coalesce(j.max_parallel, (j.options ->> 'maxParallel')::int) - j.runs_active)) AS count

@@ -206,19 +206,10 @@ RETURNING l.id, l.token,
           EXISTS (SELECT FROM inbox i WHERE i.run_id = l.id AND i.read_at IS NULL AND i.interrupt) AS is_called;
 
 -- name: seen!
--- This process lives. No admission goes by more places than it has now, but for one that is under way: a heartbeat waits for
--- none.
-WITH less AS (
-    UPDATE admissions SET count = count + 1
-    WHERE EXISTS (SELECT FROM nodes WHERE name = :name AND capacity > :capacity)
-      AND id IN (SELECT id FROM admissions FOR NO KEY UPDATE SKIP LOCKED)
-)
+-- This process lives.
 INSERT INTO nodes (name, kind, capacity, address, hears_orders)
 VALUES (:name, :kind, :capacity, :address, :kind = 'agent')
 ON CONFLICT (name) DO UPDATE SET seen_at = now(), capacity = excluded.capacity, address = excluded.address;
 
 -- name: gone!
-WITH less AS (
-    UPDATE admissions SET count = count + 1 WHERE id IN (SELECT id FROM admissions FOR NO KEY UPDATE SKIP LOCKED)
-)
 DELETE FROM nodes WHERE name = :name;

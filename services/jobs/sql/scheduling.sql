@@ -50,8 +50,6 @@ RETURNING id, job_id, attempt, state, queue_seconds, run_seconds, queue_deadline
 -- before they say again how many places they have.
 WITH deaf AS (
     UPDATE nodes SET capacity = 0 WHERE name = ANY(:agents::text[])
-), less AS (
-    UPDATE admissions SET count = count + 1 WHERE id IN (SELECT id FROM admissions FOR NO KEY UPDATE SKIP LOCKED)
 )
 UPDATE leases l SET expires_at = clock_timestamp()
 FROM (SELECT id FROM leases WHERE id = ANY(:ids::uuid[]) AND token = ANY(:tokens::uuid[]) AND NOT taken

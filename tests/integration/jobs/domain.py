@@ -132,6 +132,7 @@ class Domain:
         while True:
             admitted = await self.admitting.admit()
             orders += admitted.orders
+            await self.admitting.hide(admitted.short)
             if not admitted.look_again:
                 return orders
 

@@ -232,6 +232,7 @@ class Players(Users):
             admitted, newcomer = await self.domain.admitting.admit(newcomer), None
             for order in admitted.orders:
                 self.orders[order.run_id].append(order)
+            await self.domain.admitting.hide(admitted.short)
             if not admitted.look_again:
                 return
         raise AssertionError("admission never comes to an end")

@@ -1,5 +1,6 @@
 """A job that comes where there is room and nobody waits begins without another look, and never where it must not."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
@@ -13,6 +14,8 @@ from services.jobs.leases import Node, tell_gone, tell_seen
 from services.jobs.scheduling import Dispatched
 from services.runtime.postgres import Record
 from tests.integration.jobs.domain import Domain, tell_capacity
+from tests.integration.jobs.test_admission import is_blocked
+from tests.integration.waiting import until_async
 
 Looks = list[Record]
 
@@ -112,11 +115,30 @@ async def leaves(domain: Domain) -> None:
         await tell_gone(connection, Node("agent-1", "agent"))
 
 
+async def dies(domain: Domain) -> None:
+    await domain.execute("UPDATE nodes SET seen_at = now() - interval '9 seconds'")
+
+
 async def is_deaf(domain: Domain) -> None:
     await domain.scheduling.recall_orders([Dispatched(UUID(int=1), UUID(int=2), "agent-1", token=UUID(int=3))])
 
 
-@pytest.mark.parametrize("change", [other_admits, limit_falls, drains, leaves, is_deaf])
+async def test_a_place_that_goes_while_another_is_given_is_not_given(domain: Domain, looks: Looks) -> None:
+    """The agent says so while a dispatch waits for its job, and heartbeats wait for nobody."""
+    await tell_capacity(domain.database, 0, agent_2=5)
+    await domain.admitting.admit()
+    first = await newcomer(domain)
+    async with domain.database.transaction() as other:
+        await other.execute("SELECT FROM jobs WHERE id = $1 FOR NO KEY UPDATE", first.job_id)
+        admitting = asyncio.create_task(admitted(domain, first))
+        await until_async(lambda: is_blocked(domain))
+        async with domain.database.transaction() as connection:
+            await tell_seen(connection, Node("agent-2", "agent", capacity=0))
+    assert len(await admitting) == 1
+    assert await admitted(domain, await newcomer(domain)) == []
+
+
+@pytest.mark.parametrize("change", [other_admits, limit_falls, drains, leaves, dies, is_deaf])
 async def test_what_takes_room_away_is_seen(
     domain: Domain, looks: Looks, change: Callable[[Domain], Awaitable[None]]
 ) -> None:

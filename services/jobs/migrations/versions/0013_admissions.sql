@@ -1,5 +1,5 @@
--- How often runs were given away, or room for them was taken away: what was decided on what was there before the last time
--- is not written.
+-- How often runs were given away, or limits were changed: what was decided on what was there before the last time is not
+-- written.
 CREATE TABLE admissions (
     id    boolean PRIMARY KEY DEFAULT true CHECK (id),
     count bigint NOT NULL DEFAULT 0
