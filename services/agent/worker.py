@@ -118,11 +118,14 @@ class Worker:
     async def _on_orders(self, message: Message) -> None:
         if self._draining:
             return  # without an answer it is recalled
-        self._ordered += _orders(message)
-        if not self._is_claiming:
+        orders = _orders(message)
+        if self._is_claiming:
+            self._ordered += orders
+        else:
             self._is_claiming = True
-            self._start(self._claim_ordered(), "claims")
-        await _answered(message)  # behind that, so that no drain comes in between and misses it
+            self._start(self._claim_ordered(self._start(self._take(orders), "claim"), len(orders)), "claims")
+        # Behind that, so that no drain comes in between and misses it; nor has the claim to wait for it.
+        self._start(_answered(message), "answer")
 
     def _start(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         """Run ``work`` beside everything else."""
@@ -170,14 +173,21 @@ class Worker:
         while self._tasks and (left := until - time.monotonic()) > 0:
             await asyncio.wait(self._tasks, timeout=left)
 
-    async def _claim_ordered(self) -> None:
-        """One claim at a time: what comes meanwhile is claimed together."""
+    async def _claim_ordered(self, claiming: asyncio.Task[None], count: int) -> None:
+        """One claim at a time: what comes meanwhile is claimed together.
+
+        ``claiming``: the first, of so many orders. Each is a task of its own: what goes wrong with some is not to keep
+        others from being claimed.
+        """
+        begun = time.monotonic()
         try:
-            while orders := self._ordered:
-                self._ordered, begun = [], time.monotonic()
-                # A task of its own: what goes wrong with some is not to keep others from being claimed.
-                await asyncio.wait([self._start(self._take(orders), "claim")])
-                await _REST.after(len(orders), begun=begun)
+            while True:
+                await asyncio.wait([claiming])
+                await _REST.after(count, begun=begun)
+                if not self._ordered:
+                    return
+                orders, self._ordered, begun = self._ordered, [], time.monotonic()
+                claiming, count = self._start(self._take(orders), "claim"), len(orders)
         finally:
             self._is_claiming = False
 

@@ -117,16 +117,22 @@ class Running:
         For each by itself, and not with the claim of many: a transcript and a tree may be large.
         """
         row = claim.row
-        if row["attempt"] == 1 and row["resumes"] is None:
-            return _claimed_run(row)  # it cannot have left anything yet
+        is_new = row["attempt"] == 1 and row["resumes"] is None  # it cannot have left anything yet
+        if is_new and not row["may_be_skipped"]:
+            return _claimed_run(row)
 
         async def left(connection: Connection) -> ClaimedRun:
+            skipped_for: str | None = None
+            if row["may_be_skipped"]:
+                skipped_for = await _STATEMENTS.value(connection, "skipped_for", run_id=row["id"])
+            if is_new:
+                return _claimed_run(row, skipped_for=skipped_for)
             if row["resumes"] is not None:
                 await _STATEMENTS.execute(connection, "take_over", run_id=row["id"], token=row["lease_token"])
             messages = await _STATEMENTS.rows(connection, "transcript", run_id=row["id"])
             saved = await _STATEMENTS.row(connection, "checkpoint", run_id=row["id"])
             outputs = await _STATEMENTS.rows(connection, "outputs", run_id=row["id"])
-            return _claimed_run(row, messages, saved, outputs)
+            return _claimed_run(row, messages, saved, outputs, skipped_for=skipped_for)
 
         return await self._units.database.in_transaction(left)
 
@@ -325,7 +331,12 @@ def _hold(row: Record) -> Hold:
 
 
 def _claimed_run(
-    row: Record, messages: Sequence[Record] = (), saved: Record | None = None, outputs: Sequence[Record] = ()
+    row: Record,
+    messages: Sequence[Record] = (),
+    saved: Record | None = None,
+    outputs: Sequence[Record] = (),
+    *,
+    skipped_for: str | None = None,
 ) -> ClaimedRun:
     return ClaimedRun(
         hold=_hold(row),
@@ -338,7 +349,7 @@ def _claimed_run(
         base_sha=row["base_sha"],
         branch=row["branch"],
         checkout=Checkout.model_validate(row["checkout"]) if row["checkout"] else _PLAIN,
-        skipped_for=row["skipped_for"],
+        skipped_for=skipped_for,
         turns=row["turns"],
         attempts_spent=row["attempts_spent"],
         seconds_left=row["seconds_left"],

@@ -17,14 +17,19 @@ WITH taken AS (
 )
 SELECT c.*, j.kind, j.name, j.prompt, j.options::text AS options, j.sealed AS job_sealed, s.settings, s.sealed AS client_sealed,
        EXISTS (SELECT FROM budgets b WHERE b.name = '' OR b.name = (SELECT n.name FROM clients n WHERE n.id = c.client_id)) AS is_budgeted,
-       CASE WHEN j.name IS NOT NULL AND j.options ->> 'onExisting' = 'skip' AND c.queue <> 'review' THEN (
-           SELECT coalesce(e.url, e.branch) FROM changesets e JOIN jobs o ON o.id = e.job_id JOIN runs r ON r.id = e.run_id
-           WHERE e.client_id = c.client_id AND repository_key(e.repository) = repository_key(c.repository)
-             AND e.state = 'open' AND o.name = j.name AND o.id <> j.id
-             AND r.checkout ->> 'path' IS NOT DISTINCT FROM c.checkout ->> 'path'
-             AND NOT EXISTS (SELECT FROM runs s WHERE s.job_id = c.job_id AND s.id <> c.id AND s.branch = e.branch)
-           ORDER BY e.id DESC LIMIT 1) END AS skipped_for
+       j.name IS NOT NULL AND j.options ->> 'onExisting' = 'skip' AND c.queue <> 'review' AS may_be_skipped
 FROM claimed c JOIN jobs j ON j.id = c.job_id LEFT JOIN client_settings s ON s.client_id = c.client_id;
+
+-- name: skipped_for$
+-- What a job of the run's name has open on its repository; the newest.
+SELECT coalesce(e.url, e.branch)
+FROM runs c JOIN jobs j ON j.id = c.job_id
+JOIN changesets e ON e.client_id = c.client_id AND repository_key(e.repository) = repository_key(c.repository) AND e.state = 'open'
+JOIN jobs o ON o.id = e.job_id AND o.name = j.name AND o.id <> j.id
+JOIN runs r ON r.id = e.run_id AND r.checkout ->> 'path' IS NOT DISTINCT FROM c.checkout ->> 'path'
+WHERE c.id = :run_id
+  AND NOT EXISTS (SELECT FROM runs s WHERE s.job_id = c.job_id AND s.id <> c.id AND s.branch = e.branch)
+ORDER BY e.id DESC LIMIT 1;
 
 -- name: take_over!
 -- Copy what another run left, from which this one is to begin: its transcript, tree and outputs. The numbers of its messages

@@ -64,11 +64,12 @@ class Fleet:
         """Give queued runs to agents that have places, without telling them."""
         await self.until(self.has_places)
         orders: list[Dispatched] = []
-        admitted = await self.domain.admitting.admit()
-        while admitted.orders:
-            orders += admitted.orders
+        while True:
             admitted = await self.domain.admitting.admit()
-        return orders
+            orders += admitted.orders
+            await self.domain.admitting.hide(admitted.short)
+            if not admitted.look_again:
+                return orders
 
     async def has_places(self, agent: str | None = None) -> bool:
         """Whether ``agent`` has said that it takes runs; None: whether any has."""

@@ -123,7 +123,7 @@ async def lose(domain: Domain, _: object) -> None:
 CASES = {
     "submit": Case(nothing, submit, commit=b"Change one thing"),  # in a statement, which commits by itself
     "submit with a key": Case(nothing, submit_with_key),
-    "admit": Case(admissible, lambda domain, _: domain.admitting.admit()),
+    "admit": Case(admissible, lambda domain, _: domain.admitting.admit(), commit=b"agent-1"),  # in a statement
     "claim": Case(
         ordered,
         lambda domain, order: domain.claim(order),

@@ -138,6 +138,7 @@ WANTED: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "requeue_untaken": ("scheduling", {"ids": [CLIENT] * 200}),
     "recall_orders": ("scheduling", {"agents": ["agent"], "ids": [CLIENT] * 128, "tokens": [CLIENT] * 128}),
+    "skipped_for": ("running", {"run_id": CLIENT}),
     "claim_runs": ("running", {"run_ids": [CLIENT] * 128, "tokens": [CLIENT] * 128, "lease": SOON}),
     "renew": ("running", {"ids": [CLIENT] * 128, "tokens": [CLIENT] * 128, "lease": SOON}),
     "runs_to_cancel": ("scheduling", {"most": 200}),
@@ -167,7 +168,7 @@ WANTED: dict[str, tuple[str, dict[str, Any]]] = {
     "runs_page": ("reading", {"job_id": CLIENT, "client_id": CLIENT, "after": -1, "most": 51}),
 }
 
-SINGLE_VALUES = {"first_kept", "queue_position", "count"}
+SINGLE_VALUES = {"skipped_for", "first_kept", "queue_position", "count"}
 SINGLE_ROWS = {"look", "item", "open_changeset"}
 COMMANDS = {"hide", "stop_cancelled", "recall_orders"}
 
