@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache, lru_cache
 
 from services.contracts.words import EventKind, Queue
 
@@ -39,6 +40,7 @@ class SubjectTokenError(ValueError):
     """A word cannot stand in a NATS subject: only letters, digits, `_` and `-` may."""
 
 
+@lru_cache(maxsize=1_024)
 def _token(word: str) -> str:
     if not _TOKEN.fullmatch(word):
         raise SubjectTokenError(f"{word!r} cannot stand in a subject")
@@ -66,7 +68,12 @@ def control(run_id: str) -> str:
 
 def event(job_id: str, run_id: str, kind: EventKind) -> str:
     """``run_id``: empty for an event of the job as a whole."""
-    return f"qd.evt.{_token(job_id)}.{_token(run_id or '_')}.{kind.replace('.', '_')}"
+    return f"qd.evt.{_token(job_id)}.{_token(run_id or '_')}.{_kind_token(kind)}"
+
+
+@cache
+def _kind_token(kind: EventKind) -> str:
+    return kind.replace(".", "_")
 
 
 def events_of_job(job_id: str) -> str:

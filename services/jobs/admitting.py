@@ -36,7 +36,7 @@ MOST_AT_ONCE = 256
 """Runs that one transaction dispatches at most; it holds their jobs' locks."""
 _ROOM_LASTS = timedelta(seconds=0.5)
 _uuid = lru_cache(maxsize=4 * MOST_AT_ONCE)(UUID)
-"""A look names each job twice, and its client with each."""
+"""A look names a client with each of its jobs."""
 
 
 @dataclass(frozen=True)
@@ -115,12 +115,10 @@ class Admitting:
         """A row for each run that begins; one without a run where there is none."""
         runs = sum(wanted.runs.values())
         agents = spread(room.places, runs)
-        used = [place for place in room.places if place.name in set(agents)]
-        tokens, event_ids, job_event_ids = (
-            [uuid4() for _ in range(runs)],
-            [uuid7() for _ in range(runs)],
-            [uuid7() for _ in wanted.runs],
-        )
+        names = set(agents)
+        used = [place for place in room.places if place.name in names]
+        tokens, event_ids = [uuid4() for _ in agents], [uuid7() for _ in agents]
+        job_event_ids = [uuid7() for _ in wanted.runs]
 
         async def work(connection: Connection) -> Sequence[Record]:
             return await _STATEMENTS.rows(

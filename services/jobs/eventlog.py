@@ -101,13 +101,14 @@ def encode_event(
         event["number"] = number
     if attempt:
         event["attempt"] = attempt
-    event["kind"] = str(kind)
-    event["time"] = time.astimezone(UTC)
-    event[payload_name(kind)] = data
+    event["kind"] = kind
+    event["time"] = time if time.tzinfo is UTC else time.astimezone(UTC)
+    payload = payload_name(kind)
+    event[payload] = data
     encoded = orjson.dumps(event, option=orjson.OPT_UTC_Z)
     if most_bytes is None or len(encoded) <= most_bytes:
         return encoded
-    event[payload_name(kind)] = {name: each for name, value in data.items() if (each := _shortened(value)) is not None}
+    event[payload] = {name: each for name, value in data.items() if (each := _shortened(value)) is not None}
     event["leftOut"] = f"too large to be sent along ({len(encoded):,} bytes): {_where(job_id, number)}"
     return orjson.dumps(event, option=orjson.OPT_UTC_Z)
 

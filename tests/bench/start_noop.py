@@ -20,9 +20,8 @@ RATE = 20.0
 P50_MS = 8.0
 P99_MS = 25.0
 _WARM_UP = 50
-_STEPS = ("sent", "job stored", "dispatched", "claim begun", "claimed")
-_ROWS = """SELECT j.prompt, ARRAY[extract(epoch FROM r.created_at), extract(epoch FROM r.dispatched_at),
-    extract(epoch FROM r.started_at)]::float8[] AS steps
+_STEPS = ("sent", "submission begun", "dispatch begun", "claimed")
+_ROWS = """SELECT j.prompt, ARRAY[extract(epoch FROM r.created_at), extract(epoch FROM r.started_at)]::float8[] AS steps
     FROM unnest($1::text[]) AS sent (word) JOIN jobs j ON j.prompt = sent.word JOIN runs r ON r.job_id = j.id"""
 
 

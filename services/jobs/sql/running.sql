@@ -115,12 +115,11 @@ WITH held AS (
                 :told_summaries::text[], :read_through::int[])
          AS w (id, token, event_id, outcome, summary, told, read_through) ON r.id = w.id
     WHERE r.lease_token = w.token AND r.cancel_requested_at IS NULL
-    FOR UPDATE OF r
 ), completed AS (
     UPDATE runs r
     SET state = 'completed', outcome = h.outcome, summary = h.summary, error = NULL, lease_token = NULL,
         finished_at = now()
-    FROM held h WHERE r.id = h.id AND NOT h.has_unread
+    FROM held h WHERE r.id = h.id AND NOT h.has_unread AND r.lease_token = h.token AND r.cancel_requested_at IS NULL
     RETURNING r.id, r.job_id, r.attempt, r.outcome, coalesce(h.told, h.summary) AS told, h.token, h.event_id,
               h.read_through
 ), dropped AS (
@@ -159,7 +158,7 @@ WITH held AS (
            || CASE WHEN e.state = 'completed' THEN jsonb_build_object('outcome', e.outcome) ELSE '{}' END, now()
     FROM ended e WHERE e.is_final
 )
-SELECT id, has_unread FROM held;
+SELECT id, false AS has_unread FROM completed UNION ALL SELECT id, true FROM held WHERE has_unread;
 
 -- name: complete!
 UPDATE runs SET state = 'completed', outcome = :outcome, summary = :summary, error = NULL, lease_token = NULL,
