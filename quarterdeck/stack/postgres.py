@@ -177,7 +177,7 @@ class PostgresServer:
         for signal in (Signals.SIGINT, Signals.SIGQUIT):
             orphans = find_processes("postgres", is_ours)
             pids = {process.pid for process in orphans}
-            heads = [process for process in orphans if process.ppid() not in pids]
+            heads = [process for process in orphans if _has_parent_outside(process, pids)]
             end_processes([(process, signal) for process in heads], seconds=ORPHAN_SECONDS)
 
     def _drop_reused_pid(self) -> None:
@@ -199,3 +199,11 @@ def binary(name: str) -> Path:
             "or set DATABASE_URL to a server of your own"
         )
     return Path(found.submodule_search_locations[0]) / "pginstall" / "bin" / name
+
+
+def _has_parent_outside(process: psutil.Process, pids: set[int]) -> bool:
+    """False also for one that has just ended: backends come and go."""
+    try:
+        return process.ppid() not in pids
+    except psutil.Error:
+        return False

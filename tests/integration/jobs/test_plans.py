@@ -15,7 +15,7 @@ from uuid_utils.compat import uuid7
 
 from quarterdeck.stack.embedded import EmbeddedServers
 from services.jobs.unit import SQL
-from services.runtime.postgres import SERVER_SETTINGS, Connection, Record, Statements
+from services.runtime.postgres import SERVER_SETTINGS, Connection, Database, Record, Statements
 from tests.integration.conftest import drop_database, execute
 from tests.integration.jobs.domain import Domain
 
@@ -397,8 +397,22 @@ SELECT gen_random_uuid(), id, $1, 0, 'code', 'https://a/' || id, 'b', 0, 'comple
 """So many that nobody would read them all for a batch."""
 
 
-async def test_with_no_statistics_a_batch_takes_no_longer_for_each_of_its_runs(domain: Domain) -> None:
+@pytest.fixture
+async def new_domain(servers: EmbeddedServers, template_database: str) -> AsyncIterator[Domain]:
+    """On a database that nobody has had before."""
+    name = f"test_new_{secrets.token_hex(4)}"
+    await execute(servers.database_url, f"CREATE DATABASE {name} TEMPLATE {template_database}")
+    database = Database(servers.postgres.database_url(name), size=4, name="test")
+    domain = Domain(database)
+    domain.client = await domain.new_client("new")
+    yield domain
+    await database.close()
+    await drop_database(servers, name)
+
+
+async def test_with_no_statistics_a_batch_takes_no_longer_for_each_of_its_runs(new_domain: Domain) -> None:
     """As on the first day, and in words that leave the plan for later batches to be made without this one."""
+    domain = new_domain
     jobs = await asyncio.gather(*(domain.submit() for _ in range(300)))
     await domain.execute("UPDATE runs SET branch = id::text")
     plans: list[dict[str, Any]] = []
