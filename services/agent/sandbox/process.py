@@ -45,6 +45,7 @@ class Process:
         self._family = family
         self.is_gone = False
         """Whether it was ended, and surely all that it started with it."""
+        self._is_killed = False
         self._stderr = bytearray()
         self._reading = asyncio.create_task(self._read(child.stderr.stream)) if child.stderr else None
 
@@ -73,6 +74,7 @@ class Process:
 
     def kill(self) -> None:
         """End all of it now; ``end`` is still to be called, and returns once it is gone."""
+        self._is_killed = True
         self._family.kill()
 
     async def end(self, grace: timedelta = GRACE) -> None:
@@ -81,7 +83,8 @@ class Process:
         What it printed can be read until ``close``.
         """
         try:
-            if self._process.returncode is None:
+            # On a busy machine one that was killed may still be there, and would hear of it.
+            if self._process.returncode is None and not self._is_killed:
                 self._family.terminate()
                 with suppress(TimeoutError):
                     async with asyncio.timeout(grace.total_seconds()):
