@@ -6,6 +6,11 @@ import gc
 
 import pytest
 import structlog
+from hypothesis import settings
+
+# How long an example takes is the machine's affair: no test is about that.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 def pytest_configure() -> None:
