@@ -37,12 +37,19 @@ async def database_of(servers: EmbeddedServers, revision: str) -> AsyncIterator[
     await drop_database(servers, name)
 
 
-@pytest.fixture(scope="session")
-async def domain_database_url(servers: EmbeddedServers, template_database: str) -> AsyncIterator[str]:
+@asynccontextmanager
+async def copy_of(servers: EmbeddedServers, template: str) -> AsyncIterator[str]:
+    """The URL of a new database that is as ``template``."""
     name = f"test_domain_{secrets.token_hex(4)}"
-    await execute(servers.database_url, f"CREATE DATABASE {name} TEMPLATE {template_database}")
+    await execute(servers.database_url, f"CREATE DATABASE {name} TEMPLATE {template}")
     yield servers.postgres.database_url(name)
     await drop_database(servers, name)
+
+
+@pytest.fixture(scope="session")
+async def domain_database_url(servers: EmbeddedServers, template_database: str) -> AsyncIterator[str]:
+    async with copy_of(servers, template_database) as url:
+        yield url
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ from quarterdeck.stack.embedded import EmbeddedServers
 from services.jobs.unit import SQL
 from services.runtime.postgres import SERVER_SETTINGS, Connection, Database, Record, Statements
 from tests.integration.conftest import drop_database, execute
+from tests.integration.jobs.conftest import copy_of
 from tests.integration.jobs.domain import Domain
 
 CLIENT = UUID(int=1)
@@ -400,14 +401,12 @@ SELECT gen_random_uuid(), id, $1, 0, 'code', 'https://a/' || id, 'b', 0, 'comple
 @pytest.fixture
 async def new_domain(servers: EmbeddedServers, template_database: str) -> AsyncIterator[Domain]:
     """On a database that nobody has had before."""
-    name = f"test_new_{secrets.token_hex(4)}"
-    await execute(servers.database_url, f"CREATE DATABASE {name} TEMPLATE {template_database}")
-    database = Database(servers.postgres.database_url(name), size=4, name="test")
-    domain = Domain(database)
-    domain.client = await domain.new_client("new")
-    yield domain
-    await database.close()
-    await drop_database(servers, name)
+    async with copy_of(servers, template_database) as url:
+        database = Database(url, size=4, name="test")
+        domain = Domain(database)
+        domain.client = await domain.new_client("new")
+        yield domain
+        await database.close()
 
 
 async def test_with_no_statistics_a_batch_takes_no_longer_for_each_of_its_runs(new_domain: Domain) -> None:
@@ -424,14 +423,13 @@ async def test_with_no_statistics_a_batch_takes_no_longer_for_each_of_its_runs(n
             plans.append(explaining.plan)
             return []
 
-    statements = Explained(SQL / "admitting.sql")
+    admitting, running = Explained(SQL / "admitting.sql"), Explained(SQL / "running.sql")
     async with domain.database.connection() as connection:
         await connection.execute(ENDED, domain.client.id)
-        count = await connection.fetchval("SELECT count FROM admissions")
-        await statements.rows(
+        await admitting.rows(
             connection,
             "dispatch",
-            admissions=count,
+            admissions=await connection.fetchval("SELECT count FROM admissions"),
             lock=1,
             places=[],
             capacities=[],
@@ -451,8 +449,8 @@ async def test_with_no_statistics_a_batch_takes_no_longer_for_each_of_its_runs(n
         )
         given = await connection.fetch("SELECT id, job_id, lease_token FROM runs WHERE state = 'running' ORDER BY id")
         ids, tokens = [row["id"] for row in given], [row["lease_token"] for row in given]
-        await Explained(SQL / "running.sql").rows(connection, "claim_runs", run_ids=ids, tokens=tokens, lease=SOON)
-        await Explained(SQL / "running.sql").rows(
+        await running.rows(connection, "claim_runs", run_ids=ids, tokens=tokens, lease=SOON)
+        await running.rows(
             connection,
             "complete_runs",
             job_ids=[row["job_id"] for row in given],
