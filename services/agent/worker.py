@@ -18,8 +18,8 @@ from nats.errors import Error as NatsError
 from services.contracts import subjects
 from services.contracts.v1.commands_pb2 import RunControl, WorkOrders
 from services.jobs.errors import LeaseLostError
-from services.jobs.heartbeat import Ending, Heartbeat
-from services.jobs.models import Checkpoint, ClaimedRun
+from services.jobs.heartbeat import FRESH_FOR, Ending, Heartbeat
+from services.jobs.models import Checkpoint, ClaimedRun, Hold
 from services.jobs.running import Claim, Order, Running
 from services.runtime.batching import Rest
 from services.runtime.jetstream import Bus, Listening, Message
@@ -102,6 +102,8 @@ class Worker:
         self._taking_up: dict[UUID, Claim] = {}
         """Of each run the newest claim that is not begun with yet."""
         self._tasks: set[asyncio.Task[None]] = set()
+        self._begun: dict[UUID, float] = {}
+        """The tokens of orders that were begun with at once, and when, for as long as such an order may be."""
         self._takes_more = True
         self._draining = False
 
@@ -116,16 +118,35 @@ class Worker:
         return self._capacity if self._takes_more and self._bus.is_connected else 0
 
     async def _on_orders(self, message: Message) -> None:
-        if self._draining:
-            return  # without an answer it is recalled
-        orders = _orders(message)
+        orders = self._begin_with(_told(message))
         if self._is_claiming:
             self._ordered += orders
-        else:
+        elif orders:
             self._is_claiming = True
             self._start(self._claim_ordered(self._start(self._take(orders), "claim"), len(orders)), "claims")
         # Behind that, so that no drain comes in between and misses it; nor has the claim to wait for it.
         self._start(_answered(message), "answer")
+
+    def _begin_with(self, told: WorkOrders) -> list[Order]:
+        """Begin with those runs of which the order says everything, if it is so young that nobody else can have got
+        them since; returns those that have to be claimed.
+        """
+        orders, now = _orders(told), time.monotonic()
+        granted_at = self._heartbeat.sent_at(told.beat)
+        if granted_at is None or now - granted_at > FRESH_FOR.total_seconds():
+            return orders
+        while self._begun and next(iter(self._begun.values())) < now - FRESH_FOR.total_seconds():
+            del self._begun[next(iter(self._begun))]
+        left = []
+        for order in orders:
+            if order.token in self._begun:
+                continue
+            if (claim := order.as_claim()) is None:
+                left.append(order)
+                continue
+            self._begun[order.token] = now
+            self._start(self._see_through(claim, granted_at), f"attempt of {order.run_id}")
+        return left
 
     def _start(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         """Run ``work`` beside everything else."""
@@ -226,7 +247,12 @@ class Worker:
             older.end(Stop.LOST)  # this process had lost the run before it claimed it again
         if (run := await self._taken_up(claim, claimed_at)) is None:
             return
-        attempt = self._begin(run)
+        try:
+            attempt = self._begin(run)
+        except BaseException:
+            self._heartbeat.drop(hold.run_id)  # nobody would work under the lease
+            await self._own_up(hold)
+            raise
         live = _Live(run, attempt, asyncio.create_task(attempt.work(), name=f"run {hold.run_id}"))
         self._live[hold.run_id] = live
         self._heartbeat.hold(hold.run_id, hold.token, claimed_at=claimed_at, on_end=_ender(live), on_call=attempt.hear)
@@ -237,7 +263,10 @@ class Worker:
             if live.stop is Stop.CANCELLED:
                 await attempt.release()  # a cancelled run's work is gone before that is told
             await self._conclude_or_cancel(live, attempt)
-        except (LeaseLostError, StoreUnavailableError) as error:
+        except Exception as error:
+            await self._own_up(hold)
+            if not isinstance(error, LeaseLostError | StoreUnavailableError):
+                raise
             log.warning("attempt given up", run=str(hold.run_id), attempt=hold.attempt, error=str(error))
         finally:
             self._forget(live)
@@ -264,6 +293,11 @@ class Worker:
                 if run is None:
                     self._heartbeat.drop(run_id)  # also after a bug: nobody would work under the lease
         return run if is_newest else None
+
+    async def _own_up(self, hold: Hold) -> None:
+        """Have it counted against the run that it was begun with, where no renewal has said so yet."""
+        with suppress(StoreUnavailableError):
+            await self._running.claim([Order(hold.run_id, hold.token)])
 
     def _forget(self, live: _Live) -> None:
         run_id = live.run.hold.run_id
@@ -295,13 +329,22 @@ class Worker:
                 assert_never(live.stop)
 
 
-def _orders(message: Message) -> list[Order]:
+def _told(message: Message) -> WorkOrders:
     """What ``message`` orders; nothing where it holds no work orders."""
     try:
-        orders = WorkOrders.FromString(message.data).orders
-        return [Order(UUID(order.run_id), UUID(bytes=order.token)) for order in orders]
-    except (DecodeError, ValueError):
+        return WorkOrders.FromString(message.data)
+    except DecodeError:
         log.exception("no work orders, thrown away", subject=message.subject)
+        return WorkOrders()
+
+
+def _orders(told: WorkOrders) -> list[Order]:
+    try:
+        return [
+            Order(UUID(order.run_id), UUID(bytes=order.token), UUID(order.job_id), order.work) for order in told.orders
+        ]
+    except ValueError:
+        log.exception("no work orders, thrown away")
         return []
 
 

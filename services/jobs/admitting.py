@@ -23,7 +23,7 @@ from services.contracts.words import Queue
 from services.jobs.fairness import Allocation, Candidate, Flow, Load, allocate
 from services.jobs.limits import Limits, limits_of
 from services.jobs.placing import Place, spread
-from services.jobs.scheduling import LEASE, ORDER_LEASE, Dispatched
+from services.jobs.scheduling import LEASE, Dispatched
 from services.jobs.states import RunTransition, sources
 from services.jobs.unit import SQL, Rung, Unit, Units
 from services.runtime.postgres import Connection, Record, Statements
@@ -34,6 +34,8 @@ _ADMISSION_LOCK = 5_821_907_733
 _WITHOUT_LIMIT = 100
 MOST_AT_ONCE = 256
 """Runs that one transaction dispatches at most; it holds their jobs' locks."""
+_MOST_WORK_BYTES = 2_000
+"""Of what an order says of its run: the orders of one transaction are one message, of 1 MiB at most."""
 _ROOM_LASTS = timedelta(seconds=0.5)
 _uuid = lru_cache(maxsize=4 * MOST_AT_ONCE)(UUID)
 """A look names a client with each of its jobs."""
@@ -94,7 +96,7 @@ class Admitting:
             return Admitted()  # whoever is at it hears all bells, too
         if not rows[0]["has_turn"]:
             return None
-        orders = _orders(rows, wanted)
+        orders = _orders(rows, wanted, room)
         if orders:
             await self._units.ring(Rung.EVENTS)
         started = Counter(order.job_id for order in orders)
@@ -135,7 +137,8 @@ class Admitting:
                 sources=sources(RunTransition.ADMIT),
                 agents=agents,
                 tokens=tokens,
-                lease=ORDER_LEASE,
+                lease=LEASE,
+                most_prompt=_MOST_WORK_BYTES,
                 event_ids=event_ids,
                 job_event_ids=job_event_ids,
                 **_ticks(wanted.clocks),
@@ -219,13 +222,23 @@ class _Room:
         )
 
 
-def _orders(rows: Sequence[Record], wanted: Allocation) -> list[Dispatched]:
+def _orders(rows: Sequence[Record], wanted: Allocation, room: _Room) -> list[Dispatched]:
     """In the order in which they are to begin."""
     places = {job_id: place for place, job_id in enumerate(wanted.runs)}
     given = sorted(
         (row for row in rows if row["id"] is not None), key=lambda row: (places[row["job_id"]], row["position"])
     )
-    return [Dispatched(row["id"], row["job_id"], row["agent"], row["lease_token"]) for row in given]
+    beats = {place.name: place.beat for place in room.places}
+    return [
+        Dispatched(
+            row["id"], row["job_id"], row["agent"], row["lease_token"], beats[row["agent"]], _bounded(row["work"])
+        )
+        for row in given
+    ]
+
+
+def _bounded(work: str | None) -> str | None:
+    return work if work is not None and len(work.encode()) <= _MOST_WORK_BYTES else None
 
 
 def _rows(aggregated: str | None) -> list[dict[str, Any]]:

@@ -34,11 +34,14 @@ log = logger("jobs.heartbeat")
 RENEW_EVERY = timedelta(seconds=2)
 GIVE_UP_AFTER = timedelta(seconds=5)
 """Without a good renewal. Must be below the lease, less the time that ending the work takes."""
+FRESH_FOR = timedelta(seconds=3)
+"""After a heartbeat, what was granted on it may be begun with: its next renewal comes before it is given up."""
 BLOCKED_FOR_GOOD = timedelta(seconds=60)
 """An event loop that answers nothing for so long is not coming back: the process ends itself."""
 EXIT_BLOCKED = 70
 EXIT_HEARTBEAT_DIED = 71
 _TICK_SECONDS = 0.25
+_BEATS_KEPT = 16
 _TRANSIENT: tuple[type[BaseException], ...] = (StoreUnavailableError, *CONNECTION_ERRORS, *UNDONE)
 
 
@@ -66,6 +69,9 @@ class Heartbeat:
         self._url = database_url
         self._node = node
         self._held: dict[UUID, _Held] = {}
+        self._beat_number = 0
+        self._sent: dict[int, float] = {}
+        """When the last heartbeats were sent, by their numbers; monotonic seconds."""
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -108,6 +114,13 @@ class Heartbeat:
             last_good = max(claimed_at, known.last_good) if known is not None and known.token == token else claimed_at
             self._held[identifier] = _Held(token, on_end, on_call, last_good)
 
+    def sent_at(self, beat: int) -> float | None:
+        """When this heartbeat was sent; monotonic seconds, None where it is none of the last.
+
+        A lease that was granted after it came lasts from then on at least, as if it had been renewed by it.
+        """
+        return self._sent.get(beat)
+
     def drop(self, identifier: UUID) -> None:
         with self._lock:
             self._held.pop(identifier, None)
@@ -140,7 +153,7 @@ class Heartbeat:
         while not self._stop.is_set():
             if watching.done():
                 watching.result()
-            if time.monotonic() >= next_renewal or self._hurries:
+            if time.monotonic() >= next_renewal or self._hurries or self._has_due():
                 self._hurries = False
                 next_renewal = time.monotonic() + RENEW_EVERY.total_seconds()
                 connection = await self._renew(connection)
@@ -157,14 +170,14 @@ class Heartbeat:
         """Renew all leases; return the connection to use next time, None where it broke."""
         with self._lock:
             held = {identifier: lease.token for identifier, lease in self._held.items() if not lease.told}
-        sent = time.monotonic()
+        sent = self._number_beat()
         try:
             async with asyncio.timeout(RENEW_EVERY.total_seconds()):
                 connection = connection or await connect(
                     self._url, name=f"{self._node.name} heartbeat", timeout_seconds=RENEW_EVERY.total_seconds()
                 )
                 async with breakage_told(connection):
-                    await tell_seen(connection, replace(self._node, capacity=self._offered()))
+                    await tell_seen(connection, replace(self._node, capacity=self._offered(), beat=self._beat_number))
                     renewed = await renew(connection, held)
         except _TRANSIENT as error:
             log.warning("renewal failed", error=str(error) or type(error).__name__)
@@ -173,6 +186,19 @@ class Heartbeat:
             return None
         self._note(held, renewed, sent)
         return connection
+
+    def _number_beat(self) -> float:
+        """Count a heartbeat that is about to be sent; returns the time."""
+        self._beat_number += 1
+        sent = self._sent[self._beat_number] = time.monotonic()
+        self._sent.pop(self._beat_number - _BEATS_KEPT, None)
+        return sent
+
+    def _has_due(self) -> bool:
+        """Whether a lease is to be renewed before the next heartbeat: that of a run that began just before the last."""
+        due = time.monotonic() - RENEW_EVERY.total_seconds()
+        with self._lock:
+            return any(lease.last_good <= due and not lease.told for lease in self._held.values())
 
     def _offered(self) -> int:
         """None while the event loop is blocked: it would hear of no run, and each would come back seconds later."""

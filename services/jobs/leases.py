@@ -37,6 +37,8 @@ class Node:
     capacity: int = 0
     """Runs at once that it takes now."""
     address: str | None = None
+    beat: int = 0
+    """How many heartbeats it has sent, this one included."""
 
 
 def new_node_name(label: str) -> str:

@@ -9,11 +9,12 @@ from heapq import heapify, heapreplace
 
 @dataclass(frozen=True)
 class Place:
-    """An agent with room: ``free`` of its ``capacity`` places, both above 0."""
+    """An agent with room: ``free`` of its ``capacity`` places, both above 0. ``beat``: its last heartbeat."""
 
     name: str
     capacity: int
     free: int
+    beat: int = 0
 
 
 def spread(agents: Sequence[Place], runs: int) -> list[str]:

@@ -5,9 +5,9 @@ Every write carries the lease token; one that no longer holds the run raises ``L
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any
 from uuid import UUID
@@ -46,6 +46,22 @@ _PLAIN = Checkout()
 _NO_SETTINGS = ClientSettings()
 _MOST_COMPLETIONS = 256
 _REST = Rest(timedelta(milliseconds=30))
+_FIRST_ATTEMPT: Mapping[str, Any] = {
+    "turns": 0,
+    "attempts_spent": 0,
+    "tokens": 0,
+    "cost_microusd": 0,
+    "resumes": None,
+    "cancel_requested": False,
+    "job_sealed": None,
+    "client_sealed": None,
+}
+"""Of a run that begins for the first time and has no secrets; of any other an order does not say what it is."""
+_TOLD = {
+    *("client_id", "queue", "repository", "base_ref", "base_sha", "base_branch", "branch", "checkout", "created_at"),
+    *("head", "seconds_left", "kind", "name", "prompt", "options", "settings", "is_budgeted", "may_be_skipped"),
+}
+"""What an order says where it says anything."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +71,22 @@ class Order:
     run_id: UUID
     token: UUID
     """Of the lease that was granted with it."""
+    job_id: UUID | None = None
+    work: bytes = b""
+    """What there is to know of the run, as JSON, where it begins for the first time; empty: it has to be claimed."""
+
+    def as_claim(self) -> Claim | None:
+        """What a claim of it would answer, for whoever knows that the lease lasts; None where too little is said."""
+        if self.job_id is None or not self.work:
+            return None
+        try:
+            row: dict[str, Any] = {**_FIRST_ATTEMPT, **orjson.loads(self.work)}
+            if not row.keys() >= _TOLD:
+                return None  # by a scheduler of another version
+            row["client_id"], row["created_at"] = UUID(row["client_id"]), datetime.fromisoformat(row["created_at"])
+        except (ValueError, TypeError):
+            return None
+        return Claim(Hold(self.run_id, self.job_id, 1, self.token), row)
 
 
 @dataclass(frozen=True)
@@ -62,8 +94,8 @@ class Claim:
     """A run that this agent has taken up."""
 
     hold: Hold
-    row: Record
-    """What the claim said of it."""
+    row: Mapping[str, Any] | Record
+    """What the claim, or the order, said of it."""
 
     @property
     def cancel_requested(self) -> bool:
@@ -108,7 +140,7 @@ class Running:
             )
 
         rows = await self._units.database.in_statement(work)
-        return [Claim(_hold(row), row) for row in rows]
+        return [Claim(Hold(row["id"], row["job_id"], row["attempt"], row["lease_token"]), row) for row in rows]
 
     async def take_up(self, claim: Claim) -> ClaimedRun:
         """All that an agent needs of a run that it has claimed, with what earlier attempts left, or the run from which
@@ -117,22 +149,23 @@ class Running:
         For each by itself, and not with the claim of many: a transcript and a tree may be large.
         """
         row = claim.row
-        is_new = row["attempt"] == 1 and row["resumes"] is None  # it cannot have left anything yet
+        run_id = claim.hold.run_id
+        is_new = claim.hold.attempt == 1 and row["resumes"] is None  # it cannot have left anything yet
         if is_new and not row["may_be_skipped"]:
-            return _claimed_run(row)
+            return _claimed_run(claim)
 
         async def left(connection: Connection) -> ClaimedRun:
             skipped_for: str | None = None
             if row["may_be_skipped"]:
-                skipped_for = await _STATEMENTS.value(connection, "skipped_for", run_id=row["id"])
+                skipped_for = await _STATEMENTS.value(connection, "skipped_for", run_id=run_id)
             if is_new:
-                return _claimed_run(row, skipped_for=skipped_for)
+                return _claimed_run(claim, skipped_for=skipped_for)
             if row["resumes"] is not None:
-                await _STATEMENTS.execute(connection, "take_over", run_id=row["id"], token=row["lease_token"])
-            messages = await _STATEMENTS.rows(connection, "transcript", run_id=row["id"])
-            saved = await _STATEMENTS.row(connection, "checkpoint", run_id=row["id"])
-            outputs = await _STATEMENTS.rows(connection, "outputs", run_id=row["id"])
-            return _claimed_run(row, messages, saved, outputs, skipped_for=skipped_for)
+                await _STATEMENTS.execute(connection, "take_over", run_id=run_id, token=claim.hold.token)
+            messages = await _STATEMENTS.rows(connection, "transcript", run_id=run_id)
+            saved = await _STATEMENTS.row(connection, "checkpoint", run_id=run_id)
+            outputs = await _STATEMENTS.rows(connection, "outputs", run_id=run_id)
+            return _claimed_run(claim, messages, saved, outputs, skipped_for=skipped_for)
 
         return await self._units.database.in_transaction(left)
 
@@ -326,20 +359,17 @@ async def grant_lease(connection: Connection, identifier: UUID, *, kind: str, to
     )
 
 
-def _hold(row: Record) -> Hold:
-    return Hold(row["id"], row["job_id"], row["attempt"], row["lease_token"])
-
-
 def _claimed_run(
-    row: Record,
+    claim: Claim,
     messages: Sequence[Record] = (),
     saved: Record | None = None,
     outputs: Sequence[Record] = (),
     *,
     skipped_for: str | None = None,
 ) -> ClaimedRun:
+    row = claim.row
     return ClaimedRun(
-        hold=_hold(row),
+        hold=claim.hold,
         kind=JobKind(row["kind"]),
         prompt=row["prompt"],
         name=row["name"],

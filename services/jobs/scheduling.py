@@ -19,8 +19,8 @@ from services.runtime.postgres import Connection, Record, Statements
 STATEMENTS = Statements(SQL / "scheduling.sql")
 LEASE = timedelta(seconds=8)
 """How long a run or changeset stays its holder's without a renewal."""
-ORDER_LEASE = timedelta(seconds=4)
-"""The same of a run whose agent has not taken up the order yet."""
+_LIVES = timedelta(seconds=4)
+"""A process whose heartbeat was seen within it: it cannot have died of what it was given a lease ago."""
 MAX_TIMES_LOST = 5
 DEADLINE_GRACE = timedelta(seconds=10)
 """An agent ends a run at its deadline by itself; only after this does the sweep."""
@@ -36,6 +36,10 @@ class Dispatched:
     """The name of its node."""
     token: UUID
     """Of the lease that was granted with it."""
+    beat: int = 0
+    """The agent's heartbeat that came before it."""
+    work: str | None = None
+    """What there is to know of the run, as JSON; None: its agent has to claim it."""
 
 
 class Scheduling:
@@ -61,18 +65,23 @@ class Scheduling:
         await self._units.database.in_transaction(work)
 
     async def recall_orders(self, orders: Sequence[Dispatched]) -> None:
-        """These orders may have been heard by nobody: the next sweep takes back what was not taken up. Nothing is given
-        to their agents before they say again how many places they have. Raises ``StoreUnavailableError``.
-        """
+        """Nobody has heard these orders: the next sweep takes the runs back. Raises ``StoreUnavailableError``."""
 
         async def work(connection: Connection) -> None:
             await STATEMENTS.execute(
                 connection,
                 "recall_orders",
-                agents=sorted({order.agent for order in orders}),
                 ids=[order.run_id for order in orders],
                 tokens=[order.token for order in orders],
             )
+
+        await self._units.database.in_statement(work)
+
+    async def avoid(self, agent: str) -> None:
+        """Give ``agent`` nothing before it says again how many places it has. Raises ``StoreUnavailableError``."""
+
+        async def work(connection: Connection) -> None:
+            await STATEMENTS.execute(connection, "avoid", agent=agent)
 
         await self._units.database.in_statement(work)
 
@@ -103,7 +112,7 @@ class Scheduling:
 
     async def lose_expired(self, *, connected_for: timedelta) -> int:
         """Take runs from agents that stopped renewing: queued again, cancelled, or failed the fifth time. Those that
-        their agent never took up are queued as they were, or cancelled.
+        their agent never heard of are queued as they were, or cancelled.
 
         ``connected_for``: how long Postgres has been reachable from here.
         """
@@ -116,6 +125,7 @@ class Scheduling:
                 ids=found.ids,
                 sources=sources(RunTransition.LOSE),
                 lease=LEASE,
+                lives=_LIVES,
                 connected_for=connected_for,
             )
             fates: dict[str, list[Record]] = defaultdict(list)
@@ -123,7 +133,7 @@ class Scheduling:
                 fates[_fate(row)].append(row)
             await STATEMENTS.execute(unit.connection, "drop_leases", ids=[row["id"] for row in rows])
             await _requeue_lost(unit, fates["requeue"])
-            await _requeue_untaken(unit, fates["untaken"])
+            await _requeue_unheard(unit, fates["unheard"])
             await _fail_lost(unit, fates["fail"])
             await cancel_locked(unit, fates["cancel"])
             return len(rows)
@@ -166,8 +176,8 @@ class Found:
 def _fate(row: Record) -> str:
     if row["cancel_requested"]:
         return "cancel"
-    if not row["taken"]:
-        return "untaken"
+    if row["is_unheard"]:
+        return "unheard"
     return "fail" if row["counts"] and row["times_lost"] + 1 >= MAX_TIMES_LOST else "requeue"
 
 
@@ -179,9 +189,9 @@ async def _requeue_lost(unit: Unit, rows: Sequence[Record]) -> None:
         _tell(unit, row, EventKind.RUN_REQUEUED, {"reason": "lost"})
 
 
-async def _requeue_untaken(unit: Unit, rows: Sequence[Record]) -> None:
+async def _requeue_unheard(unit: Unit, rows: Sequence[Record]) -> None:
     """Those whose queue deadline has passed by now fail at once: admission would be there before the next sweep."""
-    for row in await STATEMENTS.rows(unit.connection, "requeue_untaken", ids=[row["id"] for row in rows]):
+    for row in await STATEMENTS.rows(unit.connection, "requeue_unheard", ids=[row["id"] for row in rows]):
         unit.count(row["job_id"], active=-1, queued=+1)
         _tell(unit, row, EventKind.RUN_REQUEUED, {"reason": "unclaimed"})
         if row["is_overdue"]:

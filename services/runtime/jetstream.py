@@ -16,6 +16,7 @@ from typing import TypeAlias
 import nats
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
+from nats.errors import NoRespondersError
 from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, StreamConfig
 from nats.js.errors import APIError, NoStreamResponseError, NotFoundError
@@ -32,6 +33,7 @@ __all__ = [
     "BusUnavailableError",
     "Listening",
     "Message",
+    "NobodyListensError",
     "Outgoing",
     "StreamPosition",
     "Tailed",
@@ -55,6 +57,10 @@ ACK_WAIT = timedelta(seconds=10)
 
 class BusUnavailableError(Exception):
     """NATS cannot be reached or did not answer in time: whether the message arrived is unknown."""
+
+
+class NobodyListensError(BusUnavailableError):
+    """NATS says so: nobody has heard the message, or will."""
 
 
 _FAILURES = (nats.errors.Error, JetStreamError, OSError, TimeoutError)
@@ -245,10 +251,13 @@ class Bus:
     async def tell(self, subject: str, data: bytes) -> None:
         """Send over core NATS to a process that answers each message with nothing, at once.
 
-        Raises ``BusUnavailableError`` where it may not have been heard: without delay where nobody listens.
+        Raises ``BusUnavailableError`` where it may not have been heard; ``NobodyListensError``, without delay, where it
+        was not.
         """
         try:
             await self._client.request(subject, data, timeout=PUBLISH_SECONDS)
+        except NoRespondersError as error:
+            raise NobodyListensError(f"tell {subject}: {_words(error)}") from error
         except _FAILURES as error:
             raise BusUnavailableError(f"tell {subject}: {_words(error)}") from error
 
@@ -401,9 +410,12 @@ class Listening:
         self._subscription = subscription
 
     async def stop(self) -> None:
-        """Hear nothing more; whoever asks is told that nobody listens. Never fails."""
+        """Hear nothing more but what is on its way, and return when that was heard; whoever asks behind it is told that
+        nobody listens. Never fails.
+        """
         with suppress(*_FAILURES):
-            await self._subscription.unsubscribe()
+            async with asyncio.timeout(_FLUSH_SECONDS):
+                await self._subscription.drain()  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from services.jobs.admitting import Admitting
 from services.jobs.fairness import Candidate
 from services.jobs.scheduling import Dispatched, Scheduling
 from services.runtime.batching import Rest
-from services.runtime.jetstream import Bus, BusUnavailableError
+from services.runtime.jetstream import Bus, BusUnavailableError, NobodyListensError
 from services.runtime.postgres import StoreUnavailableError
 from services.runtime.telemetry import logger
 
@@ -90,18 +90,32 @@ class Admission:
     async def _tell_agent(self, agent: str, orders: Sequence[Dispatched]) -> None:
         try:
             await self._bus.tell(subjects.orders(agent), encoded_orders(orders))
+        except NobodyListensError as error:
+            log.warning("orders are recalled", runs=len(orders), error=str(error))
+            await self._note(agent, unheard=orders)
         except BusUnavailableError as error:
-            log.warning("orders may be lost; what is not taken up is recalled", runs=len(orders), error=str(error))
-            await self._recall(orders)
+            # It may have begun with them: only their leases tell.
+            log.warning("orders may be lost; the leases of what was not begun with run out", error=str(error))
+            await self._note(agent)
 
-    async def _recall(self, orders: Sequence[Dispatched]) -> None:
+    async def _note(self, agent: str, *, unheard: Sequence[Dispatched] = ()) -> None:
         try:
-            await self._scheduling.recall_orders(orders)
+            await self._scheduling.avoid(agent)
+            if unheard:
+                await self._scheduling.recall_orders(unheard)
         except StoreUnavailableError as error:
-            log.warning("orders could not be recalled; their leases run out", error=str(error))
+            log.warning("a deaf agent could not be noted; its leases run out", agent=agent, error=str(error))
 
 
 def encoded_orders(orders: Sequence[Dispatched]) -> bytes:
     """What the agent is told that all of these are given to."""
-    told = [WorkOrder(run_id=str(each.run_id), job_id=str(each.job_id), token=each.token.bytes) for each in orders]
-    return WorkOrders(orders=told).SerializeToString()
+    told = [
+        WorkOrder(
+            run_id=str(each.run_id),
+            job_id=str(each.job_id),
+            token=each.token.bytes,
+            work=each.work.encode() if each.work is not None else b"",
+        )
+        for each in orders
+    ]
+    return WorkOrders(orders=told, beat=min(each.beat for each in orders)).SerializeToString()

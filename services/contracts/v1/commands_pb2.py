@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dquarterdeck/v1/commands.proto\x12\x0equarterdeck.v1\",\n\nJobCommand\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\"X\n\x06NewJob\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x11\n\tclient_id\x18\x02 \x01(\t\x12\x0e\n\x06\x63lient\x18\x03 \x01(\t\x12\r\n\x05queue\x18\x04 \x01(\t\x12\x0c\n\x04runs\x18\x05 \x01(\r\"@\n\tWorkOrder\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\r\n\x05token\x18\x04 \x01(\x0cJ\x04\x08\x03\x10\x04\"7\n\nWorkOrders\x12)\n\x06orders\x18\x01 \x03(\x0b\x32\x19.quarterdeck.v1.WorkOrder\"F\n\x0cPublishOrder\x12\x14\n\x0c\x63hangeset_id\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x10\n\x08\x64ispatch\x18\x03 \x01(\r\"\x8c\x01\n\nRunControl\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12-\n\x04kind\x18\x02 \x01(\x0e\x32\x1f.quarterdeck.v1.RunControl.Kind\"?\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x0f\n\x0bKIND_CANCEL\x10\x01\x12\x10\n\x0cKIND_MESSAGE\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dquarterdeck/v1/commands.proto\x12\x0equarterdeck.v1\",\n\nJobCommand\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\"X\n\x06NewJob\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x11\n\tclient_id\x18\x02 \x01(\t\x12\x0e\n\x06\x63lient\x18\x03 \x01(\t\x12\r\n\x05queue\x18\x04 \x01(\t\x12\x0c\n\x04runs\x18\x05 \x01(\r\"N\n\tWorkOrder\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\r\n\x05token\x18\x04 \x01(\x0c\x12\x0c\n\x04work\x18\x05 \x01(\x0cJ\x04\x08\x03\x10\x04\"E\n\nWorkOrders\x12)\n\x06orders\x18\x01 \x03(\x0b\x32\x19.quarterdeck.v1.WorkOrder\x12\x0c\n\x04\x62\x65\x61t\x18\x02 \x01(\x04\"F\n\x0cPublishOrder\x12\x14\n\x0c\x63hangeset_id\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x10\n\x08\x64ispatch\x18\x03 \x01(\r\"\x8c\x01\n\nRunControl\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12-\n\x04kind\x18\x02 \x01(\x0e\x32\x1f.quarterdeck.v1.RunControl.Kind\"?\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x0f\n\x0bKIND_CANCEL\x10\x01\x12\x10\n\x0cKIND_MESSAGE\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,13 +36,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_NEWJOB']._serialized_start=95
   _globals['_NEWJOB']._serialized_end=183
   _globals['_WORKORDER']._serialized_start=185
-  _globals['_WORKORDER']._serialized_end=249
-  _globals['_WORKORDERS']._serialized_start=251
-  _globals['_WORKORDERS']._serialized_end=306
-  _globals['_PUBLISHORDER']._serialized_start=308
-  _globals['_PUBLISHORDER']._serialized_end=378
-  _globals['_RUNCONTROL']._serialized_start=381
-  _globals['_RUNCONTROL']._serialized_end=521
-  _globals['_RUNCONTROL_KIND']._serialized_start=458
-  _globals['_RUNCONTROL_KIND']._serialized_end=521
+  _globals['_WORKORDER']._serialized_end=263
+  _globals['_WORKORDERS']._serialized_start=265
+  _globals['_WORKORDERS']._serialized_end=334
+  _globals['_PUBLISHORDER']._serialized_start=336
+  _globals['_PUBLISHORDER']._serialized_end=406
+  _globals['_RUNCONTROL']._serialized_start=409
+  _globals['_RUNCONTROL']._serialized_end=549
+  _globals['_RUNCONTROL_KIND']._serialized_start=486
+  _globals['_RUNCONTROL_KIND']._serialized_end=549
 # @@protoc_insertion_point(module_scope)

@@ -89,20 +89,24 @@ class WorkOrder(_message.Message):
     RUN_ID_FIELD_NUMBER: _builtins.int
     JOB_ID_FIELD_NUMBER: _builtins.int
     TOKEN_FIELD_NUMBER: _builtins.int
+    WORK_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     job_id: _builtins.str
     token: _builtins.bytes
     """The lease that was granted to the agent, 16 bytes; whoever has it holds the run."""
+    work: _builtins.bytes
+    """All that there is to know of the run, as JSON: it may be begun with at once. Empty: it is to be claimed."""
     def __init__(
         self,
         *,
         run_id: _builtins.str = ...,
         job_id: _builtins.str = ...,
         token: _builtins.bytes = ...,
+        work: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id", "run_id", b"run_id", "token", b"token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id", "run_id", b"run_id", "token", b"token", "work", b"work"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -115,16 +119,20 @@ class WorkOrders(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ORDERS_FIELD_NUMBER: _builtins.int
+    BEAT_FIELD_NUMBER: _builtins.int
+    beat: _builtins.int
+    """The heartbeat of the agent after which the leases were granted: they last from when it was sent, at least."""
     @_builtins.property
     def orders(self) -> _containers.RepeatedCompositeFieldContainer[Global___WorkOrder]: ...
     def __init__(
         self,
         *,
         orders: _abc.Iterable[Global___WorkOrder] | None = ...,
+        beat: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["orders", b"orders"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["beat", b"beat", "orders", b"orders"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

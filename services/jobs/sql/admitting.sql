@@ -6,7 +6,7 @@ WITH RECURSIVE loads AS MATERIALIZED (
     SELECT queue, client_id, agent, count(*) AS runs FROM runs WHERE state IN ('dispatched', 'running')
     GROUP BY queue, client_id, agent
 ), agents AS MATERIALIZED (
-    SELECT n.name, n.capacity, n.capacity - coalesce(sum(l.runs), 0)::int AS free
+    SELECT n.name, n.capacity, n.beat, n.capacity - coalesce(sum(l.runs), 0)::int AS free
     FROM nodes n LEFT JOIN loads l ON l.agent = n.name
     WHERE n.kind = 'agent' AND n.hears_orders AND n.seen_at > now() - :alive::interval GROUP BY n.name
 ), fleet AS MATERIALIZED (
@@ -62,8 +62,7 @@ SELECT (SELECT count FROM admissions) AS admissions, (SELECT slots FROM free) AS
        (SELECT json_agg(l) FROM loads l) AS load;
 
 -- name: dispatch
--- So many runs of each of these jobs, by their place, begin, each at the next of these agents, with a lease that it has to
--- take up within a few seconds; held are those that their branch or repository has no room for. Their clients' clocks move on.
+-- So many runs of each of these jobs, by their place, begin, each at the next of these agents, with a lease; held are those that their branch or repository has no room for. Their clients' clocks move on.
 -- What ``settle`` does for other transitions is done at once, since a run's start waits for it: of a job's states this can
 -- only make `queued` `running`. Where another scheduler is at it just now, or has admitted since ``look``, or one of the agents does
 -- not live or has fewer places than it had then, nothing is written.
@@ -129,7 +128,18 @@ WITH lock AS MATERIALIZED (
     WHERE r.id = p.id AND r.state = ANY(:sources::text[]) AND (r.cancel_requested_at IS NULL) IS TRUE
       AND (r.held_since IS NULL) IS TRUE
     RETURNING r.id, r.job_id, r.position, r.attempt, r.lease_token, r.agent, p.place, p.client_id, p.runs_started,
-              p.last_event_number, p.tag, p.event_id
+              p.last_event_number, p.tag, p.event_id,
+              -- What there is to know of one that begins for the first time, but for secrets and long prompts.
+              (SELECT row_to_json(w)::text FROM (
+                   SELECT r.client_id, r.queue, r.repository, r.base_ref, r.base_sha, r.base_branch, r.branch, r.checkout,
+                          r.created_at, r.head, extract(epoch FROM r.run_deadline - now())::float8 AS seconds_left,
+                          j.kind, j.name, j.prompt, j.options::text AS options, s.settings,
+                          EXISTS (SELECT FROM budgets b WHERE b.name = '' OR b.name = (
+                                      SELECT n.name FROM clients n WHERE n.id = r.client_id)) AS is_budgeted,
+                          j.name IS NOT NULL AND j.options ->> 'onExisting' = 'skip' AND r.queue <> 'review' AS may_be_skipped
+                   FROM jobs j LEFT JOIN client_settings s ON s.client_id = j.client_id
+                   WHERE j.id = r.job_id AND r.attempt = 1 AND r.resumes IS NULL AND j.sealed IS NULL AND s.sealed IS NULL
+                     AND octet_length(j.prompt) <= :most_prompt) w) AS work
 ), granted AS (
     INSERT INTO leases (id, kind, token, holder, taken, expires_at)
     SELECT d.id, 'run', d.lease_token, d.agent, false, clock_timestamp() + :lease::interval FROM dispatched d
@@ -155,7 +165,7 @@ WITH lock AS MATERIALIZED (
     SELECT c.id, c.client_id, c.last_event_number + c.runs + 1, c.event_id, NULL, 0, 'job.started', '{}', now()
     FROM counted c WHERE c.is_first
 )
-SELECT NOT l.is_free AS is_busy, EXISTS (SELECT FROM turn) AS has_turn, d.id, d.job_id, d.position, d.agent, d.lease_token
+SELECT NOT l.is_free AS is_busy, EXISTS (SELECT FROM turn) AS has_turn, d.id, d.job_id, d.position, d.agent, d.lease_token, d.work
 FROM lock l LEFT JOIN dispatched d ON true;
 
 -- name: hide!

@@ -211,9 +211,10 @@ RETURNING l.id, l.token,
 
 -- name: seen!
 -- This process lives.
-INSERT INTO nodes (name, kind, capacity, address, hears_orders)
-VALUES (:name, :kind, :capacity, :address, :kind = 'agent')
-ON CONFLICT (name) DO UPDATE SET seen_at = now(), capacity = excluded.capacity, address = excluded.address;
+INSERT INTO nodes (name, kind, capacity, address, hears_orders, beat)
+VALUES (:name, :kind, :capacity, :address, :kind = 'agent', :beat)
+ON CONFLICT (name) DO UPDATE SET seen_at = now(), capacity = excluded.capacity, address = excluded.address,
+                                 beat = excluded.beat;
 
 -- name: gone!
 DELETE FROM nodes WHERE name = :name;

@@ -22,12 +22,14 @@ ORDER BY l.expires_at LIMIT 200;
 -- name: take_expired
 -- Lock the runs among these whose lease is still expired and is still theirs, and the lease: no renewal comes between.
 -- One that is being renewed just now is left, since whoever waits for it may be waited for.
--- Not counted against a run: a lease that nobody could renew, since Postgres or the way to it was away, and one that nobody
--- has taken up.
-SELECT r.id, r.job_id, r.attempt, r.state, r.queue_seconds, r.run_seconds, r.times_lost, l.taken,
+-- Not counted against a run: a lease that nobody could renew, since Postgres or the way to it was away, and one whose order
+-- nobody has heard: it was recalled, or its agent lives and has never renewed it. One that died may have died of the run.
+SELECT r.id, r.job_id, r.attempt, r.state, r.queue_seconds, r.run_seconds, r.times_lost,
        r.cancel_requested_at IS NOT NULL AS cancel_requested,
-       l.taken AND l.expires_at >= greatest(pg_postmaster_start_time(), now() - :connected_for::interval) + :lease::interval
-           AS counts
+       NOT l.taken AND (l.expires_at = 'epoch'
+                        OR EXISTS (SELECT FROM nodes n
+                                   WHERE n.name = l.holder AND n.seen_at > now() - :lives::interval)) AS is_unheard,
+       l.expires_at >= greatest(pg_postmaster_start_time(), now() - :connected_for::interval) + :lease::interval AS counts
 FROM runs r JOIN leases l ON l.id = r.id
 WHERE r.id = ANY(:ids::uuid[]) AND r.state = ANY(:sources::text[]) AND l.token = r.lease_token
   AND l.expires_at < clock_timestamp()
@@ -39,19 +41,19 @@ UPDATE runs r SET state = 'queued', times_lost = times_lost + l.counts::int, lea
                   queue_deadline = now() + make_interval(secs => queue_seconds)
 FROM unnest(:ids::uuid[], :counts::bool[]) AS l (id, counts) WHERE r.id = l.id;
 
--- name: requeue_untaken
+-- name: requeue_unheard
 -- Their stay in the queue goes on, and no time to work has passed. That they had begun was told, and stays.
 UPDATE runs r SET state = 'queued', lease_token = NULL, agent = NULL, time_left = run_deadline - dispatched_at, run_deadline = NULL
 WHERE id = ANY(:ids::uuid[])
 RETURNING id, job_id, attempt, state, queue_seconds, run_seconds, queue_deadline < now() AS is_overdue;
 
+-- name: avoid!
+-- Nothing is given to this agent before it says again how many places it has.
+UPDATE nodes SET capacity = 0 WHERE name = :agent;
+
 -- name: recall_orders!
--- Orders that nobody may have heard: the leases that were not taken up run out now, and nothing is given to these agents
--- before they say again how many places they have.
-WITH deaf AS (
-    UPDATE nodes SET capacity = 0 WHERE name = ANY(:agents::text[])
-)
-UPDATE leases l SET expires_at = clock_timestamp()
+-- Orders that nobody has heard: the leases that were not taken up run out now.
+UPDATE leases l SET expires_at = 'epoch'
 FROM (SELECT id FROM leases WHERE id = ANY(:ids::uuid[]) AND token = ANY(:tokens::uuid[]) AND NOT taken
       FOR NO KEY UPDATE SKIP LOCKED) o  -- one that is locked is being taken up
 WHERE l.id = o.id;

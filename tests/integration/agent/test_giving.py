@@ -59,7 +59,7 @@ def scheduler(fleet: Fleet) -> Scheduler:
 @pytest.fixture
 def orders_stand(monkeypatch: pytest.MonkeyPatch, postgres_is_up_long: None) -> None:
     """What is not taken up is taken back where it is recalled, and not since its time is over."""
-    monkeypatch.setattr(admitting, "ORDER_LEASE", timedelta(hours=1))
+    monkeypatch.setattr(admitting, "LEASE", timedelta(hours=1))
 
 
 async def submit(fleet: Fleet) -> UUID:

@@ -80,6 +80,12 @@ async def tell_capacity(database: Database, slots: int = 0, **others: int) -> No
             await tell_seen(connection, Node(name, "agent", capacity=capacity))
 
 
+def order_of(given: Dispatched) -> Order:
+    """As the agent hears it."""
+    work = given.work.encode() if given.work is not None else b""
+    return Order(given.run_id, given.token, given.job_id, work)
+
+
 class Domain:
     """Every use case of the jobs, for one client unless another is named."""
 

@@ -5,7 +5,7 @@ Reads the tables by itself, so that the domain cannot hide a fault of its own.
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -39,6 +39,8 @@ _READ = {
     "leases": "SELECT * FROM leases",
     "clients": "SELECT * FROM clients",
 }
+_READ_LIVING = "SELECT name FROM nodes WHERE seen_at > now() - interval '3 seconds'"
+"""For longer than a sweep takes to come by and look at it itself."""
 _READ_EVENTS = f"""SELECT id, job_id, number, place AS sequence, run_id, attempt, kind, data ->> 'reason' AS reason,
     data ->> 'state' AS state FROM {SEQUENCED} e ORDER BY job_id, number"""
 _REQUEUED_BY = {
@@ -68,6 +70,8 @@ class Look:
     runs: dict[UUID, Record] = field(default_factory=dict)
     changesets: dict[UUID, Record] = field(default_factory=dict)
     leases: dict[UUID, Record] = field(default_factory=dict)
+    living: set[str] = field(default_factory=set)
+    """The agents whose heartbeat was seen within the last seconds."""
     clients: dict[UUID, Record] = field(default_factory=dict)
     events: list[Record] = field(default_factory=list)
     limits: Limits = field(default_factory=Limits)
@@ -92,6 +96,7 @@ async def look(database: Database) -> Look:
         return Look(
             **{name: {row["id"]: row for row in found} for name, found in rows.items()},
             events=await connection.fetch(_READ_EVENTS),
+            living={row["name"] for row in await connection.fetch(_READ_LIVING)},
             limits=limits_of(await connection.fetch("SELECT scope, name, slots FROM limits")),
             assigned=await connection.fetchval("SELECT assigned FROM event_cursor"),
         )
@@ -106,17 +111,18 @@ class Watcher:
         self._cancelled_at: dict[UUID, int] = {}
         """How many events the job had when a run's cancel was first seen to be accepted."""
 
-    def check(self, now: Look, *, places: Mapping[str, int]) -> None:
+    def check(self, now: Look, *, places: Mapping[str, int], begun: Collection[UUID]) -> None:
         """Compare ``now`` with all seen before; an ``AssertionError`` says what is wrong with which.
 
-        ``places``: how many runs each agent could hold when runs were last given to them.
+        ``places``: how many runs each agent could hold when runs were last given to them. ``begun``: tokens of orders
+        that were begun with at once.
         """
         _check_holders(now)
         _check_branches(now)
         _check_jobs(now)
         _check_cancels(now)
         _check_limits(self.before, now, places)
-        _check_untaken(self.before, now)
+        _check_untaken(self.before, now, begun)
         _check_changesets(self.before, now)
         _check_numbers(now)
         _check_sequences(now)
@@ -235,16 +241,17 @@ def _check_limits(before: Look, now: Look, places: Mapping[str, int]) -> None:
             assert limit is None or held <= limit, f"{column} {run[column]} may hold {limit}, and holds {held}"
 
 
-def _check_untaken(before: Look, now: Look) -> None:
-    """A run that its agent has not taken up is queued again as it was: nothing is counted against it."""
+def _check_untaken(before: Look, now: Look, begun: Collection[UUID]) -> None:
+    """A run that its agent has not taken up is queued again as it was, if that agent lives: nothing is counted."""
     told = Counter(event["run_id"] for event in before.events)
     for run in before.runs.values():
         back = now.runs[run["id"]]
-        if not before.is_untaken(run) or back["state"] != "queued":
+        if not before.is_untaken(run) or back["state"] != "queued" or run["lease_token"] in begun:
             continue
         events = [event for event in now.events if event["run_id"] == run["id"]][told[run["id"]] :]
         words = [_word(event) for event in events]
-        assert "run.requeued lost" not in words, f"{run['id']} was lost before its agent had taken it up"
+        if run["agent"] in now.living:
+            assert "run.requeued lost" not in words, f"{run['id']} was lost before its agent had taken it up"
         if words != ["run.requeued unclaimed"]:
             continue  # its agent has taken it up, and given it back
         kept = {name: run[name] for name in KEPT_BY_AN_UNTAKEN_RUN}

@@ -16,7 +16,7 @@ from services.jobs.running import Claim, Order
 from services.jobs.scheduling import Dispatched
 from services.jobs.tracking import Observed
 from services.runtime.postgres import Record
-from tests.integration.jobs.domain import COMMIT, shown
+from tests.integration.jobs.domain import COMMIT, order_of, shown
 from tests.integration.jobs.model import FINAL, TO_PUSH, place_of
 from tests.integration.jobs.users import Users
 from tests.integration.jobs.world import AGENTS, SWEEPS
@@ -53,6 +53,21 @@ class Players(Users):
             assert not self.alone or self._are_foretold(orders, claims)
         for claim in claims:
             await self._begin(claim)
+
+    async def begin_at_once(self, run: Record) -> None:
+        """By what the order says, while its lease lasts; Postgres is not told."""
+        lease = self.seen.leases.get(run["id"])
+        for order in self.orders[run["id"]][-1:]:
+            is_fresh = lease is not None and lease["token"] == order.token and lease["expires_at"] > datetime.now(UTC)
+            claim = order_of(order).as_claim()
+            if claim is None or not is_fresh or order.token in self.begun:
+                continue
+            self.begun.add(order.token)
+            self.holds[run["id"]].append(claim.hold)
+            begun = await self.domain.running.take_up(claim)
+            if begun.repository is not None:
+                base = self.domain.running.prepared(begun.hold, base_sha="b" * 40, base_branch="main", events=[])
+                await self._fenced(order.token, base, is_refused=run["cancel_requested_at"] is not None)
 
     def _are_foretold(self, orders: Sequence[Dispatched], claims: Sequence[Claim]) -> bool:
         """Whether each order that is open is carried out, once, and says whether its run is to be cancelled."""
@@ -238,10 +253,12 @@ class Players(Users):
         raise AssertionError("admission never comes to an end")
 
     async def recall_orders(self, run: Record) -> None:
-        """Nobody answered to what the run's agent was told last, of this run and of others."""
+        """Nobody heard what the run's agent was told last, of this run and of others."""
         ordered = self.orders[run["id"]][-1:]
-        by_agent = self._by_agent(orders[-1] for orders in self.orders.values() if orders)
+        last = [orders[-1] for orders in self.orders.values() if orders]
+        by_agent = self._by_agent(order for order in last if order.token not in self.begun)
         for order in ordered:
+            await self.domain.scheduling.avoid(order.agent)
             await self.domain.scheduling.recall_orders(by_agent[order.agent])
             if self.alone:
                 await self._check_recalled(order.agent)
@@ -250,7 +267,8 @@ class Players(Users):
         rows = await self.domain.rows("SELECT id, expires_at < clock_timestamp() AS is_over FROM leases")
         is_over = {row["id"]: row["is_over"] for row in rows}
         for lease in self.seen.leases.values():
-            if lease["kind"] == "run" and lease["holder"] == agent and not lease["taken"]:
+            is_untaken = lease["kind"] == "run" and not lease["taken"] and lease["token"] not in self.begun
+            if is_untaken and lease["holder"] == agent:
                 assert is_over[lease["id"]], "an order that was recalled still holds its run"
             elif lease["expires_at"] > datetime.now(UTC):
                 assert not is_over[lease["id"]], "a lease that nobody recalled runs out"

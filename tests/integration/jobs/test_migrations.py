@@ -242,7 +242,7 @@ async def test_migrators_at_once_migrate_once(before: str) -> None:
 
     connection = await asyncpg.connect(before)
     try:
-        assert await connection.fetchval("SELECT version_num FROM alembic_version") == "0013"
+        assert await connection.fetchval("SELECT version_num FROM alembic_version") == "0014"
         invalid = await connection.fetch(
             "SELECT indexrelid::regclass::text FROM pg_index WHERE NOT indisvalid OR NOT indisready"
         )

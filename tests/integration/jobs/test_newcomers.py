@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
-from uuid import UUID
 
 import pytest
 
@@ -120,7 +119,7 @@ async def dies(domain: Domain) -> None:
 
 
 async def is_deaf(domain: Domain) -> None:
-    await domain.scheduling.recall_orders([Dispatched(UUID(int=1), UUID(int=2), "agent-1", token=UUID(int=3))])
+    await domain.scheduling.avoid("agent-1")
 
 
 async def test_a_place_that_goes_while_another_is_given_is_not_given(domain: Domain, looks: Looks) -> None:

@@ -178,6 +178,7 @@ async def test_who_did_not_hear_is_given_nothing_before_it_says_that_it_lives(do
     orders = await domain.admit(1, agent_2=1)
     (deaf,) = [order for order in orders if order.agent == "agent-1"]
 
+    await domain.scheduling.avoid(deaf.agent)
     await domain.scheduling.recall_orders([deaf])
     await domain.lose()
 

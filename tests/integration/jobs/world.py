@@ -25,7 +25,7 @@ AGENT_WRITES = (
 VCS_WRITES = ("delivered", "push_failed", "push_again", "push_postponed", "renew_push")
 FORGE_SAYS = ("say_open", "say_merged", "say_closed", "ask_about_due")
 TAKES = ("claim", "claim_twice", "claim_stale")
-CLAIMS = (*TAKES, "claim_all", "claim_publication")
+CLAIMS = (*TAKES, "begin_at_once", "claim_all", "claim_publication")
 USERS_WISHES = ("cancel_job", "cancel_run", "say", "end_conversation", "retry_job", "publish_later")
 SWEEPS = (
     *("admit", "recall_orders", "lose", "end_overdue", "cancel_idle", "ripen", "release_held", "wake", "end_idle"),
@@ -34,7 +34,7 @@ SWEEPS = (
 TIMES_WORK = ("expire", "pass_deadlines", "pass_delays")
 _OF_TASKS = ("say", "end_conversation")
 _LED_TO_BY = {
-    **dict.fromkeys(("claim", "claim_twice", "recall_orders"), ("admit",)),
+    **dict.fromkeys(("claim", "claim_twice", "begin_at_once", "recall_orders"), ("admit",)),
     "claim_stale": ("recall_orders", "lose", "admit"),
     **dict.fromkeys((*AGENT_WRITES, "expire"), ("claim",)),
     "report_cancelled": ("admit", "claim_all", "cancel_job"),
@@ -60,6 +60,8 @@ class World:
         """What the agents said that they could hold when runs were last given to them."""
         self.orders: defaultdict[UUID, list[Dispatched]] = defaultdict(list)
         """Each is addressed to an agent, which may hear it at once, late, twice, or never."""
+        self.begun: set[UUID] = set()
+        """Tokens of orders that were begun with at once, of which Postgres was told nothing."""
         self.holds: defaultdict[UUID, list[Hold]] = defaultdict(list)
         self.pushes: defaultdict[UUID, list[PublicationHold]] = defaultdict(list)
         self.push_orders: dict[UUID, int] = {}
@@ -116,8 +118,10 @@ class World:
     def _suits(self, name: str, run: Record) -> bool:
         changeset = self.seen.changeset_of(run["id"])
         match name:
-            case "claim" | "claim_twice" | "recall_orders":
+            case "claim" | "claim_twice":
                 suits = self.seen.is_untaken(run)
+            case "begin_at_once" | "recall_orders":
+                suits = self.seen.is_untaken(run) and not self.is_begun(run)
             case "claim_stale":
                 suits = self.seen.is_untaken(run) and len(self.orders[run["id"]]) > 1
             case "claim_publication":
@@ -129,13 +133,17 @@ class World:
             case _ if name in VCS_WRITES:
                 suits = changeset is not None and changeset["state"] == "pushing"
             case _ if name in (*AGENT_WRITES, "expire"):
-                is_held = run["state"] == "running" and not self.seen.is_untaken(run)
+                is_held = run["state"] == "running" and (self.is_begun(run) or not self.seen.is_untaken(run))
                 suits = is_held and self._suits_agent(name, run)
             case "retry_job":
                 suits = self.seen.jobs[run["job_id"]]["finished_at"] is not None
             case _:
                 suits = run["state"] not in FINAL and (name not in _OF_TASKS or self._is_task(run))
         return bool(suits)
+
+    def is_begun(self, run: Record) -> bool:
+        """Whether its agent has begun with it, and only that agent knows."""
+        return run["lease_token"] in self.begun
 
     def _suits_agent(self, name: str, run: Record) -> bool:
         match name:
@@ -161,10 +169,11 @@ class World:
 
     async def check(self) -> None:
         now = await look(self.domain.database)
-        self.watcher.check(now, places=self.places)
+        self.watcher.check(now, places=self.places, begun=self.begun)
         known = {hold.token for holds in self.holds.values() for hold in holds}
         for lease in now.leases.values():
-            assert lease["kind"] != "run" or lease["taken"] == (lease["token"] in known), (
+            is_wrong = lease["kind"] == "run" and lease["taken"] != (lease["token"] in known)
+            assert not is_wrong or (lease["token"] in self.begun and not lease["taken"]), (
                 f"{lease['id']} was taken up, and is as if it were not, or the other way round"
             )
         known |= {hold.token for holds in self.pushes.values() for hold in holds}

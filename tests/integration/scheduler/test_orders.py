@@ -16,7 +16,7 @@ from services.jobs import admitting, scheduling
 from services.jobs.admitting import Admitted, Admitting
 from services.jobs.fairness import Candidate
 from services.jobs.running import Order
-from services.jobs.scheduling import ORDER_LEASE, Dispatched
+from services.jobs.scheduling import LEASE, Dispatched
 from services.runtime import jetstream
 from services.runtime.jetstream import Bus, Message
 from services.runtime.postgres import StoreUnavailableError
@@ -280,7 +280,7 @@ async def test_what_a_scheduler_died_before_telling_is_given_again(
     await agent.listen(bus, 1)
     job_id = await domain.submit()
     with monkeypatch.context() as patched:
-        patched.setattr(admitting, "ORDER_LEASE", timedelta())
+        patched.setattr(admitting, "LEASE", timedelta())
         (untold,) = (await Admitting(domain.units, most_runs=MOST_RUNS).admit()).orders
 
     await reconciler.run_once()
@@ -305,7 +305,7 @@ async def test_an_order_is_to_be_taken_up_within_seconds(domain: Domain, bus: Bu
     await admission.settle(PATIENCE)
 
     (lease,) = await domain.rows("SELECT expires_at - clock_timestamp() AS left FROM leases")
-    assert timedelta() < lease["left"] <= ORDER_LEASE
+    assert timedelta() < lease["left"] <= LEASE
 
 
 class FailingAdmission(Admission):
@@ -355,7 +355,7 @@ async def test_a_recall_that_postgres_does_not_hear_is_left_to_the_lease(
     assert [line["log_level"] for line in logs] == ["warning", "warning"]
     (lease,) = await domain.rows("SELECT taken, expires_at - clock_timestamp() AS left FROM leases")
     assert not lease["taken"]
-    assert lease["left"] <= ORDER_LEASE
+    assert lease["left"] <= LEASE
 
 
 @dataclass
