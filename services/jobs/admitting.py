@@ -34,7 +34,7 @@ _ADMISSION_LOCK = 5_821_907_733
 _WITHOUT_LIMIT = 100
 MOST_AT_ONCE = 256
 """Runs that one transaction dispatches at most; it holds their jobs' locks."""
-_MOST_WORK_BYTES = 2_000
+_MOST_WORK_BYTES = 3_500
 """Of what an order says of its run: the orders of one transaction are one message, of 1 MiB at most."""
 _ROOM_LASTS = timedelta(seconds=0.5)
 _uuid = lru_cache(maxsize=4 * MOST_AT_ONCE)(UUID)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -53,9 +53,13 @@ class Fleet:
             kind=kind, prompt="Change a to b", repositories=[{"url": str(url)} for url in urls], options=options
         )
 
-    async def order(self, *job_ids: UUID) -> list[Dispatched]:
-        """Give the queued runs of these jobs to agents that have places, and tell those of them."""
+    async def order(self, *job_ids: UUID, must_claim: bool = False) -> list[Dispatched]:
+        """Give the queued runs of these jobs to agents that have places, and tell those of them; ``must_claim``: so
+        little that they have to ask.
+        """
         orders = await self.admit()
+        if must_claim:
+            orders = [replace(order, work=None) for order in orders]
         assert {order.job_id for order in orders} == set(job_ids)
         await self.send(*orders)
         return orders
@@ -79,6 +83,11 @@ class Fleet:
     async def dispatch(self, **fields: Any) -> UUID:
         """Submit a job of one run and give it to an agent; the run's id."""
         (order,) = await self.order(await self.submit(**fields))
+        return order.run_id
+
+    async def dispatch_to_claim(self, **fields: Any) -> UUID:
+        """The same of a run of which its agent has to ask what it is."""
+        (order,) = await self.order(await self.submit(**fields), must_claim=True)
         return order.run_id
 
     async def again(self, run_id: UUID) -> None:

@@ -103,7 +103,7 @@ class SlowClaims(Running):
 async def test_a_run_claimed_while_all_is_handed_back_is_handed_back(fleet: Fleet, start_agent: StartAgent):
     running = SlowClaims(fleet)
     agent = await start_agent(running=running)
-    run_id = await fleet.dispatch()
+    run_id = await fleet.dispatch_to_claim()
     await running.until_claimed()
     await agent.drain(0.1)
     running.go_on.set()
@@ -117,7 +117,7 @@ async def test_a_run_claimed_while_draining_has_the_time_that_there_is(fleet: Fl
     running = SlowClaims(fleet)
     agent = await start_agent(running=running)
     fleet.model.answer(whole(call(1, "task_complete", summary="Answered.", status="done")))
-    run_id = await fleet.dispatch(kind="task", repositories=[])
+    run_id = await fleet.dispatch_to_claim(kind="task", repositories=[])
     await running.until_claimed()
     draining = asyncio.create_task(agent.drain(LONG_SECONDS))
     await fleet.until(agent.has_no_places)

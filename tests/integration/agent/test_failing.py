@@ -204,7 +204,7 @@ async def test_a_repository_that_is_not_there_fails_with_git_s_words(
 async def with_attempts_spent(fleet: Fleet, spent: int) -> UUID:
     """A run whose first ``spent`` attempts failed, and whose next is ordered."""
     job_id = await fleet.submit(maxAttempts=10)
-    await fleet.domain.execute("UPDATE runs SET attempts_spent = $2 WHERE job_id = $1", job_id, spent)
+    await fleet.domain.execute("UPDATE runs SET attempt = $2, attempts_spent = $2 WHERE job_id = $1", job_id, spent)
     (order,) = await fleet.order(job_id)
     return order.run_id
 

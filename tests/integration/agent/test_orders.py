@@ -44,15 +44,15 @@ async def test_stale_orders_start_nothing(fleet: Fleet, start_agent: StartAgent)
     running = NotedClaims(fleet)
     await start_agent(running=running)
     fleet.model.answer(DONE)
-    (ended,) = await fleet.order(await fleet.submit())
+    (ended,) = await fleet.order(await fleet.submit(), must_claim=True)
     await fleet.until_run(ended.run_id, RunState.COMPLETED)
     fleet.model.answer(hanging(said("Almost there."), call(2, "task_complete", summary="Nothing.", status="done")))
-    (order,) = await fleet.order(await fleet.submit())
+    (order,) = await fleet.order(await fleet.submit(), must_claim=True)
     await fleet.model.until(fleet.model.waits)
     for stale in (order, replace(order, token=uuid4()), replace(order, run_id=UUID(int=1)), ended):
         await fleet.send(stale)
     fleet.model.answer(ANSWER)
-    behind = await fleet.dispatch(kind="task", repositories=[])
+    behind = await fleet.dispatch_to_claim(kind="task", repositories=[])
     await fleet.until_run(behind, RunState.COMPLETED)  # claims come one after the other
     assert sum(running.got) == 3
     assert fleet.worktrees(order.run_id) == ["1"]
@@ -67,7 +67,7 @@ async def test_an_order_among_stale_ones_is_taken_up(fleet: Fleet, start_agent: 
     await start_agent(running=running)
     fleet.model.answer(DONE)
     await fleet.submit()
-    (order,) = await fleet.admit()
+    order = replace((await fleet.admit())[0], work=None)
     stale = [replace(order, token=uuid4()), replace(order, run_id=UUID(int=1))]
     await fleet.send(stale[0], order, stale[1], order)
     run = await fleet.until_run(order.run_id, RunState.COMPLETED)
@@ -79,7 +79,7 @@ async def test_an_order_that_was_recalled_starts_nothing_however_late_it_comes(f
     running = NotedClaims(fleet)
     agent = await start_agent(running=running)
     await fleet.submit()
-    (recalled,) = await fleet.admit()
+    recalled = replace((await fleet.admit())[0], beat=0)
     await fleet.domain.scheduling.recall_orders([recalled])
     assert await fleet.domain.lose() == 1
     await fleet.send(recalled)
@@ -123,7 +123,7 @@ async def test_what_is_no_order_is_answered_and_thrown_away(fleet: Fleet, start_
     agent = await start_agent(running=running)
     await fleet.bus.tell(subjects.orders(agent.name), data)
     fleet.model.answer(DONE)
-    await fleet.until_run(await fleet.dispatch(), RunState.COMPLETED)
+    await fleet.until_run(await fleet.dispatch_to_claim(), RunState.COMPLETED)
     assert running.got == [1]
 
 
@@ -139,7 +139,7 @@ async def test_a_run_to_be_cancelled_ends_when_its_order_comes(
     monkeypatch.setattr(Attempt, "work", work)
     await start_agent(heartbeat=QuietHeartbeat)
     job_id = await fleet.submit()
-    (order,) = await fleet.admit()
+    order = replace((await fleet.admit())[0], work=None)
     await fleet.cancel(order.run_id, tell=True)
     assert (await fleet.run(order.run_id))["state"] == "running", "its agent may have begun, and has the last word"
     await fleet.send(order)
@@ -167,7 +167,7 @@ async def test_a_run_that_could_not_be_claimed_comes_back_as_it_was(fleet: Fleet
     await start_agent(running=running)
     job_id = await fleet.submit(deadlineSeconds=3_600)
     before = await fleet.domain.rows("SELECT queue_deadline FROM runs")
-    (order,) = await fleet.order(job_id)
+    (order,) = await fleet.order(job_id, must_claim=True)
     await until(lambda: running.tries == 1)
     await fleet.lose(order.run_id)
     run = await fleet.run(order.run_id)

@@ -68,6 +68,48 @@ async def test_it_renews_what_is_held_and_tells_nothing(domain: Domain, heartbea
     assert told == []
 
 
+async def test_a_beat_is_known_by_its_number_and_when_it_was_sent(domain: Domain, heartbeat: Heartbeat) -> None:
+    async def beat() -> int:
+        rows = await domain.rows("SELECT beat FROM nodes")
+        return int(rows[0]["beat"]) if rows else 0
+
+    seen: dict[int, tuple[float, float]] = {}
+
+    async def has_seen_three() -> bool:
+        number = await beat()
+        sent_at = heartbeat.sent_at(number)
+        if number:
+            assert sent_at is not None
+            seen.setdefault(number, (sent_at, time.monotonic()))
+        return len(seen) == 3
+
+    await until_async(has_seen_three)
+
+    assert all(sent_at < seen_at for sent_at, seen_at in seen.values()), "it was sent before it could be seen"
+    times = [sent_at for _, (sent_at, _) in sorted(seen.items())]
+    assert times == sorted(set(times))
+    assert heartbeat.sent_at(0) is None
+    assert heartbeat.sent_at(max(seen) + 1_000) is None
+
+
+async def test_a_run_that_began_just_before_a_beat_is_renewed_before_the_next(
+    domain: Domain, heartbeat: Heartbeat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By what its order says: its lease counts from the beat before, and is due."""
+    monkeypatch.setattr(module, "RENEW_EVERY", timedelta(seconds=3_600))
+    run = await domain.start()
+
+    async def has_beaten() -> bool:
+        return bool(await domain.rows("SELECT FROM nodes WHERE name <> 'agent-1'"))
+
+    await until_async(has_beaten)
+    long_ago = time.monotonic() - 3_600
+    monkeypatch.setattr(module, "GIVE_UP_AFTER", timedelta(seconds=7_200))
+    heartbeat.hold(run.hold.run_id, run.hold.token, claimed_at=long_ago, on_end=lambda _: None)
+
+    await renewals(domain, 1)
+
+
 async def test_one_that_is_held_again_is_as_fresh_as_it_was(domain: Domain, heartbeat: Heartbeat) -> None:
     """Its holder may have been taking it up for longer than a lease may go without a renewal."""
     run = await domain.start()

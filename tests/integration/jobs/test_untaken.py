@@ -99,6 +99,31 @@ async def test_beside_it_one_that_was_taken_up_counts_as_lost(domain: Domain) ->
     assert told == {taken.run_id: {"reason": "lost"}, untaken.run_id: {"reason": "unclaimed"}}
 
 
+async def test_one_whose_agent_died_counts_as_lost_until_it_fails(domain: Domain) -> None:
+    """It may have begun with it, and died of it."""
+    job_id = await domain.submit()
+    for _ in range(MAX_TIMES_LOST):
+        orders = await domain.admit()
+        await domain.execute("UPDATE nodes SET seen_at = seen_at - interval '5 seconds'")
+        await sweep(domain, *orders)
+
+    (row,) = await domain.rows("SELECT * FROM runs")
+    assert (row["state"], row["exit_reason"], row["times_lost"]) == ("failed", ExitReason.LOST, MAX_TIMES_LOST)
+    reasons = [event.data for event in await domain.events(job_id) if event.kind == "run.requeued"]
+    assert reasons == [{"reason": "lost"}] * (MAX_TIMES_LOST - 1)
+
+
+async def test_one_that_was_recalled_does_not_although_its_agent_died(domain: Domain) -> None:
+    order = await domain.dispatch_one()
+    await domain.execute("DELETE FROM nodes")
+    await domain.scheduling.recall_orders([order])
+
+    assert await domain.lose() == 1
+
+    row = await domain.row("runs", order.run_id)
+    assert (row["state"], row["times_lost"]) == ("queued", 0)
+
+
 async def test_one_that_is_to_be_cancelled_is(domain: Domain) -> None:
     order = await domain.dispatch_one(queueDeadlineSeconds=60)
     await domain.cancelling.request(domain.client, order.job_id)

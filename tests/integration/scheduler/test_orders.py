@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from quarterdeck.stack.embedded import EmbeddedServers
 from services.contracts import subjects
 from services.contracts.v1.commands_pb2 import WorkOrders
-from services.jobs import admitting, scheduling
+from services.jobs import scheduling
 from services.jobs.admitting import Admitted, Admitting
 from services.jobs.fairness import Candidate
 from services.jobs.running import Order
@@ -196,7 +196,7 @@ async def test_an_order_that_nobody_listens_for_is_recalled_at_once(
 
 @pytest.mark.usefixtures("sweeps_at_once")
 @pytest.mark.parametrize("takes_up", [False, True])
-async def test_an_order_without_an_answer_is_recalled_unless_it_was_taken_up(
+async def test_an_order_without_an_answer_stands_until_its_lease_runs_out(
     domain: Domain,
     bus: Bus,
     admission: Admission,
@@ -214,8 +214,12 @@ async def test_an_order_without_an_answer_is_recalled_unless_it_was_taken_up(
 
     assert len(agent.ordered) == 1
     assert await living(domain) == set()
-    assert await expired(domain) == ([] if takes_up else [await only_run(domain)])
+    assert await expired(domain) == []
+    await reconciler.run_once()
+    assert await domain.run_states(job_id) == ["running"]
 
+    if not takes_up:
+        await domain.expire(await only_run(domain))
     await reconciler.run_once()
 
     assert await domain.run_states(job_id) == (["running"] if takes_up else ["queued"])
@@ -254,7 +258,7 @@ class Quitting(Admitting):
         return admitted
 
 
-async def test_what_could_not_be_told_is_recalled(
+async def test_what_could_not_be_told_is_left_to_its_lease(
     domain: Domain, bus: Bus, nats_server: EmbeddedServers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(jetstream, "PUBLISH_SECONDS", 0.5)
@@ -267,21 +271,20 @@ async def test_what_could_not_be_told_is_recalled(
     await admission.run_once()
     await admission.settle(PATIENCE)
 
-    assert await expired(domain) == [await only_run(domain)]
+    assert await expired(domain) == []  # NATS may have it, and tell it yet
     assert await living(domain) == set()
 
 
 @pytest.mark.usefixtures("sweeps_at_once")
 async def test_what_a_scheduler_died_before_telling_is_given_again(
-    domain: Domain, bus: Bus, admission: Admission, reconciler: Reconciler, monkeypatch: pytest.MonkeyPatch
+    domain: Domain, bus: Bus, admission: Admission, reconciler: Reconciler
 ) -> None:
     """Killed between its commit and its word: the lease that was granted with the order runs out by itself."""
     agent = Agent("agent-1", domain, takes_up=True)
     await agent.listen(bus, 1)
     job_id = await domain.submit()
-    with monkeypatch.context() as patched:
-        patched.setattr(admitting, "LEASE", timedelta())
-        (untold,) = (await Admitting(domain.units, most_runs=MOST_RUNS).admit()).orders
+    (untold,) = (await Admitting(domain.units, most_runs=MOST_RUNS).admit()).orders
+    await domain.expire(untold.run_id)
 
     await reconciler.run_once()
     assert await domain.run_states(job_id) == ["queued"]
