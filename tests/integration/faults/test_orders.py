@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -99,7 +100,7 @@ async def test_an_order_whose_run_was_given_to_another_since_is_not_begun_with(
 ) -> None:
     """It comes late: its lease ran out on the way."""
     agent = await started(start, domain)
-    late = await give(domain)
+    late = replace(await give(domain), beat=0)  # of a beat that is forgotten by then
     await domain.expire(late.run_id)
     assert await domain.lose() == 1
     (new,) = await domain.admit()  # to another
@@ -146,9 +147,7 @@ async def test_what_an_agent_does_not_hear_another_gets(
     )
 
 
-async def test_a_scheduler_that_stops_recalls_what_it_has_told_without_an_answer(
-    start: StartService, domain: Domain, bus: Bus
-) -> None:
+async def test_a_scheduler_that_stops_notes_who_has_not_answered(start: StartService, domain: Domain, bus: Bus) -> None:
     agent = Agent(DEAF, domain, answers=False)
     await agent.listen(bus, 1)
     scheduler = await start(SCHEDULER)
@@ -159,7 +158,7 @@ async def test_a_scheduler_that_stops_recalls_what_it_has_told_without_an_answer
 
     assert scheduler.process.returncode == 0
     (lease,) = await domain.rows("SELECT taken, expires_at < clock_timestamp() AS is_over FROM leases")
-    assert (lease["taken"], lease["is_over"]) == (False, True)
+    assert (lease["taken"], lease["is_over"]) == (False, False), "it may have begun"
     assert await domain.rows("SELECT FROM nodes WHERE capacity > 0") == []
     assert "never retrieved" not in "\n".join(await scheduler.lines())
 
