@@ -1,4 +1,4 @@
-"""Takes up the runs that the agent is given, and sees each attempt to its end."""
+"""Begins with the runs that the agent is given, and sees each attempt to its end."""
 
 from __future__ import annotations
 
@@ -221,7 +221,7 @@ class Worker:
         try:
             claims = await self._running.claim(orders)
         except StoreUnavailableError as error:
-            log.warning("orders could not be taken up; they are recalled", runs=len(orders), error=str(error))
+            log.warning("orders could not be claimed; their leases run out", runs=len(orders), error=str(error))
             return
         for claim in claims:
             see_through = self._give_back(claim) if claim.cancel_requested else self._see_through(claim, claimed_at)

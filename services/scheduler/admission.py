@@ -83,7 +83,7 @@ class Admission:
             log.error("orders were not sent, on a bug; their leases run out", exc_info=error)
 
     async def settle(self, timeout: timedelta) -> None:
-        """Return once each agent that was told something has answered, or what it has not is recalled."""
+        """Return once each agent that was told something has answered, or it is noted that it has not."""
         if self._telling:
             await asyncio.wait(self._telling, timeout=timeout.total_seconds())
 
