@@ -30,10 +30,12 @@ class Outgoing(NamedTuple):
 
     def command(self) -> bytes:
         """As NATS's protocol has it: `HPUB`."""
-        head = "".join([f"{name}: {value}\r\n" for name, value in self.headers.items()])
-        headers = f"NATS/1.0\r\nNats-Msg-Id: {self.message_id}\r\n{head}\r\n"
-        size = len(headers)
-        return f"HPUB {self.subject} {size} {size + len(self.data)}\r\n{headers}".encode("ascii") + self.data + b"\r\n"
+        headers = f"NATS/1.0\r\nNats-Msg-Id: {self.message_id}\r\n"
+        for name, value in self.headers.items():
+            headers += f"{name}: {value}\r\n"
+        size = len(headers) + len("\r\n")
+        head = f"HPUB {self.subject} {size} {size + len(self.data)}\r\n{headers}\r\n"
+        return head.encode("ascii") + self.data + b"\r\n"
 
 
 class Client(NatsClient):
@@ -44,7 +46,8 @@ class Client(NatsClient):
 
     def refuse_oversized(self, messages: Sequence[Outgoing]) -> None:
         """Raises ``MaxPayloadError``: the server ends the connection over such a message."""
-        if any(len(message.data) > self.most_bytes for message in messages):
+        most_bytes = self.most_bytes
+        if any(len(message.data) > most_bytes for message in messages):
             raise MaxPayloadError
 
     async def publish_many(self, messages: Sequence[Outgoing]) -> None:
