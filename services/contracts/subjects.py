@@ -68,7 +68,12 @@ def control(run_id: str) -> str:
 
 def event(job_id: str, run_id: str, kind: EventKind) -> str:
     """``run_id``: empty for an event of the job as a whole."""
-    return f"qd.evt.{_token(job_id)}.{_token(run_id or '_')}.{_kind_token(kind)}"
+    return event_of_uuids(_token(job_id), _token(run_id) if run_id else "", kind)
+
+
+def event_of_uuids(job_id: str, run_id: str, kind: EventKind) -> str:
+    """As ``event``, of ids that are known to be UUIDs: any of those can stand in a subject."""
+    return f"qd.evt.{job_id}.{run_id or '_'}.{_kind_token(kind)}"
 
 
 @cache

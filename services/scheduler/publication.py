@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 from services.contracts import subjects
-from services.jobs.eventlog import MOST_BYTES, LoggedEvent
-from services.jobs.outbox import Outbox
+from services.jobs.eventlog import MOST_BYTES
+from services.jobs.outbox import Outbox, Unpublished
 from services.runtime.jetstream import Bus, Outgoing
 from services.runtime.postgres import StoreUnavailableError
 
@@ -33,13 +33,15 @@ class EventPublisher:
             events = await self._next(most)
             if not events:
                 return
-            for sequence, messages in _parts(events, most_bytes=min(MOST_BYTES, self._bus.most_bytes)):
+            # One that has more must not hold up all the others.
+            most_bytes = min(MOST_BYTES, self._bus.most_bytes)
+            for messages in _parts(events.messages(most_bytes=most_bytes)):
                 await self._bus.publish_in_order(messages)
-                self._confirmed = sequence or self._confirmed
+                self._confirmed = int(messages[-1].headers[subjects.SEQUENCE_HEADER])
             if len(events) < most:
                 return
 
-    async def _next(self, most: int) -> list[LoggedEvent] | None:
+    async def _next(self, most: int) -> Unpublished | None:
         """As ``Outbox.next``. So many may be too large together to be read in time: then it is fewer the next time."""
         try:
             events = await self._outbox.next(self._confirmed, most=most)
@@ -50,23 +52,15 @@ class EventPublisher:
         return events
 
 
-def _parts(events: Sequence[LoggedEvent], *, most_bytes: int) -> Iterator[tuple[int | None, list[Outgoing]]]:
-    """``events`` as messages to be sent together, and the sequence of the last of them. ``most_bytes``: of each event:
-    one that has more must not hold up all the others.
-    """
-    messages: list[Outgoing] = []
+def _parts(messages: Iterable[Outgoing]) -> Iterator[list[Outgoing]]:
+    """``messages`` in parts that are to be sent together."""
+    part: list[Outgoing] = []
     size = 0
-    for event in events:
-        messages.append(_outgoing(event, most_bytes))
-        size += len(messages[-1].data)
+    for message in messages:
+        part.append(message)
+        size += len(message.data)
         if size >= _PART_BYTES:
-            yield event.sequence, messages
-            messages, size = [], 0
-    if messages:
-        yield events[-1].sequence, messages
-
-
-def _outgoing(event: LoggedEvent, most_bytes: int = MOST_BYTES) -> Outgoing:
-    subject = subjects.event(str(event.job_id), str(event.run_id) if event.run_id else "", event.kind)
-    headers = {subjects.SEQUENCE_HEADER: str(event.sequence), subjects.CLIENT_HEADER: str(event.client_id)}
-    return Outgoing(subject, event.encoded(most_bytes=most_bytes), str(event.id), headers)
+            yield part
+            part, size = [], 0
+    if part:
+        yield part

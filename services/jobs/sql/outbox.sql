@@ -17,21 +17,26 @@ SELECT last_sequence FROM given ORDER BY last_sequence;
 
 -- name: assigned
 -- What has a sequence in (after, through], in order; no batch is empty, so that there are no more of them than that. Before
--- ADR 21 each event kept its own; before ADR 6 none its client.
-SELECT e.job_id, e.number, e.id, e.run_id, e.attempt, e.kind, e.data, e.created_at, e.client_id, e.sequence
-FROM events e WHERE e.sequence > :after AND e.sequence <= :through
-UNION ALL
-SELECT e.job_id, e.number, e.id, e.run_id, e.attempt, e.kind, e.data, e.created_at,
-       coalesce(e.client_id, (SELECT j.client_id FROM jobs j WHERE j.id = e.job_id)), t.sequence
+-- ADR 21 each event kept its own; before ADR 6 none its client. Ids and payloads are only sent on, so they come as text; made
+-- so outside, where all is in order already: a large payload is not sorted along.
+SELECT s.id::text, s.job_id::text, s.run_id::text, s.number, s.attempt, s.kind, s.data::text, s.created_at, s.client_id::text,
+       s.sequence
 FROM (
-    SELECT o.job_id, o.number, b.base + o.place AS sequence
-    FROM (SELECT job_ids, numbers, last_sequence - cardinality(numbers) AS base FROM event_batches
-          WHERE last_sequence > :after ORDER BY last_sequence LIMIT :through::bigint - :after::bigint) b
-    CROSS JOIN LATERAL unnest(b.job_ids, b.numbers) WITH ORDINALITY AS o (job_id, number, place)
-    WHERE b.base < :through
-) t JOIN events e ON e.job_id = t.job_id AND e.number = t.number
-WHERE t.sequence > :after AND t.sequence <= :through
-ORDER BY sequence;
+    SELECT e.job_id, e.number, e.id, e.run_id, e.attempt, e.kind, e.data, e.created_at, e.client_id, e.sequence
+    FROM events e WHERE e.sequence > :after AND e.sequence <= :through
+    UNION ALL
+    SELECT e.job_id, e.number, e.id, e.run_id, e.attempt, e.kind, e.data, e.created_at,
+           coalesce(e.client_id, (SELECT j.client_id FROM jobs j WHERE j.id = e.job_id)), t.sequence
+    FROM (
+        SELECT o.job_id, o.number, b.base + o.place AS sequence
+        FROM (SELECT job_ids, numbers, last_sequence - cardinality(numbers) AS base FROM event_batches
+              WHERE last_sequence > :after ORDER BY last_sequence LIMIT :through::bigint - :after::bigint) b
+        CROSS JOIN LATERAL unnest(b.job_ids, b.numbers) WITH ORDINALITY AS o (job_id, number, place)
+        WHERE b.base < :through
+    ) t JOIN events e ON e.job_id = t.job_id AND e.number = t.number
+    WHERE t.sequence > :after AND t.sequence <= :through
+    ORDER BY sequence
+) s ORDER BY s.sequence;
 
 -- name: move_cursor!
 UPDATE event_cursor SET assigned = :assigned, sent = :sent, published = :sent;

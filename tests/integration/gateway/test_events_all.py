@@ -13,16 +13,18 @@ from quarterdeck import Client
 from quarterdeck.sse import Event
 from quarterdeck.stack.embedded import EmbeddedServers
 from quarterdeck.stack.ports import free_ports
+from services.contracts import subjects
 from services.gateway.events import hub
 from services.jobs.eventlog import LoggedEvent
 from services.jobs.outbox import Outbox
 from services.runtime.jetstream import Bus, Outgoing
 from services.runtime.postgres import Database
-from services.scheduler.publication import EventPublisher, _outgoing
+from services.scheduler.publication import EventPublisher
 from tests.integration.conftest import execute
 from tests.integration.gateway.conftest import KEY, Scheduler, is_healthy, running_gateway
 from tests.integration.gateway.test_events import incarnation, publishes, wipe
 from tests.integration.gateway.watching import ALL, watching, watching_all
+from tests.integration.jobs import domain
 from tests.integration.jobs.sequences import SEQUENCED
 from tests.integration.waiting import until_async
 
@@ -192,9 +194,9 @@ async def test_an_id_from_before_nats_was_wiped_resumes_from_postgres(
 async def given_out(database: Database, message: str) -> list[LoggedEvent]:
     """What the outbox gives out last, with this log line at its end: it has its place, and is not sent yet."""
     outbox = Outbox(database)
-    events = await outbox.next(0, most=10)
+    events = await domain.given_out(outbox, 0, most=10)
     while events and events[-1].data != {"message": message}:
-        events = await outbox.next(events[-1].sequence or 0, most=10)
+        events = await domain.given_out(outbox, events[-1].sequence or 0, most=10)
     assert events
     return events
 
@@ -203,7 +205,7 @@ async def lose(scheduler: Scheduler, database: Database, job: str, message: str)
     """An event that NATS had and lost before anybody heard it."""
     await scheduler.tell(job, message, published=False)
     events = await given_out(database, message)
-    assert await Outbox(database).next(events[-1].sequence or 0, most=10) == []
+    assert await domain.given_out(Outbox(database), events[-1].sequence or 0, most=10) == []
 
 
 async def test_a_hole_in_what_nats_sends_is_filled_from_postgres(
@@ -240,10 +242,12 @@ async def test_a_message_that_comes_twice_is_sent_once(
         await scheduler.tell(job, "one", "two", published=False)
         for round_ in range(3):
             for event in await given_out(database, "two"):
-                message = _outgoing(event)
-                await scheduler.bus.publish(
-                    Outgoing(message.subject, message.data, f"{event.id}{round_}", message.headers)
-                )
+                subject = subjects.event(str(event.job_id), str(event.run_id or ""), event.kind)
+                headers = {
+                    subjects.SEQUENCE_HEADER: str(event.sequence),
+                    subjects.CLIENT_HEADER: str(event.client_id),
+                }
+                await scheduler.bus.publish(Outgoing(subject, event.encoded(), f"{event.id}{round_}", headers))
         await scheduler.delta(job, "a")
         assert await watcher.take(3) == ["log:one", "log:two", "delta:a"]
 

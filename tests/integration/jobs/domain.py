@@ -1,17 +1,20 @@
 """The whole domain over one database, with the steps that most tests begin with."""
 
 import hashlib
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from services.contracts import rest
+import orjson
+
+from services.contracts import rest, subjects
 from services.contracts.limits import Limits
 from services.contracts.rest import JobRequest, MessageRequest, RetryRequest
-from services.contracts.words import Outcome, Publish
+from services.contracts.words import EventKind, Outcome, Publish
 from services.jobs.admitting import Admitting
 from services.jobs.cancelling import Cancelling
-from services.jobs.eventlog import EventLog, LoggedEvent
+from services.jobs.eventlog import MOST_BYTES, EventLog, LoggedEvent, payload_name
 from services.jobs.fairness import Candidate
 from services.jobs.leases import Node, tell_seen
 from services.jobs.limits import LimitSetting
@@ -84,6 +87,31 @@ def order_of(given: Dispatched) -> Order:
     """As the agent hears it."""
     work = given.work.encode() if given.work is not None else b""
     return Order(given.run_id, given.token, given.job_id, work)
+
+
+async def given_out(outbox: Outbox, confirmed: int, *, most: int) -> list[LoggedEvent] | None:
+    """What ``outbox`` has to be sent next, as whoever hears the messages understands them."""
+    events = await outbox.next(confirmed, most=most)
+    if events is None:
+        return None
+    return [heard_event(message.data, message.headers) for message in events.messages(most_bytes=MOST_BYTES)]
+
+
+def heard_event(data: bytes, headers: Mapping[str, str]) -> LoggedEvent:
+    told = orjson.loads(data)
+    kind = EventKind(told["kind"])
+    return LoggedEvent(
+        id=UUID(told["id"]),
+        job_id=UUID(told["jobId"]),
+        run_id=UUID(told["runId"]) if "runId" in told else None,
+        number=told["number"],
+        attempt=told.get("attempt", 0),
+        kind=kind,
+        data=told[payload_name(kind)],
+        created_at=datetime.fromisoformat(told["time"]),
+        client_id=UUID(headers[subjects.CLIENT_HEADER]),
+        sequence=int(headers[subjects.SEQUENCE_HEADER]),
+    )
 
 
 class Domain:
@@ -239,6 +267,9 @@ class Domain:
 
     async def events(self, job_id: UUID) -> list[LoggedEvent]:
         return await self.log.after(job_id, 0)
+
+    async def given_out(self, confirmed: int, *, most: int) -> list[LoggedEvent] | None:
+        return await given_out(self.outbox, confirmed, most=most)
 
     async def kinds(self, job_id: UUID) -> list[str]:
         return [event.kind.value for event in await self.events(job_id)]

@@ -309,7 +309,7 @@ class Players(Users):
 
     async def _publish(self) -> int:
         """Return the last sequence that was given out."""
-        events = await self.domain.outbox.next(self.confirmed, most=7)
+        events = await self.domain.given_out(self.confirmed, most=7)
         assert events is not None or not self.alone
         for event in events or []:
             assert event.sequence is not None

@@ -37,7 +37,7 @@ async def publish(domain: Domain, begin: int, *, most: int) -> list[tuple[UUID, 
     """All that waits, as one publisher after the other: job, number, and sequence counted from ``begin``."""
     told: list[tuple[UUID, int, int]] = []
     confirmed = begin
-    while events := await domain.outbox.next(confirmed, most=most):
+    while events := await domain.given_out(confirmed, most=most):
         told += [(event.job_id, event.number, (event.sequence or 0) - begin) for event in events]
         confirmed = events[-1].sequence or confirmed
     return told
@@ -46,7 +46,7 @@ async def publish(domain: Domain, begin: int, *, most: int) -> list[tuple[UUID, 
 @pytest.fixture
 async def begin(domain: Domain) -> int:
     """The last sequence of what other tests have told, all of it published."""
-    while await domain.outbox.next(10**12, most=10_000):
+    while await domain.given_out(10**12, most=10_000):
         pass
     return await domain.log.newest()
 
@@ -81,22 +81,22 @@ async def test_a_batch_is_read_in_parts_where_it_is_larger(domain: Domain, begin
 async def test_what_was_given_out_and_not_confirmed_comes_again_as_it_was(domain: Domain, begin: int) -> None:
     job_id = await domain.submit()
     await tell(domain, 10, job_id)
-    first = await domain.outbox.next(begin, most=100)
+    first = await domain.given_out(begin, most=100)
     await tell(domain, 2, job_id)
-    again = await domain.outbox.next(begin + 4, most=100)
+    again = await domain.given_out(begin + 4, most=100)
     assert first is not None
     assert again == first[4:], "nothing new before that is confirmed"
-    last = await domain.outbox.next(begin + 11, most=100)
+    last = await domain.given_out(begin + 11, most=100)
     assert [(event.number, event.sequence) for event in last or []] == [(12, begin + 12), (13, begin + 13)]
 
 
 async def test_a_scheduler_of_before_takes_nothing_for_sent(domain: Domain, begin: int) -> None:
     """It knows no batches: that something has a sequence and is not among its events is the same to it as sent."""
     await domain.submit()
-    first = await domain.outbox.next(begin, most=10)
+    first = await domain.given_out(begin, most=10)
     await domain.execute("UPDATE event_cursor SET published = assigned")
     assert first
-    assert await domain.outbox.next(0, most=10) == first
+    assert await domain.given_out(0, most=10) == first
 
 
 async def test_events_that_somebody_deleted_hold_nothing_up(domain: Domain, begin: int) -> None:
@@ -105,7 +105,7 @@ async def test_events_that_somebody_deleted_hold_nothing_up(domain: Domain, begi
     await domain.execute("DELETE FROM events WHERE job_id = $1", gone)
     assert [(job, number) for job, number, _ in await publish(domain, begin, most=2)] == [(kept, 1)]
     await tell(domain, 1, kept)
-    (event,) = await domain.outbox.next(await domain.log.newest(), most=10) or []
+    (event,) = await domain.given_out(await domain.log.newest(), most=10) or []
     assert (event.job_id, event.number) == (kept, 2)
 
 
@@ -146,9 +146,9 @@ async def test_what_was_told_before_keeps_its_place(before: str) -> None:
         domain = Domain(database)
         assert await domain.rows("SELECT FROM events WHERE published_at IS NULL") == [], "as the scheduler before asks"
 
-        first = await domain.outbox.next(0, most=10)
+        first = await domain.given_out(0, most=10)
         assert [(event.number, event.sequence) for event in first or []] == [(3, 3)], "sent, but not confirmed"
-        rest = await domain.outbox.next(3, most=10)
+        rest = await domain.given_out(3, most=10)
         assert [(event.number, event.sequence) for event in rest or []] == [(4, 4), (5, 5), (6, 6)]
 
         for after in range(6):

@@ -72,7 +72,7 @@ async def test_what_was_there_and_what_old_code_still_adds_is_carried_out(before
                 await domain.finish(await domain.claimed(order))
         assert {(await domain.row("jobs", job_id))["state"] for job_id in jobs} == {"completed"}
 
-        while events := await domain.outbox.next(10**6, most=3):
+        while events := await domain.given_out(10**6, most=3):
             assert {event.client_id for event in events} == {CLIENT}
         rows = await domain.rows(f"SELECT place FROM {SEQUENCED} e ORDER BY place")
         assert [row["place"] for row in rows] == list(range(1, len(rows) + 1))

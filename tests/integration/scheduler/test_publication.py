@@ -3,6 +3,7 @@
 import asyncio
 from collections import defaultdict
 from contextlib import suppress
+from typing import Any
 from uuid import UUID
 
 import orjson
@@ -65,16 +66,32 @@ async def test_events_are_published_in_order_and_marked(domain: Domain, bus: Bus
 
 
 async def test_a_message_is_what_the_log_has(domain: Domain, bus: Bus, publisher: EventPublisher) -> None:
+    """To the byte, whatever is told: PostgreSQL writes JSON in its own way."""
     run = await domain.start()
+    odd: list[dict[str, Any]] = [
+        {},
+        {"message": "", "": None},
+        {"message": 'grün 🚢 "\\\x7f\u2028\x01', "level": "日本"},
+        {"z": 1, "a": {"nested": [1.5, -0.0, 1e300, 2**63 - 1, True, [], {}]}, "message": "\r\n+ACK\r\n"},
+    ]
+
+    async def work(unit: Unit) -> None:
+        for data in odd:
+            unit.tell(run.hold.job_id, Draft(EventKind.LOG, data))
+            unit.tell(run.hold.job_id, Draft(EventKind.LOG, data), run_id=run.hold.run_id, attempt=2)
+
+    await domain.units.run([run.hold.job_id], work)
     await publisher.run_once()
 
     end = (await bus.stream_position(subjects.EVENTS_STREAM)).last_sequence
     messages = [m async for m in bus.read(subjects.EVENTS_STREAM, subjects.ALL_EVENTS, after=0, until=end)]
     events = await domain.events(run.hold.job_id)
+    assert [event.data for event in events if event.kind is EventKind.LOG] == [data for data in odd for _ in range(2)]
     assert [message.data for message in messages] == [event.encoded() for event in events]
     assert [message.subject for message in messages] == [
         subjects.event(str(event.job_id), str(event.run_id or ""), event.kind) for event in events
     ]
+    assert [(message.headers or {})["Nats-Msg-Id"] for message in messages] == [str(event.id) for event in events]
 
 
 async def test_sequences_have_no_hole_and_follow_the_stream(
@@ -158,7 +175,7 @@ async def test_what_has_its_turn_sees_all_that_was_published_before(domain: Doma
     async with domain.database.transaction() as other:
         await other.execute("UPDATE event_batches SET last_sequence = $1 WHERE last_sequence IS NULL", last + 1)
         await other.execute("UPDATE event_cursor SET assigned = $1, sent = $2", last + 1, last)
-        turn = asyncio.create_task(domain.outbox.next(last, most=10))
+        turn = asyncio.create_task(domain.given_out(last, most=10))
 
         async def is_past_or_waiting() -> bool:
             return turn.done() or bool(await domain.rows(waiting))
@@ -167,7 +184,7 @@ async def test_what_has_its_turn_sees_all_that_was_published_before(domain: Doma
 
     (event,) = await turn or []
     assert event.sequence == last + 1
-    assert await domain.outbox.next(last + 1, most=10) == []
+    assert await domain.given_out(last + 1, most=10) == []
     (cursor,) = await domain.rows("SELECT assigned, sent FROM event_cursor")
     assert tuple(cursor) == (last + 1, last + 1)
 

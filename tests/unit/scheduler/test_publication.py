@@ -8,32 +8,29 @@ from uuid import UUID
 
 import pytest
 
-from services.contracts.words import EventKind
-from services.jobs.eventlog import LoggedEvent
-from services.jobs.outbox import Outbox
+from services.jobs.outbox import Outbox, Unpublished
 from services.runtime.jetstream import Bus, Outgoing
-from services.runtime.postgres import StoreUnavailableError
+from services.runtime.postgres import Record, StoreUnavailableError
 from services.scheduler.publication import _PART_BYTES, EventPublisher, _parts
 
 MOST_BYTES = 100_000
 
 
-def logged(sequence: int, characters: int) -> LoggedEvent:
-    data = {"message": "x" * characters}
+def logged(sequence: int, characters: int) -> Record:
+    data = f'{{"message": "{"x" * characters}"}}'
     time = datetime(2026, 1, 31, tzinfo=UTC)
-    of_job = UUID(int=2), None, sequence, 0
-    return LoggedEvent(UUID(int=sequence), *of_job, EventKind.LOG, data, time, UUID(int=3), sequence)
+    of_job = str(UUID(int=2)), None, sequence, 0
+    return cast("Record", (str(UUID(int=sequence)), *of_job, "log", data, time, str(UUID(int=3)), sequence))
 
 
 @pytest.mark.parametrize("characters", [10, 99_000, 2_000_000])
 def test_no_part_is_larger_than_can_be_sent_in_time(characters: int) -> None:
-    events = [logged(sequence, characters if sequence % 2 else 10) for sequence in range(1, 201)]
+    events = Unpublished([logged(sequence, characters if sequence % 2 else 10) for sequence in range(1, 201)])
 
-    parts = list(_parts(events, most_bytes=MOST_BYTES))
+    parts = list(_parts(events.messages(most_bytes=MOST_BYTES)))
 
-    assert [message.message_id for _, part in parts for message in part] == [str(event.id) for event in events]
-    assert [sequence for sequence, _ in parts] == [int(UUID(part[-1].message_id)) for _, part in parts]
-    for _, part in parts:
+    assert [int(UUID(message.message_id)) for part in parts for message in part] == list(range(1, 201))
+    for part in parts:
         assert sum(len(message.data) for message in part[:-1]) < _PART_BYTES
         assert max(len(message.data) for message in part) <= MOST_BYTES
     assert len(parts) == (3 if characters == 99_000 else 1)
@@ -46,10 +43,11 @@ class SlowOutbox:
         self._events = events
         self._most = most
 
-    async def next(self, confirmed: int, *, most: int) -> list[LoggedEvent]:
+    async def next(self, confirmed: int, *, most: int) -> Unpublished:
         if most > self._most:
             raise StoreUnavailableError
-        return [logged(sequence, 10) for sequence in range(confirmed + 1, min(confirmed + most, self._events) + 1)]
+        through = min(confirmed + most, self._events)
+        return Unpublished([logged(sequence, 10) for sequence in range(confirmed + 1, through + 1)])
 
 
 class Stream:
