@@ -18,7 +18,7 @@ from nats.errors import Error as NatsError
 from services.contracts import subjects
 from services.contracts.v1.commands_pb2 import RunControl, WorkOrders
 from services.jobs.errors import LeaseLostError
-from services.jobs.heartbeat import FRESH_FOR, Ending, Heartbeat
+from services.jobs.heartbeat import FRESH_FOR, GIVE_UP_AFTER, Ending, Heartbeat
 from services.jobs.models import Checkpoint, ClaimedRun, Hold
 from services.jobs.running import Claim, Order, Running
 from services.runtime.batching import Rest
@@ -243,14 +243,16 @@ class Worker:
     async def _see_through(self, claim: Claim, claimed_at: float) -> None:
         """Work on the claimed run under its lease, and say how it ended where it was stopped from outside."""
         hold = claim.hold
+        if time.monotonic() - claimed_at > GIVE_UP_AFTER.total_seconds():
+            log.warning("too late to begin: the lease may be over", run=str(hold.run_id))
+            return
         if (older := self._live.pop(hold.run_id, None)) is not None:
             older.end(Stop.LOST)  # this process had lost the run before it claimed it again
-        if (run := await self._taken_up(claim, claimed_at)) is None:
-            return
         try:
-            attempt = self._begin(run)
-        except BaseException:
-            self._heartbeat.drop(hold.run_id)  # nobody would work under the lease
+            if (run := await self._taken_up(claim, claimed_at)) is None:
+                return
+            attempt = self._attempt_of(run)
+        except Exception:
             await self._own_up(hold)
             raise
         live = _Live(run, attempt, asyncio.create_task(attempt.work(), name=f"run {hold.run_id}"))
@@ -272,6 +274,13 @@ class Worker:
             self._forget(live)
         if live.stop is not Stop.CANCELLED:
             await attempt.release()
+
+    def _attempt_of(self, run: ClaimedRun) -> Work:
+        try:
+            return self._begin(run)
+        except Exception:
+            self._heartbeat.drop(run.hold.run_id)  # nobody would work under the lease
+            raise
 
     async def _taken_up(self, claim: Claim, claimed_at: float) -> ClaimedRun | None:
         """The claimed run, whose lease is renewed from now on, as there may be much to read; None: it is not to begin.

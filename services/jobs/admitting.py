@@ -138,7 +138,7 @@ class Admitting:
                 agents=agents,
                 tokens=tokens,
                 lease=LEASE,
-                most_prompt=_MOST_WORK_BYTES,
+                most_work=_MOST_WORK_BYTES,
                 event_ids=event_ids,
                 job_event_ids=job_event_ids,
                 **_ticks(wanted.clocks),

@@ -19,7 +19,7 @@ from services.runtime.postgres import Connection, Record, Statements
 STATEMENTS = Statements(SQL / "scheduling.sql")
 LEASE = timedelta(seconds=8)
 """How long a run or changeset stays its holder's without a renewal."""
-_LIVES = timedelta(seconds=4)
+_LIVES = timedelta(seconds=6)
 """A process whose heartbeat was seen within it: it cannot have died of what it was given a lease ago."""
 MAX_TIMES_LOST = 5
 DEADLINE_GRACE = timedelta(seconds=10)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
+from nats.aio.client import DEFAULT_FLUSH_TIMEOUT
 from nats.aio.client import Client as NatsClient
 from nats.aio.msg import Msg
 from nats.errors import ConnectionClosedError, MaxPayloadError
@@ -49,6 +50,16 @@ class Client(NatsClient):
         most_bytes = self.most_bytes
         if any(len(message.data) > most_bytes for message in messages):
             raise MaxPayloadError
+
+    async def flush(self, timeout: float = DEFAULT_FLUSH_TIMEOUT) -> None:
+        """Return once the server has had all that was sent until now; raises nats-py's errors.
+
+        By itself nats-py asks the server before it writes what still waits, such as a subscription, or its end.
+        """
+        if self._transport is not None and self.is_connected and self._pending_data_size > 0:
+            self._transport.writelines(self._pending)
+            self._pending, self._pending_data_size = [], 0
+        await super().flush(timeout)  # type: ignore[arg-type]
 
     async def publish_many(self, messages: Sequence[Outgoing]) -> None:
         """Send ``messages``, none oversized, in their order, as ``publish`` would; raises nats-py's errors."""

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 
 from services.contracts import subjects
@@ -89,7 +90,10 @@ class Admission:
 
     async def _tell_agent(self, agent: str, orders: Sequence[Dispatched]) -> None:
         try:
-            await self._bus.tell(subjects.orders(agent), encoded_orders(orders))
+            data = encoded_orders(orders)
+            if len(data) > self._bus.most_bytes:
+                data = encoded_orders([replace(order, work=None) for order in orders])
+            await self._bus.tell(subjects.orders(agent), data)
         except NobodyListensError as error:
             log.warning("orders are recalled", runs=len(orders), error=str(error))
             await self._note(agent, unheard=orders)

@@ -129,7 +129,8 @@ WITH lock AS MATERIALIZED (
       AND (r.held_since IS NULL) IS TRUE
     RETURNING r.id, r.job_id, r.position, r.attempt, r.lease_token, r.agent, p.place, p.client_id, p.runs_started,
               p.last_event_number, p.tag, p.event_id,
-              -- What there is to know of one that begins for the first time, but for secrets and long prompts.
+              -- What there is to know of one that begins for the first time, but for secrets and what is large: that is not
+              -- even read.
               (SELECT row_to_json(w)::text FROM (
                    SELECT r.client_id, r.queue, r.repository, r.base_ref, r.base_sha, r.base_branch, r.branch, r.checkout,
                           r.created_at, r.head, extract(epoch FROM r.run_deadline - now())::float8 AS seconds_left,
@@ -139,7 +140,11 @@ WITH lock AS MATERIALIZED (
                           j.name IS NOT NULL AND j.options ->> 'onExisting' = 'skip' AND r.queue <> 'review' AS may_be_skipped
                    FROM jobs j LEFT JOIN client_settings s ON s.client_id = j.client_id
                    WHERE j.id = r.job_id AND r.attempt = 1 AND r.resumes IS NULL AND j.sealed IS NULL AND s.sealed IS NULL
-                     AND octet_length(j.prompt) <= :most_prompt) w) AS work
+                     AND CASE WHEN pg_column_size(j.prompt) + pg_column_size(j.options) + coalesce(pg_column_size(s.settings), 0)
+                                   <= :most_work
+                         THEN octet_length(j.prompt) + octet_length(j.options::text)
+                              + coalesce(octet_length(s.settings::text), 0) <= :most_work
+                         ELSE false END) w) AS work
 ), granted AS (
     INSERT INTO leases (id, kind, token, holder, taken, expires_at)
     SELECT d.id, 'run', d.lease_token, d.agent, false, clock_timestamp() + :lease::interval FROM dispatched d

@@ -42,7 +42,7 @@ UPDATE runs r SET state = 'queued', times_lost = times_lost + l.counts::int, lea
 FROM unnest(:ids::uuid[], :counts::bool[]) AS l (id, counts) WHERE r.id = l.id;
 
 -- name: requeue_unheard
--- Their stay in the queue goes on, and no time to work has passed. That they had begun was told, and stays.
+-- Their stay in the queue goes on, with all of their time to work. That they had begun was told, and stays.
 UPDATE runs r SET state = 'queued', lease_token = NULL, agent = NULL, time_left = run_deadline - dispatched_at, run_deadline = NULL
 WHERE id = ANY(:ids::uuid[])
 RETURNING id, job_id, attempt, state, queue_seconds, run_seconds, queue_deadline < now() AS is_overdue;

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
+from uuid import UUID
 
 import pytest
+from structlog.testing import capture_logs
 
 from services.agent import worker
 from services.agent.attempt import Attempt
 from services.contracts.words import RunState
+from services.jobs.heartbeat import Heartbeat
 from services.jobs.running import Claim, Order, Running
 from services.jobs.scheduling import MAX_TIMES_LOST, Dispatched
 from services.runtime.postgres import StoreUnavailableError
@@ -181,6 +186,58 @@ async def test_one_that_ends_without_a_word_counts_as_lost(
         (order,) = await fleet.admit()
     run = await fleet.run(order.run_id)
     assert (run["state"], run["exit_reason"], run["times_lost"]) == ("failed", "lost", MAX_TIMES_LOST)
+
+
+@pytest.mark.usefixtures("postgres_is_up_long")
+async def test_what_an_agent_that_stops_has_not_heard_of_goes_back_at_once_as_it_was(
+    fleet: Fleet, start_agent: StartAgent
+):
+    agent = await start_agent()
+    order = await ordered(fleet)
+    await agent.stop()
+    assert await fleet.domain.lose() == 1
+    run = await fleet.run(order.run_id)
+    assert (run["state"], run["times_lost"]) == ("queued", 0)
+
+
+async def test_nothing_begins_so_late_that_its_lease_may_be_over(
+    fleet: Fleet, start_agent: StartAgent, monkeypatch: pytest.MonkeyPatch
+):
+    """As of a process that was stopped between hearing the order and beginning."""
+    monkeypatch.setattr(worker, "GIVE_UP_AFTER", timedelta(seconds=-1))
+    begun: list[Attempt] = []
+    monkeypatch.setattr(Attempt, "__init__", lambda *_: begun.append(_[0]))
+    await start_agent()
+    with capture_logs() as logs:
+        await fleet.send(await ordered(fleet))
+        await until(lambda: any("too late" in line["event"] for line in logs))
+    assert begun == []
+
+
+async def test_its_lease_counts_from_the_beat_that_it_was_given_after(
+    fleet: Fleet, start_agent: StartAgent, monkeypatch: pytest.MonkeyPatch
+):
+    """Not from when it was heard: without a renewal its work must end before the lease runs out."""
+    held: dict[UUID, list[float]] = defaultdict(list)
+    sent: dict[int, float] = {}
+
+    class NotingHeartbeat(Heartbeat):
+        def hold(self, identifier: UUID, token: UUID, *, claimed_at: float, **told: Any) -> None:
+            held[identifier].append(claimed_at)
+            super().hold(identifier, token, claimed_at=claimed_at, **told)
+
+        def sent_at(self, beat: int) -> float | None:
+            found = super().sent_at(beat)
+            if found is not None:
+                sent[beat] = found
+            return found
+
+    await start_agent(heartbeat=NotingHeartbeat)
+    fleet.model.answer(DONE)
+    order = await ordered(fleet)
+    await fleet.send(order)
+    await fleet.until_run(order.run_id, RunState.COMPLETED)
+    assert set(held[order.run_id]) == {sent[order.beat]}
 
 
 async def test_what_is_on_its_way_when_all_is_handed_back_is_handed_back(fleet: Fleet, start_agent: StartAgent):

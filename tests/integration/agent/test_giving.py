@@ -224,5 +224,5 @@ async def test_a_stopped_agent_does_not_begin_late_with_what_another_has(
         assert (run["agent"], run["attempt"]) == (stopped, 1)
         fleet.model.go_on.set()
         run = await fleet.until_run(run_id, RunState.COMPLETED)
-        assert (run["agent"], run["attempt"]) == (other.name, 2)
+        assert (run["agent"], run["attempt"], run["times_lost"]) == (other.name, 2, 1), "it may have died of it"
         assert len(fleet.model.requests) == 2

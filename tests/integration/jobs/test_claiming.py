@@ -40,7 +40,7 @@ async def test_a_claim_gives_all_that_an_agent_needs(domain: Domain) -> None:
     assert run.options.max_attempts == 2
 
 
-async def test_a_lease_is_short_until_it_is_taken_up(domain: Domain) -> None:
+async def test_a_lease_is_granted_with_the_order_and_taken_up_by_the_claim(domain: Domain) -> None:
     order = await domain.dispatch_one()
     run, granted = await domain.row("runs", order.run_id), await domain.row("leases", order.run_id)
     await domain.claimed(order)

@@ -13,8 +13,9 @@ import pytest
 
 from services.jobs import heartbeat as module
 from services.jobs.heartbeat import Ending, Heartbeat
-from services.jobs.leases import Node, Renewed, new_node_name, renew
+from services.jobs.leases import Node, Renewed, new_node_name, renew, tell_seen
 from services.jobs.models import ClaimedRun
+from services.jobs.scheduling import LEASE
 from services.runtime.postgres import Connection
 from tests.integration.jobs.domain import Domain
 from tests.integration.waiting import until, until_async
@@ -92,6 +93,30 @@ async def test_a_beat_is_known_by_its_number_and_when_it_was_sent(domain: Domain
     assert heartbeat.sent_at(max(seen) + 1_000) is None
 
 
+async def test_a_beat_was_sent_before_it_is_and_nothing_moves_that(
+    domain: Domain, heartbeat: Heartbeat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a lease that is granted as soon as the beat is there could end before its holder thinks."""
+    seen: list[tuple[int, float | None]] = []
+
+    async def tell(connection: Connection, node: Node) -> None:
+        seen.append((node.beat, heartbeat.sent_at(node.beat)))
+        await tell_seen(connection, node)
+
+    monkeypatch.setattr(module, "tell_seen", tell)
+    await until(lambda: len(seen) > 3)
+
+    for beat, sent_at in seen[:3]:
+        assert sent_at is not None, "it is on its way, and nobody knows since when"
+        assert heartbeat.sent_at(beat) == sent_at
+
+
+def test_what_begins_at_once_can_be_renewed_before_it_is_given_up_and_given_up_before_its_lease_is_over() -> None:
+    renewed_by = module.FRESH_FOR + timedelta(seconds=0.5)  # of two ticks
+    assert renewed_by < module.GIVE_UP_AFTER
+    assert module.GIVE_UP_AFTER + timedelta(seconds=2) < LEASE
+
+
 async def test_a_run_that_began_just_before_a_beat_is_renewed_before_the_next(
     domain: Domain, heartbeat: Heartbeat, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -103,11 +128,14 @@ async def test_a_run_that_began_just_before_a_beat_is_renewed_before_the_next(
         return bool(await domain.rows("SELECT FROM nodes WHERE name <> 'agent-1'"))
 
     await until_async(has_beaten)
-    long_ago = time.monotonic() - 3_600
+    long_ago, before = time.monotonic() - 3_600, await expiry(domain)
     monkeypatch.setattr(module, "GIVE_UP_AFTER", timedelta(seconds=7_200))
     heartbeat.hold(run.hold.run_id, run.hold.token, claimed_at=long_ago, on_end=lambda _: None)
 
-    await renewals(domain, 1)
+    async def is_renewed() -> bool:
+        return await expiry(domain) > before
+
+    await until_async(is_renewed)
 
 
 async def test_one_that_is_held_again_is_as_fresh_as_it_was(domain: Domain, heartbeat: Heartbeat) -> None:

@@ -89,10 +89,41 @@ async def test_it_says_nothing_where_there_are_secrets(domain: Domain, before: s
 async def test_it_says_nothing_of_a_run_with_a_long_prompt_or_options(domain: Domain) -> None:
     orders = [
         await domain.dispatch_one("https://a/1", prompt=LONG_PROMPT),
-        await domain.dispatch_one("https://a/2", prompt="ü" * (len(LONG_PROMPT) // 2)),  # of as many bytes
+        await domain.dispatch_one("https://a/2", prompt="ü" * (len(LONG_PROMPT) // 2 + 1)),  # of as many bytes
     ]
+    job_id = await domain.submit("https://a/3")
+    await domain.execute("UPDATE jobs SET options = options || $2 WHERE id = $1", job_id, {"systemPrompt": LONG_PROMPT})
+    orders += await domain.admit()
 
-    assert [order.work for order in orders] == [None, None]
+    assert [order.work for order in orders] == [None, None, None]
+
+
+async def test_large_settings_are_not_read_for_each_run(domain: Domain) -> None:
+    """Of a client that has as much of them as it may: 256 times that is more than a transaction has time for."""
+    words = [f"{number:0500x}" for number in range(100)]
+    servers = {f"server-{number}": {"type": "stdio", "command": words} for number in range(20)}
+    servers |= {f"more-{number}": {"type": "stdio", "command": ["x" * 490] * 90} for number in range(60)}  # compresses
+    await domain.execute(
+        "INSERT INTO client_settings (client_id, settings) VALUES ($1, $2)",
+        domain.client.id,
+        {"mcpServers": servers, "systemPrompt": "y" * 50_000},
+    )
+    await domain.submit(*(f"https://a/{n}" for n in range(MOST_AT_ONCE)))
+
+    orders = await domain.admit(MOST_AT_ONCE)
+
+    assert [order.work for order in orders] == [None] * MOST_AT_ONCE
+
+
+async def test_small_settings_that_were_large_are_not_said(domain: Domain) -> None:
+    """What compresses well is small where it is stored only."""
+    await domain.execute(
+        "INSERT INTO client_settings (client_id, settings) VALUES ($1, $2)",
+        domain.client.id,
+        {"systemPrompt": "y" * 50_000},
+    )
+
+    assert (await domain.dispatch_one()).work is None
 
 
 async def test_it_says_nothing_of_a_run_that_was_begun_before(domain: Domain) -> None:

@@ -1,6 +1,7 @@
 """Whoever pulls or tails a stream goes on after nats-server was killed, with its store or without it."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
@@ -16,7 +17,15 @@ from quarterdeck.stack.ports import free_ports
 from services.contracts import subjects
 from services.contracts.words import EventKind, Queue
 from services.runtime import jetstream
-from services.runtime.jetstream import Bus, BusUnavailableError, Message, Outgoing, Tailed, _tail_batch
+from services.runtime.jetstream import (
+    Bus,
+    BusUnavailableError,
+    Message,
+    NobodyListensError,
+    Outgoing,
+    Tailed,
+    _tail_batch,
+)
 from tests.integration.scheduler.conftest import Restart
 from tests.integration.waiting import until
 
@@ -195,6 +204,40 @@ async def test_whoever_is_told_something_answers(bus: Bus) -> None:
     with pytest.raises(BusUnavailableError, match="no responders"):
         await bus.tell(ORDERS, b"three")
     assert heard == [b"one", b"two"]
+
+
+async def test_what_is_told_while_a_listener_stops_is_answered_or_heard_by_nobody(bus: Bus, nats_url: str) -> None:
+    """Never neither: whoever told it would have to take it for heard."""
+    other = Bus(nats_url, name="other")
+    await other.start()
+
+    async def hear(message: Message) -> None:
+        await message.respond(b"")
+
+    async def told(subject: str) -> str:
+        try:
+            await bus.tell(subject, b"")
+        except NobodyListensError:
+            return "nobody"
+        return "heard"
+
+    words: Counter[str] = Counter()
+    for number in range(40):
+        subject = subjects.orders(f"agent-{number}")
+        listening = await other.listen(subject, hear)
+        async with asyncio.TaskGroup() as group:
+            early = [group.create_task(told(subject)) for _ in range(5)]
+            await asyncio.sleep(0)
+            stopping = group.create_task(listening.stop())
+            late = []
+            while not stopping.done():
+                late.append(group.create_task(told(subject)))
+                await asyncio.sleep(0)
+        words += Counter(each.result() for each in (*early, *late))
+    await other.close()
+
+    assert words["heard"] >= 40
+    assert words["nobody"] >= 40
 
 
 async def test_where_nobody_listens_no_answer_is_waited_for(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -228,6 +228,26 @@ async def test_an_order_without_an_answer_stands_until_its_lease_runs_out(
         assert await domain.run_states(job_id) == ["completed"]
 
 
+async def test_orders_that_nats_would_not_take_say_less(
+    domain: Domain, bus: Bus, admission: Admission, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their agent claims them."""
+    agent = Agent("agent-1", domain)
+    await agent.listen(bus, 10)
+    await domain.submit(*(f"https://a/{n}" for n in range(3)))
+    with monkeypatch.context() as patched:
+        patched.setattr(Bus, "most_bytes", 2_000)
+        await admission.run_once()
+        await admission.settle(PATIENCE)
+    assert [order.work for message in agent.messages for order in message.orders] == [b"", b"", b""]
+
+    await domain.submit("https://a/another")
+    await admission.run_once()
+    await admission.settle(PATIENCE)
+
+    assert all(order.work for order in agent.messages[-1].orders)
+
+
 async def test_one_deaf_agent_holds_up_no_other(
     domain: Domain, bus: Bus, admission: Admission, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -299,7 +319,7 @@ async def test_what_a_scheduler_died_before_telling_is_given_again(
     assert (row["state"], row["attempts_spent"], row["times_lost"]) == ("completed", 0, 0)
 
 
-async def test_an_order_is_to_be_taken_up_within_seconds(domain: Domain, bus: Bus, admission: Admission) -> None:
+async def test_an_order_stands_for_as_long_as_a_lease(domain: Domain, bus: Bus, admission: Admission) -> None:
     agent = Agent("agent-1", domain)
     await agent.listen(bus, 1)
     await domain.submit()
