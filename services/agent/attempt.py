@@ -156,7 +156,13 @@ class Attempt:
             seconds = self._run.options.deadline_seconds
             raise RunFailedError(ExitReason.TIMED_OUT, f"not finished within {seconds} s") from error
         finally:
-            await self._unstored.settle()  # before it is told how the attempt ended: that gives its lease up
+            # Before it is told how the attempt ended: that gives its lease up. A stop that comes meanwhile waits.
+            settling = asyncio.create_task(self._unstored.settle())
+            try:
+                await asyncio.shield(settling)
+            except asyncio.CancelledError:
+                await asyncio.wait([settling])
+                raise
 
     async def _work(self) -> None:
         if self._run.skipped_for is not None:

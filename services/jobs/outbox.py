@@ -2,36 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-import orjson
-
-from services.contracts import subjects
-from services.jobs.eventlog import encode_event, kind_of
 from services.jobs.unit import SQL
-from services.runtime.nats_client import Outgoing
 from services.runtime.postgres import Connection, Database, Record, Statements
 
 _STATEMENTS = Statements(SQL / "outbox.sql")
 # Chosen once, at random; whoever holds this advisory lock is the one that publishes.
 _PUBLISHER_LOCK = 2_094_617_558
-
-
-class Unpublished:
-    """Durable events that are to be sent next, in order, each a message when its turn comes. There are so many that an
-    object of each in between would take long.
-    """
-
-    def __init__(self, rows: Sequence[Record]) -> None:
-        """``rows``: as the statement `assigned` has them."""
-        self._rows = rows
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def messages(self, *, most_bytes: int) -> Iterator[Outgoing]:
-        """``most_bytes``: of the data of each, as ``encode_event`` has it."""
-        return (_message(row, most_bytes) for row in self._rows)
 
 
 class Outbox:
@@ -43,13 +21,15 @@ class Outbox:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def next(self, confirmed: int, *, most: int) -> Unpublished | None:
+    async def next(self, confirmed: int, *, most: int) -> Sequence[Record] | None:
         """Remember that NATS has all up to ``confirmed``, and return what is to be sent next, in order.
 
-        None: another scheduler publishes just now.
+        None: another scheduler publishes just now. Of each event: its id, its job's and run's, its number, attempt,
+        kind, data (ids and JSON as text), time, its client's id, its sequence. They are left as rows: there are many,
+        and an object of each would take as long as all else.
         """
 
-        async def work(connection: Connection) -> Unpublished | None:
+        async def work(connection: Connection) -> Sequence[Record] | None:
             cursor = await _STATEMENTS.row(connection, "cursor", lock=_PUBLISHER_LOCK)
             if cursor is None:
                 return None
@@ -67,25 +47,6 @@ class Outbox:
                 sent = sent if rows else through  # somebody has deleted them
             if (assigned, sent) != (cursor["assigned"], cursor["sent"]):
                 await _STATEMENTS.execute(connection, "move_cursor", assigned=assigned, sent=sent)
-            return Unpublished(rows)
+            return rows
 
         return await self._database.in_transaction(work)
-
-
-def _message(row: Record, most_bytes: int) -> Outgoing:
-    # By place: to look each column up by its name takes longer than to encode them.
-    event_id, job_id, run_id, number, attempt, kind_word, data, created_at, client_id, sequence = row
-    run_id, kind = run_id or "", kind_of(kind_word)
-    encoded = encode_event(
-        event_id=event_id,
-        job_id=job_id,
-        run_id=run_id,
-        number=number,
-        attempt=attempt,
-        kind=kind,
-        time=created_at,
-        data=orjson.loads(data),
-        most_bytes=most_bytes,
-    )
-    headers = {subjects.SEQUENCE_HEADER: str(sequence), subjects.CLIENT_HEADER: str(client_id)}
-    return Outgoing(subjects.event_of_uuids(job_id, run_id, kind), encoded, event_id, headers)

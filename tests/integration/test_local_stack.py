@@ -57,8 +57,10 @@ async def wait_free(data_dir: Path) -> None:
 
 
 def end(pid: int, *signals: signal.Signals) -> None:
-    for each in signals:
-        os.kill(pid, each)
+    """Send these to it, if it has not ended by itself since its parent is gone."""
+    with contextlib.suppress(ProcessLookupError):
+        for each in signals:
+            os.kill(pid, each)
 
 
 async def database_answers(info: StackInfo) -> bool:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from uuid import UUID
 
 import orjson
 import pytest
 
+from services.contracts import subjects
 from services.contracts.words import EventKind, RunState
+from services.jobs.models import Hold, VoidUse
+from services.jobs.running import Running
 from services.runtime.jetstream import Message
 from services.runtime.postgres import Record
 from tests.integration.agent.agents import StartAgent
-from tests.integration.agent.fleet import Fleet
+from tests.integration.agent.fleet import DEADLINE_SECONDS, Fleet
 from tests.integration.agent.looking import told, work
 from tests.integration.agent.messages_server import Answer, call, chunks, event, hanging, said, whole
 
@@ -102,6 +106,34 @@ async def test_a_cancelled_reply_is_paid_for(fleet: Fleet, start_agent: StartAge
     assert (run["input_tokens"], run["turns"]) == (10, 0)
     assert run["output_tokens"] in ({1_000, 5} if is_told else {5})
     assert await spending(fleet) == (sum(tokens(run)), 0)
+
+
+class SlowCount(Running):
+    """Counts what came to nothing when it is let go."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        super().__init__(fleet.domain.units)
+        self.counts, self.go_on = asyncio.Event(), asyncio.Event()
+
+    async def count_void(self, hold: Hold, uses: Sequence[VoidUse]) -> None:
+        self.counts.set()
+        await self.go_on.wait()
+        await super().count_void(hold, uses)
+
+
+async def test_a_cancel_that_is_heard_while_that_is_stored_does_not_lose_it(fleet: Fleet, start_agent: StartAgent):
+    running = SlowCount(fleet)
+    await start_agent(running=running)
+    run_id = await until_streamed(fleet)
+    await fleet.cancel(run_id, tell=False)
+    fleet.model.go_on.set()
+    await asyncio.wait_for(running.counts.wait(), DEADLINE_SECONDS)
+    await fleet.tell_cancel(run_id)
+    await fleet.tell_cancel(run_id)
+    await fleet.bus.tell(subjects.orders((await fleet.run(run_id))["agent"]), b"")  # heard behind the cancel
+    running.go_on.set()
+    run = await fleet.until_run(run_id, RunState.CANCELLED)
+    assert tokens(run) == (10, 5)
 
 
 async def test_a_reply_that_is_cut_off_by_a_drain_is_paid_for(fleet: Fleet, start_agent: StartAgent):

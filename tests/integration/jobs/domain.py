@@ -31,6 +31,7 @@ from services.jobs.submission import NewJob, Submissions
 from services.jobs.tracking import Tracking
 from services.jobs.unit import Rung, Units
 from services.runtime.postgres import Database, Record
+from services.scheduler.publication import message_of
 
 REPOSITORY = "https://forge.example/a/one.git"
 COMMIT = Commit(
@@ -94,7 +95,8 @@ async def given_out(outbox: Outbox, confirmed: int, *, most: int) -> list[Logged
     events = await outbox.next(confirmed, most=most)
     if events is None:
         return None
-    return [heard_event(message.data, message.headers) for message in events.messages(most_bytes=MOST_BYTES)]
+    messages = [message_of(event, most_bytes=MOST_BYTES) for event in events]
+    return [heard_event(message.data, message.headers) for message in messages]
 
 
 def heard_event(data: bytes, headers: Mapping[str, str]) -> LoggedEvent:

@@ -8,10 +8,10 @@ from uuid import UUID
 
 import pytest
 
-from services.jobs.outbox import Outbox, Unpublished
+from services.jobs.outbox import Outbox
 from services.runtime.jetstream import Bus, Outgoing
 from services.runtime.postgres import Record, StoreUnavailableError
-from services.scheduler.publication import _PART_BYTES, EventPublisher, _parts
+from services.scheduler.publication import _PART_BYTES, EventPublisher, _parts, message_of
 
 MOST_BYTES = 100_000
 
@@ -25,9 +25,9 @@ def logged(sequence: int, characters: int) -> Record:
 
 @pytest.mark.parametrize("characters", [10, 99_000, 2_000_000])
 def test_no_part_is_larger_than_can_be_sent_in_time(characters: int) -> None:
-    events = Unpublished([logged(sequence, characters if sequence % 2 else 10) for sequence in range(1, 201)])
+    events = [logged(sequence, characters if sequence % 2 else 10) for sequence in range(1, 201)]
 
-    parts = list(_parts(events.messages(most_bytes=MOST_BYTES)))
+    parts = list(_parts(message_of(event, most_bytes=MOST_BYTES) for event in events))
 
     assert [int(UUID(message.message_id)) for part in parts for message in part] == list(range(1, 201))
     for part in parts:
@@ -43,11 +43,11 @@ class SlowOutbox:
         self._events = events
         self._most = most
 
-    async def next(self, confirmed: int, *, most: int) -> Unpublished:
+    async def next(self, confirmed: int, *, most: int) -> Sequence[Record]:
         if most > self._most:
             raise StoreUnavailableError
         through = min(confirmed + most, self._events)
-        return Unpublished([logged(sequence, 10) for sequence in range(confirmed + 1, through + 1)])
+        return [logged(sequence, 10) for sequence in range(confirmed + 1, through + 1)]
 
 
 class Stream:

@@ -11,9 +11,9 @@ from google.protobuf import json_format
 from services.contracts.v1.events_pb2 import Event
 from services.contracts.words import EventKind
 from services.jobs.eventlog import MOST_BYTES, payload_name
-from services.jobs.outbox import Unpublished
 from services.runtime.jetstream import Outgoing
 from services.runtime.postgres import Record
+from services.scheduler.publication import message_of
 from tests.unit.jobs.test_event_forms import PAYLOADS
 
 EVENT, JOB, RUN, CLIENT = (str(UUID(int=n << 100 | n)) for n in (10, 11, 12, 13))
@@ -33,8 +33,7 @@ def sent(
     """As PostgreSQL has the event: with spaces in its JSON, and null where it is about no run."""
     text = orjson.dumps(data, option=orjson.OPT_INDENT_2).decode()
     row = (EVENT, JOB, run_id, 7, attempt, kind, text, time, client_id, 1_234)
-    (message,) = Unpublished([cast("Record", row)]).messages(most_bytes=MOST_BYTES)
-    return message
+    return message_of(cast("Record", row), most_bytes=MOST_BYTES)
 
 
 def payload_of(message: Outgoing, kind: EventKind) -> dict[str, Any]:
