@@ -121,6 +121,10 @@ class JobOptions(AgentDefaults):
         "long; it goes earlier where the disk is full; default: it is removed at once",
     )
 
+    def stored(self) -> dict[str, Any]:
+        """As JSON, without what is null, as most is: every change of a job writes its row anew."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
 
 class JobRequest(Request):
     prompt: Annotated[Text, Field(min_length=1, max_length=MAX_PROMPT_CHARACTERS), AfterValidator(refuse_blank)]

@@ -265,7 +265,7 @@ def _columns(jobs: Sequence[NewJob]) -> dict[str, list[Any]]:
         "kinds": [job.request.kind.value for job in jobs],
         "names": [job.request.name for job in jobs],
         "prompts": [job.request.prompt for job in jobs],
-        "options": [job.request.options.model_dump(mode="json", by_alias=True) for job in jobs],
+        "options": [job.request.options.stored() for job in jobs],
         "metadatas": [job.request.metadata for job in jobs],
         "priorities": [job.request.priority for job in jobs],
         "not_befores": [job.request.not_before for job in jobs],

@@ -129,7 +129,7 @@ class WorkItems:
                 job_id=job_id,
                 read_at=read_at,
                 prompt=request.prompt,
-                options=request.options.model_dump(mode="json", by_alias=True),
+                options=request.options.stored(),
                 metadata=request.metadata,
             )
             return bool(changed)
