@@ -118,12 +118,10 @@ class Worker:
         return self._capacity if self._takes_more and self._bus.is_connected else 0
 
     async def _on_orders(self, message: Message) -> None:
-        orders = self._begin_with(_told(message))
-        if self._is_claiming:
-            self._ordered += orders
-        elif orders:
+        self._ordered += self._begin_with(_told(message))
+        if self._ordered and not self._is_claiming:
             self._is_claiming = True
-            self._start(self._claim_ordered(self._start(self._take(orders), "claim"), len(orders)), "claims")
+            self._start(self._claim_ordered(), "claims")
         # Behind that, so that no drain comes in between and misses it; nor has the claim to wait for it.
         self._start(_answered(message), "answer")
 
@@ -194,21 +192,14 @@ class Worker:
         while self._tasks and (left := until - time.monotonic()) > 0:
             await asyncio.wait(self._tasks, timeout=left)
 
-    async def _claim_ordered(self, claiming: asyncio.Task[None], count: int) -> None:
-        """One claim at a time: what comes meanwhile is claimed together.
-
-        ``claiming``: the first, of so many orders. Each is a task of its own: what goes wrong with some is not to keep
-        others from being claimed.
-        """
-        begun = time.monotonic()
+    async def _claim_ordered(self) -> None:
+        """One claim at a time: what comes meanwhile is claimed together."""
         try:
-            while True:
-                await asyncio.wait([claiming])
-                await _REST.after(count, begun=begun)
-                if not self._ordered:
-                    return
+            while self._ordered:
                 orders, self._ordered, begun = self._ordered, [], time.monotonic()
-                claiming, count = self._start(self._take(orders), "claim"), len(orders)
+                # A task of its own: what goes wrong with these is not to keep others from being claimed.
+                await asyncio.wait([self._start(self._take(orders), "claim")])
+                await _REST.after(len(orders), begun=begun)
         finally:
             self._is_claiming = False
 
