@@ -104,7 +104,7 @@ async def test_one_whose_agent_died_counts_as_lost_until_it_fails(domain: Domain
     job_id = await domain.submit()
     for _ in range(MAX_TIMES_LOST):
         orders = await domain.admit()
-        await domain.execute("UPDATE nodes SET seen_at = seen_at - interval '5 seconds'")
+        await domain.execute("UPDATE nodes SET seen_at = seen_at - interval '7 seconds'")
         await sweep(domain, *orders)
 
     (row,) = await domain.rows("SELECT * FROM runs")
