@@ -19,7 +19,7 @@ from quarterdeck.stack.nats_accounts import DOMAIN, INBOX_PREFIX, SERVICES
 from quarterdeck.stack.ports import free_ports
 from services.contracts import subjects
 from services.runtime.jetstream import Bus, BusUnavailableError, Message
-from services.runtime.nats_client import Client
+from services.runtime.nats_client import Client as OurClient
 from tests.integration.subscribers.conftest import PASSWORD, Server, start_deployed
 from tests.integration.waiting import until
 
@@ -234,7 +234,7 @@ class Deployed:
         async def note(error: Exception) -> None:
             refusals.append(str(error).lower())
 
-        client = Client()  # whose `flush` does not overtake a subscription
+        client = OurClient()  # whose `flush` does not overtake a subscription
         await client.connect(self.url(user), allow_reconnect=False, error_cb=note)
         try:
             yield Connected(client, refusals)
