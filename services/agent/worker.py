@@ -20,7 +20,8 @@ from services.contracts.v1.commands_pb2 import RunControl, WorkOrders
 from services.jobs.errors import LeaseLostError
 from services.jobs.heartbeat import FRESH_FOR, GIVE_UP_AFTER, Ending, Heartbeat
 from services.jobs.models import Checkpoint, ClaimedRun, Hold
-from services.jobs.running import Claim, Order, Running
+from services.jobs.orders import Claim, Order
+from services.jobs.running import Running
 from services.runtime.batching import Rest
 from services.runtime.jetstream import Bus, Listening, Message
 from services.runtime.postgres import StoreUnavailableError

@@ -17,7 +17,8 @@ from services.contracts.v1 import vcs_pb2, vcs_pb2_grpc
 from services.jobs.admitting import Admitting
 from services.jobs.leases import Node, tell_seen
 from services.jobs.models import Hold
-from services.jobs.running import Order, Running
+from services.jobs.orders import Order
+from services.jobs.running import Running
 from services.jobs.submission import Submissions
 from services.jobs.unit import Rung, Units
 from services.runtime.grpc import bearer, make_channel

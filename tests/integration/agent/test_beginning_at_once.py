@@ -17,7 +17,8 @@ from services.agent import worker
 from services.agent.attempt import Attempt
 from services.contracts.words import RunState
 from services.jobs.heartbeat import Heartbeat
-from services.jobs.running import Claim, Order, Running
+from services.jobs.orders import Claim, Order
+from services.jobs.running import Running
 from services.jobs.scheduling import MAX_TIMES_LOST, Dispatched
 from services.runtime.postgres import StoreUnavailableError
 from tests.integration.agent.agents import StartAgent

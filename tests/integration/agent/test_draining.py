@@ -12,7 +12,8 @@ from uuid import UUID
 import pytest
 
 from services.contracts.words import RunState
-from services.jobs.running import Claim, Order, Running
+from services.jobs.orders import Claim, Order
+from services.jobs.running import Running
 from services.runtime.jetstream import BusUnavailableError
 from tests.integration.agent.agents import LONG_SECONDS, StartAgent, agent_process
 from tests.integration.agent.fleet import DEADLINE_SECONDS, Fleet

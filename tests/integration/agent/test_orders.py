@@ -14,7 +14,8 @@ from services.contracts.v1.commands_pb2 import WorkOrder, WorkOrders
 from services.contracts.words import RunState
 from services.jobs.heartbeat import Heartbeat
 from services.jobs.models import ClaimedRun
-from services.jobs.running import Claim, Order, Running
+from services.jobs.orders import Claim, Order
+from services.jobs.running import Running
 from services.runtime.postgres import StoreUnavailableError
 from services.scheduler.admission import encoded_orders
 from tests.integration.agent.agents import QuietHeartbeat, StartAgent

@@ -21,11 +21,12 @@ from services.jobs.limits import LimitSetting
 from services.jobs.messaging import Messaging
 from services.jobs.models import ClaimedRun, Client, Commit
 from services.jobs.newcomers import bell_for, heard
+from services.jobs.orders import Order
 from services.jobs.outbox import Outbox
 from services.jobs.publishing import Publication, Publishing, Shown
 from services.jobs.reading import Reading
 from services.jobs.retrying import Retrying
-from services.jobs.running import Order, Running
+from services.jobs.running import Running
 from services.jobs.scheduling import Dispatched, Scheduling
 from services.jobs.submission import NewJob, Submissions
 from services.jobs.tracking import Tracking

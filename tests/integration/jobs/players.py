@@ -11,8 +11,8 @@ from uuid import UUID
 from services.contracts.words import ChangesetState, ExitReason, Outcome, Publish
 from services.jobs.leases import renew
 from services.jobs.models import Checkpoint, Hold, StoredMessage
+from services.jobs.orders import Claim, Order
 from services.jobs.publishing import PublicationHold
-from services.jobs.running import Claim, Order
 from services.jobs.scheduling import Dispatched
 from services.jobs.tracking import Observed
 from services.runtime.postgres import Record

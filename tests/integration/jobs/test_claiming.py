@@ -9,7 +9,7 @@ import pytest
 
 from services.contracts.words import ExitReason
 from services.jobs.models import Checkpoint, StoredMessage
-from services.jobs.running import Order
+from services.jobs.orders import Order
 from services.jobs.scheduling import LEASE, Dispatched
 from services.jobs.unit import SQL
 from services.runtime.postgres import Connection, Statements

@@ -11,7 +11,7 @@ import pytest
 from services.contracts.words import Outcome
 from services.jobs.admitting import MOST_AT_ONCE
 from services.jobs.models import ClaimedRun
-from services.jobs.running import Order
+from services.jobs.orders import Order
 from services.scheduler.admission import encoded_orders
 from tests.integration.jobs.domain import REPOSITORY, Domain, order_of
 

@@ -7,7 +7,7 @@ import pytest
 
 from services.contracts.words import ExitReason, Outcome
 from services.jobs.models import Checkpoint, SavedTree, StoredMessage
-from services.jobs.running import Order
+from services.jobs.orders import Order
 from services.jobs.scheduling import MAX_TIMES_LOST, Dispatched
 from tests.integration.jobs.domain import Domain
 

@@ -19,7 +19,7 @@ from services.contracts.v1.commands_pb2 import PublishOrder
 from services.contracts.words import Outcome, Publish, Queue
 from services.jobs.leases import Node, tell_seen
 from services.jobs.models import ClaimedRun
-from services.jobs.running import Order
+from services.jobs.orders import Order
 from services.jobs.submission import NewJob, NewRun
 from services.runtime.jetstream import Bus, Message, Outgoing
 from services.runtime.postgres import Database, Record

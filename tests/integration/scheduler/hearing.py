@@ -9,7 +9,7 @@ from services.contracts import subjects
 from services.contracts.v1.commands_pb2 import WorkOrders
 from services.jobs.leases import Node, tell_seen
 from services.jobs.models import ClaimedRun
-from services.jobs.running import Order
+from services.jobs.orders import Order
 from services.runtime.jetstream import Bus, Message
 from tests.integration.jobs.domain import Domain
 

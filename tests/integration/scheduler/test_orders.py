@@ -15,7 +15,7 @@ from services.contracts.v1.commands_pb2 import WorkOrders
 from services.jobs import scheduling
 from services.jobs.admitting import Admitted, Admitting
 from services.jobs.fairness import Candidate
-from services.jobs.running import Order
+from services.jobs.orders import Order
 from services.jobs.scheduling import LEASE, Dispatched
 from services.runtime import jetstream
 from services.runtime.jetstream import Bus, Message
