@@ -38,9 +38,10 @@ FAILPOINTS = {
         *_points("send", BEFORE_AND_AFTER, 6),
     ),
     SCHEDULER: (
-        *_points("transaction", ALL_MOMENTS, 12),
-        *_points("publish_in_order", BEFORE_AND_AFTER, 8),
-        *_points("send", BEFORE_AND_AFTER, 12),
+        *_points("transaction", ALL_MOMENTS, 7),
+        *_points("statement", BEFORE_AND_AFTER, 4),  # looks and dispatches
+        *_points("publish_in_order", BEFORE_AND_AFTER, 5),
+        *_points("send", BEFORE_AND_AFTER, 7),
         *_points("send_many", BEFORE_AND_AFTER, 2),
         *_points("tell", BEFORE_AND_AFTER, 4),
     ),
