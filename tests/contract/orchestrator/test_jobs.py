@@ -26,7 +26,7 @@ async def test_a_code_job(orchestrator: Orchestrator, kept: Kept) -> None:
     assert (run["repository"], run["base_ref"]) == (f"https://github.com/{kept.full_name}.git", "main")
     options = job["options"]
     assert (options["commitMessage"], options["onExisting"]) == ("feat: {branch}", "separate")
-    assert (options["publish"], options["pullRequest"]["title"]) == ("pull_request", None)
+    assert (options["publish"], options["pullRequest"].get("title")) == ("pull_request", None)
     assert options["pullRequest"]["body"] == f"{{summary}}\n\n---\n\nSign out: `{FEATURE}`  \nJob: `{{job}}`"
     shown = await orchestrator.shown(created["id"])
     assert shown["feature"] == {"id": FEATURE, "title": "Sign out"}
