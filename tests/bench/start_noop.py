@@ -20,7 +20,7 @@ RATE = 20.0
 P50_MS = 8.0
 P99_MS = 25.0
 _WARM_UP = 50
-_STEPS = ("sent", "submission begun", "dispatch begun", "claimed")
+_STEPS = ("sent", "submission begun", "dispatch begun", "begun with")
 _ROWS = """SELECT j.prompt, ARRAY[extract(epoch FROM r.created_at), extract(epoch FROM r.started_at)]::float8[] AS steps
     FROM unnest($1::text[]) AS sent (word) JOIN jobs j ON j.prompt = sent.word JOIN runs r ON r.job_id = j.id"""
 
@@ -37,7 +37,7 @@ async def measure(bench: Bench) -> Result:
     p50, p99 = median_ms(ours), percentile(ours, 99) * 1000
     return Result(
         name=NAME,
-        what=f"HTTP submit sent to claim committed, {RATE:g} jobs/s, p50",
+        what=f"HTTP submit sent to the agent's start, {RATE:g} jobs/s, p50",
         figure=p50,
         unit="ms",
         compared_with="pgqueuer: enqueue sent to task started",
