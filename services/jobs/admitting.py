@@ -237,8 +237,9 @@ def _orders(rows: Sequence[Record], wanted: Allocation, room: _Room) -> list[Dis
     ]
 
 
-def _bounded(work: str | None) -> str | None:
-    return work if work is not None and len(work.encode()) <= _MOST_WORK_BYTES else None
+def _bounded(work: str | None) -> bytes | None:
+    encoded = work.encode() if work is not None else None
+    return encoded if encoded is not None and len(encoded) <= _MOST_WORK_BYTES else None
 
 
 def _rows(aggregated: str | None) -> list[dict[str, Any]]:

@@ -38,7 +38,7 @@ class Dispatched:
     """Of the lease that was granted with it."""
     beat: int = 0
     """The agent's heartbeat that came before it."""
-    work: str | None = None
+    work: bytes | None = None
     """What there is to know of the run, as JSON; None: its agent has to claim it."""
 
 

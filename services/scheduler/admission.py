@@ -114,12 +114,7 @@ class Admission:
 def encoded_orders(orders: Sequence[Dispatched]) -> bytes:
     """What the agent is told that all of these are given to."""
     told = [
-        WorkOrder(
-            run_id=str(each.run_id),
-            job_id=str(each.job_id),
-            token=each.token.bytes,
-            work=each.work.encode() if each.work is not None else b"",
-        )
+        WorkOrder(run_id=str(each.run_id), job_id=str(each.job_id), token=each.token.bytes, work=each.work or b"")
         for each in orders
     ]
     return WorkOrders(orders=told, beat=min(each.beat for each in orders)).SerializeToString()

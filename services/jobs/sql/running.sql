@@ -217,7 +217,7 @@ ON CONFLICT (name) DO UPDATE SET seen_at = now(), capacity = excluded.capacity, 
                                  beat = excluded.beat;
 
 -- name: gone!
--- What it begun with was handed back. Of what it was given else it has not heard: that is recalled.
+-- What it began with was handed back. Of what else it was given it has not heard: that is recalled.
 WITH unheard AS (
     UPDATE leases SET expires_at = 'epoch' WHERE holder = :name AND kind = 'run' AND NOT taken
 )

@@ -87,8 +87,7 @@ async def tell_capacity(database: Database, slots: int = 0, **others: int) -> No
 
 def order_of(given: Dispatched) -> Order:
     """As the agent hears it."""
-    work = given.work.encode() if given.work is not None else b""
-    return Order(given.run_id, given.token, given.job_id, work)
+    return Order(given.run_id, given.token, given.job_id, given.work or b"")
 
 
 async def given_out(outbox: Outbox, confirmed: int, *, most: int) -> list[LoggedEvent] | None:

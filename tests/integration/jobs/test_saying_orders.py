@@ -171,7 +171,7 @@ async def test_what_one_admission_orders_is_one_message(domain: Domain) -> None:
 
     assert len(orders) == MOST_AT_ONCE
     assert all(order.work for order in orders)
-    assert len(encoded_orders([replace(order, work="x" * 3_500) for order in orders])) < NATS_MOST_BYTES
+    assert len(encoded_orders([replace(order, work=b"x" * 3_500) for order in orders])) < NATS_MOST_BYTES
 
 
 async def test_the_end_of_a_run_that_was_begun_by_its_order_is_as_of_any(domain: Domain) -> None:
