@@ -7,8 +7,6 @@ from collections import deque
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from uuid_utils.compat import uuid7
-
 from services.agent.fragments import Fragments
 from services.agent.model import Fragment, Reply
 from services.agent.tools import FileChange, ToolCall, ToolResult
@@ -18,6 +16,7 @@ from services.contracts.words import EventKind
 from services.jobs.eventlog import MOST_BYTES, MOST_LINE_CHARACTERS, encode_event
 from services.jobs.models import Hold, ModelUse, Usage
 from services.jobs.unit import Draft
+from services.runtime.ids import uuid7
 from services.runtime.jetstream import Bus
 
 MOST_A_SECOND = 20

@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from uuid import UUID
 
-from uuid_utils.compat import uuid7
-
 from services.contracts import clients as contract
 from services.contracts.agents import Budget
 from services.contracts.spending import microusd
@@ -18,6 +16,7 @@ from services.jobs.errors import JobsError, NotAllowedError, NotFoundError
 from services.jobs.models import Client
 from services.jobs.paging import next_cursor, text_behind
 from services.jobs.unit import SQL
+from services.runtime.ids import uuid7
 from services.runtime.postgres import Connection, Database, Record, Statements
 
 _STATEMENTS = Statements(SQL / "clients.sql")

@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from uuid_utils.compat import uuid7
-
 from services.jobs.clients import NameTakenError
 from services.jobs.errors import JobsError, NotFoundError
 from services.jobs.models import Client
 from services.jobs.repositories import check_url
 from services.jobs.unit import SQL
+from services.runtime.ids import uuid7
 from services.runtime.postgres import Connection, Database, Record, Statements
 
 _STATEMENTS = Statements(SQL / "customers.sql")

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from uuid_utils.compat import uuid7
-
 from services.contracts.text import storable
 from services.jobs.unit import SQL
+from services.runtime.ids import uuid7
 from services.runtime.postgres import Connection, Database, Record, Statements
 
 _STATEMENTS = Statements(SQL / "forge_comments.sql")

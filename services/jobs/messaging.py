@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from uuid_utils.compat import uuid7
-
 from services.contracts import rest
 from services.contracts.text import storable
 from services.contracts.words import EventKind, JobKind, Outcome, RunState
@@ -20,6 +18,7 @@ from services.jobs.eventlog import told_summary
 from services.jobs.models import Client, Hold
 from services.jobs.states import FINAL_RUN_STATES, RunTransition, sources
 from services.jobs.unit import SQL, Draft, Unit, Units
+from services.runtime.ids import uuid7
 from services.runtime.postgres import Record, Statements
 
 _STATEMENTS = Statements(SQL / "messaging.sql")

@@ -8,13 +8,12 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from uuid_utils.compat import uuid7
-
 from services.contracts.agents import ClientSettings
 from services.contracts.delivery import Checkout
 from services.contracts.rest import JobOptions
 from services.contracts.words import JobKind
 from services.jobs.unit import Draft
+from services.runtime.ids import uuid7
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from uuid_utils.compat import uuid4
-
 from services.contracts.rest import JobOptions
 from services.contracts.text import clipped, storable
 from services.contracts.words import ChangesetState, EventKind, ExitReason, Outcome, Publish, RunState
@@ -23,6 +21,7 @@ from services.jobs.running import grant_lease
 from services.jobs.scheduling import LEASE
 from services.jobs.states import FINAL_RUN_STATES, RunTransition, sources
 from services.jobs.unit import SQL, Draft, Unit, Units
+from services.runtime.ids import uuid4
 from services.runtime.postgres import Record, Statements
 
 _STATEMENTS = Statements(SQL / "publishing.sql")

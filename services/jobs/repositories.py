@@ -8,8 +8,6 @@ from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID
 
-from uuid_utils.compat import uuid7
-
 from services.contracts import repositories as contract
 from services.contracts.text import storable
 from services.jobs.clients import NameTakenError
@@ -17,6 +15,7 @@ from services.jobs.errors import JobsError, NotFoundError
 from services.jobs.models import Client
 from services.jobs.paging import next_cursor, text_behind
 from services.jobs.unit import SQL
+from services.runtime.ids import uuid7
 from services.runtime.postgres import ConflictError, Connection, Database, Record, Statements
 
 _STATEMENTS = Statements(SQL / "repositories.sql")

@@ -11,8 +11,6 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid5
 
-from uuid_utils.compat import uuid7
-
 from services.contracts import rest
 from services.contracts.delivery import Checkout
 from services.contracts.rest import JobRequest
@@ -25,6 +23,7 @@ from services.jobs.sealed import CLIENT_KEY, GITHUB_TOKEN, job_owner
 from services.jobs.unit import SQL, Rung, Units
 from services.runtime.base_urls import BaseUrls
 from services.runtime.batching import Batcher, Rest
+from services.runtime.ids import uuid7
 from services.runtime.postgres import TRANSIENT, Connection, Record, Statements
 from services.runtime.sealing import Sealer, SealingError
 

@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID
 
-from uuid_utils.compat import uuid7
-
 from services.contracts.words import EventKind, JobState
 from services.jobs.states import Tally, job_outcome, job_state
+from services.runtime.ids import uuid7
 from services.runtime.postgres import Connection, Database, Record, Statements
 
 SQL = Path(__file__).parent / "sql"

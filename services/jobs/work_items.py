@@ -12,8 +12,6 @@ from enum import StrEnum
 from typing import Any, TypeVar
 from uuid import UUID, uuid5
 
-from uuid_utils.compat import uuid7
-
 from services.contracts.delivery import Checkout
 from services.contracts.rest import JobOptions, JobRequest
 from services.contracts.words import ExitReason, JobState, Outcome
@@ -22,6 +20,7 @@ from services.jobs.answers import Ended, WorkKind, answer
 from services.jobs.models import Client
 from services.jobs.submission import OWN_KEYS
 from services.jobs.unit import SQL
+from services.runtime.ids import uuid7
 from services.runtime.postgres import Connection, Database, Record, Statements
 
 Word = TypeVar("Word", bound=StrEnum)
