@@ -16,6 +16,7 @@ from services.contracts.delivery import Checkout
 from services.contracts.rest import JobOptions
 from services.contracts.words import JobKind
 from services.jobs.models import ClaimedRun, Hold, SavedTree, Spent, StoredMessage
+from services.runtime.ids import as_uuid
 from services.runtime.postgres import Record
 
 _PLAIN = Checkout()
@@ -57,7 +58,7 @@ class Order:
             row: dict[str, Any] = {**_FIRST_ATTEMPT, **orjson.loads(self.work)}
             if not row.keys() >= _TOLD:
                 return None  # by a scheduler of another version
-            row["client_id"], row["created_at"] = UUID(row["client_id"]), datetime.fromisoformat(row["created_at"])
+            row["client_id"], row["created_at"] = as_uuid(row["client_id"]), datetime.fromisoformat(row["created_at"])
         except (ValueError, TypeError):
             return None
         return Claim(Hold(self.run_id, self.job_id, 1, self.token), row)
@@ -76,6 +77,16 @@ class Claim:
         """Then nothing is to begin: it is to be said that nothing is left of it."""
         requested: bool = self.row["cancel_requested"]
         return requested
+
+    @property
+    def is_new(self) -> bool:
+        """Whether neither it nor another run that it goes on from can have left anything yet."""
+        return self.hold.attempt == 1 and self.row["resumes"] is None
+
+
+def known_run(claim: Claim) -> ClaimedRun | None:
+    """All that its agent needs of a run that begins for the first time; None where something has to be read for it."""
+    return claimed_run(claim) if claim.is_new and not claim.row["may_be_skipped"] else None
 
 
 def claimed_run(

@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from operator import attrgetter
 from typing import Any
 from uuid import UUID
-
-from uuid_utils.compat import uuid7
 
 from services.contracts.text import clipped, storable
 from services.contracts.words import ChangesetState, EventKind, ExitReason, Outcome, Publish, RunState
@@ -26,14 +25,17 @@ from services.jobs.models import (
     Standing,
     VoidUse,
 )
-from services.jobs.orders import Claim, Order, claimed_run
+from services.jobs.orders import Claim, Order, claimed_run, known_run
 from services.jobs.scheduling import LEASE, cancel_locked
 from services.jobs.unit import SQL, Draft, Rung, Unit, Units
 from services.runtime.batching import Batcher, Rest
+from services.runtime.ids import uuid7
 from services.runtime.postgres import TRANSIENT, Connection, Record, Statements
 
 _STATEMENTS = Statements(SQL / "running.sql")
 _MOST_COMPLETIONS = 256
+_BYTES = attrgetter("bytes")
+"""What Postgres orders identifiers by; to compare two of the standard library's takes longer."""
 _REST = Rest(timedelta(milliseconds=30))
 
 
@@ -83,15 +85,14 @@ class Running:
         """
         row = claim.row
         run_id = claim.hold.run_id
-        is_new = claim.hold.attempt == 1 and row["resumes"] is None  # it cannot have left anything yet
-        if is_new and not row["may_be_skipped"]:
-            return claimed_run(claim)
+        if (known := known_run(claim)) is not None:
+            return known
 
         async def left(connection: Connection) -> ClaimedRun:
             skipped_for: str | None = None
             if row["may_be_skipped"]:
                 skipped_for = await _STATEMENTS.value(connection, "skipped_for", run_id=run_id)
-            if is_new:
+            if claim.is_new:
                 return claimed_run(claim, skipped_for=skipped_for)
             if row["resumes"] is not None:
                 await _STATEMENTS.execute(connection, "take_over", run_id=run_id, token=claim.hold.token)
@@ -146,8 +147,8 @@ class Running:
         return await self._complete(_Completion(hold, outcome, storable(summary), read_through))
 
     async def _complete_all(self, completions: Sequence[_Completion]) -> Sequence[bool | Exception]:
-        ordered = sorted(completions, key=lambda each: each.hold.run_id)  # the order in which all are locked
-        job_ids = sorted({each.hold.job_id for each in ordered})
+        ordered = sorted(completions, key=lambda each: each.hold.run_id.bytes)  # the order in which all are locked
+        job_ids = sorted({each.hold.job_id for each in ordered}, key=_BYTES)
         job_event_ids, event_ids = [uuid7() for _ in job_ids], [uuid7() for _ in ordered]
 
         async def work(connection: Connection) -> list[Record]:
@@ -155,7 +156,6 @@ class Running:
             return await _STATEMENTS.rows(
                 connection,
                 "complete_runs",
-                job_ids=job_ids,
                 job_event_ids=job_event_ids,
                 run_ids=[each.hold.run_id for each in ordered],
                 tokens=[each.hold.token for each in ordered],

@@ -126,16 +126,16 @@ WITH held AS (
     DELETE FROM leases l USING completed c WHERE l.id = c.id AND l.token = c.token
 ), heard AS (
     UPDATE inbox i SET read_at = now() FROM completed c
-    WHERE i.run_id = c.id AND i.number <= c.read_through AND i.read_at IS NULL
+    WHERE c.read_through > 0 AND i.run_id = c.id AND i.number <= c.read_through AND i.read_at IS NULL
 ), counted AS MATERIALIZED (
-    SELECT j.id, j.client_id, j.last_event_number, c.runs, w.event_id, j.runs_completed + c.runs AS runs_completed,
+    SELECT j.id, j.client_id, j.last_event_number, c.runs, j.runs_completed + c.runs AS runs_completed,
+           (:job_event_ids::uuid[])[row_number() OVER ()] AS event_id,
            CASE WHEN j.runs_completed + c.runs + j.runs_failed + j.runs_cancelled < j.runs_total
                 THEN CASE WHEN j.cancel_requested_at IS NULL THEN 'running' ELSE 'cancelling' END
                 WHEN j.cancel_requested_at IS NOT NULL AND j.runs_cancelled > 0 THEN 'cancelled'
                 ELSE 'completed' END AS state,
            CASE WHEN j.runs_completed + c.runs = j.runs_total THEN 'all' ELSE 'partial' END AS outcome
     FROM (SELECT job_id, count(*)::int AS runs FROM completed GROUP BY job_id) c
-    JOIN unnest(:job_ids::uuid[], :job_event_ids::uuid[]) AS w (job_id, event_id) ON w.job_id = c.job_id
     JOIN jobs j ON j.id = c.job_id
 ), ended AS (
     SELECT *, state IN ('completed', 'cancelled') AS is_final FROM counted
