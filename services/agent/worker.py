@@ -20,9 +20,10 @@ from services.contracts.v1.commands_pb2 import RunControl, WorkOrders
 from services.jobs.errors import LeaseLostError
 from services.jobs.heartbeat import FRESH_FOR, GIVE_UP_AFTER, Ending, Heartbeat
 from services.jobs.models import Checkpoint, ClaimedRun, Hold
-from services.jobs.orders import Claim, Order
+from services.jobs.orders import Claim, Order, known_run
 from services.jobs.running import Running
 from services.runtime.batching import Rest
+from services.runtime.ids import as_uuid
 from services.runtime.jetstream import Bus, Listening, Message
 from services.runtime.postgres import StoreUnavailableError
 from services.runtime.telemetry import logger
@@ -66,8 +67,12 @@ class _Live:
 
     run: ClaimedRun
     work: Work
-    task: asyncio.Task[None]
     stop: Stop | None = None
+    task: asyncio.Task[Any] | None = None
+    """Set while the work is done in it: what follows is not to be interrupted."""
+    cancels: int = 0
+    """How often ``end`` has cancelled it."""
+    is_released: bool = False
 
     def end(self, why: Stop) -> None:
         """The first reason stands, but for a lost lease, which outdoes all."""
@@ -75,7 +80,34 @@ class _Live:
             self.work.kill()
         if self.stop is None or why is Stop.LOST:
             self.stop = why
-            self.task.cancel()
+            if self.task is not None:
+                self.cancels += 1
+                self.task.cancel()
+
+    async def came_to_its_end(self) -> bool:
+        """Do the work, in the task that calls this: False where it was cut off."""
+        if self.stop is not None:
+            return False
+        self.task = asyncio.current_task()
+        assert self.task is not None
+        task = self.task
+        try:
+            await self.work.work()
+        except asyncio.CancelledError:
+            if task.cancelling() > self.cancels:
+                raise  # by somebody else: the process ends
+            return False
+        finally:
+            self.task = None
+            for _ in range(self.cancels):
+                task.uncancel()
+        return True
+
+    async def release(self) -> None:
+        """Remove what the work left on this node, unless that is done."""
+        if not self.is_released:
+            await self.work.release()
+            self.is_released = True
 
 
 class Worker:
@@ -165,8 +197,10 @@ class Worker:
         await asyncio.Event().wait()
 
     async def _on_control(self, message: Message) -> None:
-        run_id = message.subject.rpartition(".")[2]
-        live = next((found for key, found in self._live.items() if str(key) == run_id), None)
+        try:
+            live = self._live.get(as_uuid(message.subject.rpartition(".")[2]))
+        except ValueError:
+            return
         if live is None:
             return
         match _control(message).kind:
@@ -241,22 +275,20 @@ class Worker:
         if (older := self._live.pop(hold.run_id, None)) is not None:
             older.end(Stop.LOST)  # this process had lost the run before it claimed it again
         try:
-            if (run := await self._taken_up(claim, claimed_at)) is None:
+            run = known_run(claim) or await self._taken_up(claim, claimed_at)
+            if run is None:
                 return
             attempt = self._attempt_of(run)
         except Exception:
             await self._own_up(hold)
             raise
-        live = _Live(run, attempt, asyncio.create_task(attempt.work(), name=f"run {hold.run_id}"))
+        live = _Live(run, attempt)
         self._live[hold.run_id] = live
         self._heartbeat.hold(hold.run_id, hold.token, claimed_at=claimed_at, on_end=_ender(live), on_call=attempt.hear)
         if self._draining:
             live.end(Stop.INTERRUPTED)  # claimed while everything else was being handed back
         try:
-            await asyncio.wait([live.task])
-            if live.stop is Stop.CANCELLED:
-                await attempt.release()  # a cancelled run's work is gone before that is told
-            await self._conclude_or_cancel(live, attempt)
+            await self._work(live)
         except Exception as error:
             await self._own_up(hold)
             if not isinstance(error, LeaseLostError | StoreUnavailableError):
@@ -264,8 +296,7 @@ class Worker:
             log.warning("attempt given up", run=str(hold.run_id), attempt=hold.attempt, error=str(error))
         finally:
             self._forget(live)
-        if live.stop is not Stop.CANCELLED:
-            await attempt.release()
+        await live.release()
 
     def _attempt_of(self, run: ClaimedRun) -> Work:
         try:
@@ -306,19 +337,21 @@ class Worker:
             self._heartbeat.drop(run_id)
             del self._live[run_id]
 
-    async def _conclude_or_cancel(self, live: _Live, attempt: Work) -> None:
+    async def _work(self, live: _Live) -> None:
+        """Do the work; where it did not come to its end, say so. A cancelled run's work is gone before that is told."""
         try:
+            if await live.came_to_its_end():
+                return  # it has recorded how
+            if live.stop is Stop.CANCELLED:
+                await live.release()
             await self._conclude(live)
         except LeaseLostError:
             # Refused although the lease stands: a cancel was accepted that has not been heard of here. If the lease
             # is gone this is refused, too.
-            await attempt.release()
-            await self._running.cancelled(live.run.hold, left=attempt.left())
+            await live.release()
+            await self._running.cancelled(live.run.hold, left=live.work.left())
 
     async def _conclude(self, live: _Live) -> None:
-        if not live.task.cancelled():
-            live.task.result()  # it has recorded its own end, or raises why it could not
-            return
         match live.stop:
             case Stop.CANCELLED:
                 await self._running.cancelled(live.run.hold, left=live.work.left())
@@ -342,7 +375,8 @@ def _told(message: Message) -> WorkOrders:
 def _orders(told: WorkOrders) -> list[Order]:
     try:
         return [
-            Order(UUID(order.run_id), UUID(bytes=order.token), UUID(order.job_id), order.work) for order in told.orders
+            Order(as_uuid(order.run_id), as_uuid(order.token), as_uuid(order.job_id), order.work)
+            for order in told.orders
         ]
     except ValueError:
         log.exception("no work orders, thrown away")

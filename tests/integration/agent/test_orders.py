@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from uuid import UUID, uuid4
 
 import pytest
 
+from services.agent import worker
 from services.agent.attempt import Attempt
 from services.contracts import subjects
 from services.contracts.v1.commands_pb2 import WorkOrder, WorkOrders
@@ -21,7 +22,7 @@ from services.scheduler.admission import encoded_orders
 from tests.integration.agent.agents import QuietHeartbeat, StartAgent
 from tests.integration.agent.fleet import Fleet
 from tests.integration.agent.messages_server import call, hanging, said, whole
-from tests.integration.waiting import until
+from tests.integration.waiting import until, until_async
 
 DONE = whole(call(2, "task_complete", summary="Nothing to do.", status="done"))
 ANSWER = whole(call(1, "task_complete", summary="Answered.", status="done"))
@@ -185,18 +186,34 @@ async def test_a_run_that_could_not_be_claimed_comes_back_as_it_was(fleet: Fleet
 
 
 class Unreadable(Running):
-    """Cannot make anything of what a claim says."""
+    """Cannot make anything of what was left of a run."""
 
     async def take_up(self, claim: Claim) -> ClaimedRun:
         raise TypeError(f"a bug in reading {claim.hold.run_id}")
 
 
+def _bug(claim: Claim) -> ClaimedRun | None:
+    raise TypeError(f"a bug in reading the order of {claim.hold.run_id}")
+
+
+@pytest.mark.parametrize(("known_run", "is_held_meanwhile"), [(_bug, False), (lambda _: None, True)])
 async def test_a_run_that_cannot_be_begun_with_is_not_held_on_to(
-    fleet: Fleet, start_agent: StartAgent, monkeypatch: pytest.MonkeyPatch
+    fleet: Fleet,
+    start_agent: StartAgent,
+    monkeypatch: pytest.MonkeyPatch,
+    known_run: Callable[[Claim], ClaimedRun | None],
+    is_held_meanwhile: bool,
 ):
-    dropped: list[UUID] = []
+    held, dropped = list[UUID](), list[UUID]()
+    monkeypatch.setattr(worker, "known_run", known_run)
+    monkeypatch.setattr(Heartbeat, "hold", lambda _, run_id, *__, **___: held.append(run_id))
     monkeypatch.setattr(Heartbeat, "drop", lambda _, run_id: dropped.append(run_id))
     await start_agent(running=Unreadable(fleet.domain.units))
     run_id = await fleet.dispatch()
-    await until(lambda: dropped == [run_id])
+
+    async def has_owned_up() -> bool:
+        return (await fleet.domain.rows("SELECT taken FROM leases WHERE id = $1", run_id))[0]["taken"] is True
+
+    await until_async(has_owned_up)
+    assert held == dropped == ([run_id] if is_held_meanwhile else [])
     assert fleet.model.requests == []
