@@ -7,25 +7,23 @@ however long the queue is.
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import timedelta
-from functools import lru_cache
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
 import orjson
-from uuid_utils.compat import uuid4, uuid7
 
 from services.contracts.words import Queue
-from services.jobs.fairness import Allocation, Candidate, Flow, Load, allocate
+from services.jobs.fairness import Allocation, Candidate, Flow, Load
 from services.jobs.limits import Limits, limits_of
+from services.jobs.looking import Seen
 from services.jobs.placing import Place, spread
 from services.jobs.scheduling import LEASE, Dispatched
 from services.jobs.states import RunTransition, sources
 from services.jobs.unit import SQL, Rung, Unit, Units
+from services.runtime.ids import as_uuid, uuid4, uuid7
 from services.runtime.postgres import Connection, Record, Statements
 
 _STATEMENTS = Statements(SQL / "admitting.sql")
@@ -34,11 +32,10 @@ _ADMISSION_LOCK = 5_821_907_733
 _WITHOUT_LIMIT = 100
 MOST_AT_ONCE = 256
 """Runs that one transaction dispatches at most; it holds their jobs' locks."""
+_MOST_SEEN = 2 * MOST_AT_ONCE
+"""Runs that one look is enough for: the second half waits for no other."""
 _MOST_WORK_BYTES = 3_500
 """Of what an order says of its run: the orders of one transaction are one message, of 1 MiB at most."""
-_ROOM_LASTS = timedelta(seconds=0.5)
-_uuid = lru_cache(maxsize=4 * MOST_AT_ONCE)(UUID)
-"""A look names a client with each of its jobs."""
 
 
 @dataclass(frozen=True)
@@ -57,68 +54,65 @@ class Admitting:
         """``most_runs``: the fleet's limit where none is set in Postgres."""
         self._units = units
         self._most_runs = most_runs
-        self._room: _Room | None = None
-        """What the last look, or what came after it, has left, and nobody to use it."""
+        self._left: Seen | None = None
+        """What is left of the last look: jobs that wait, and room for them, or else room that nobody waits for."""
 
     async def admit(self, newcomer: Candidate | None = None) -> Admitted:
-        """Dispatch queued runs while slots are free. Raises ``StoreUnavailableError``.
+        """Dispatch queued runs while slots are free, ``MOST_AT_ONCE`` at most. Raises ``StoreUnavailableError``.
 
         ``newcomer``: a job that was submitted just now, and is all that has changed: where nobody waited before it and
         there is room, it is dispatched without another look.
         """
-        room, self._room = self._room, None
-        if newcomer is not None and room is not None and room.is_fresh:
-            wanted = room.shared([newcomer], clocks={})
-            if wanted.runs.get(newcomer.job_id) == newcomer.available:
-                admitted = await self._give(room, [newcomer], wanted)
+        left, self._left = self._left, None
+        if left is not None and left.is_fresh:
+            seen = left if left.candidates or newcomer is None else replace(left, candidates=[newcomer])
+            wanted = seen.shared(most=MOST_AT_ONCE)
+            if wanted.runs and (
+                left.candidates or (newcomer and wanted.runs.get(newcomer.job_id) == newcomer.available)
+            ):
+                admitted = await self._give(seen, wanted)
                 if admitted is not None and admitted.orders:
-                    return admitted
+                    # What has come since that look was not seen by it.
+                    return replace(admitted, look_again=admitted.look_again or bool(left.candidates))
         seen = await self._look()
-        rows = _rows(seen["candidates"])
-        candidates = [_candidate(row) for row in rows]
-        room = _Room(
-            admissions=seen["admissions"],
-            free=seen["free"],
-            places=[Place(**row) for row in _rows(seen["agents"])],
-            load=_load(_rows(seen["load"])),
-            limits=limits_of(_rows(seen["limits"])),
-        )
-        wanted = room.shared(candidates, clocks=_clocks(rows))
+        wanted = seen.shared(most=MOST_AT_ONCE)
         if not wanted.runs:
-            self._room = None if candidates else room
+            self._left = None if seen.candidates else seen
             return Admitted()
-        return await self._give(room, candidates, wanted) or Admitted(look_again=True)
+        return await self._give(seen, wanted) or Admitted(look_again=True)
 
-    async def _give(self, room: _Room, candidates: Sequence[Candidate], wanted: Allocation) -> Admitted | None:
-        """Give the runs away; None where ``room`` is not what there is any more."""
-        rows = await self._dispatch(wanted, room)
+    async def _give(self, seen: Seen, wanted: Allocation) -> Admitted | None:
+        """Give the runs away; None where what was ``seen`` is not what there is any more."""
+        rows = await self._dispatch(wanted, seen)
         if rows[0]["is_busy"]:
             return Admitted()  # whoever is at it hears all bells, too
         if not rows[0]["has_turn"]:
             return None
-        orders = _orders(rows, wanted, room)
+        orders = _orders(rows, wanted, seen)
         if orders:
             await self._units.ring(Rung.EVENTS)
         started = Counter(order.job_id for order in orders)
         short = [job_id for job_id, count in wanted.runs.items() if started[job_id] < count]
-        if not short and all(wanted.runs.get(each.job_id) == each.available for each in candidates):
-            self._room = room.less(orders, candidates)
-        return Admitted(orders, look_again=bool(short) or len(orders) == MOST_AT_ONCE, short=short)
+        is_full = len(orders) == MOST_AT_ONCE
+        if not short:
+            left = seen.less(wanted, Counter(order.agent for order in orders))
+            self._left = left if not left.candidates or (is_full and left.free > 0) else None
+        return Admitted(orders, look_again=bool(short) or is_full, short=short)
 
-    async def _look(self) -> Record:
+    async def _look(self) -> Seen:
         async def work(connection: Connection) -> Record | None:
-            return await _STATEMENTS.row(connection, "look", alive=LEASE, fleet=self._most_runs, most=MOST_AT_ONCE)
+            return await _STATEMENTS.row(connection, "look", alive=LEASE, fleet=self._most_runs, most=_MOST_SEEN)
 
-        seen = await self._units.database.in_statement(work)
-        assert seen is not None
-        return seen
+        row = await self._units.database.in_statement(work)
+        assert row is not None
+        return _seen(row)
 
-    async def _dispatch(self, wanted: Allocation, room: _Room) -> Sequence[Record]:
+    async def _dispatch(self, wanted: Allocation, seen: Seen) -> Sequence[Record]:
         """A row for each run that begins; one without a run where there is none."""
         runs = sum(wanted.runs.values())
-        agents = spread(room.places, runs)
+        agents = spread(seen.places, runs)
         names = set(agents)
-        used = [place for place in room.places if place.name in names]
+        used = [place for place in seen.places if place.name in names]
         tokens, event_ids = [uuid4() for _ in agents], [uuid7() for _ in agents]
         job_event_ids = [uuid7() for _ in wanted.runs]
 
@@ -126,7 +120,7 @@ class Admitting:
             return await _STATEMENTS.rows(
                 connection,
                 "dispatch",
-                admissions=room.admissions,
+                admissions=seen.admissions,
                 lock=_ADMISSION_LOCK,
                 places=[place.name for place in used],
                 capacities=[place.capacity for place in used],
@@ -182,53 +176,26 @@ class Admitting:
         return await self._units.run([row["job_id"] for row in found], work) if found else 0
 
 
-@dataclass(frozen=True)
-class _Room:
-    """What may be given away, as it was seen after so many ``admissions``. Ends add to it, and what takes of it is seen
-    when it is given away.
-    """
-
-    admissions: int
-    free: int
-    places: Sequence[Place]
-    load: Load
-    limits: Limits
-    seen_at: float = field(default_factory=time.monotonic)
-
-    @property
-    def is_fresh(self) -> bool:
-        """Whether nobody whose bell was lost can have waited for long."""
-        return time.monotonic() - self.seen_at < _ROOM_LASTS.total_seconds()
-
-    def shared(self, candidates: Sequence[Candidate], *, clocks: Mapping[Flow, int]) -> Allocation:
-        return allocate(candidates, load=self.load, limits=self.limits, free=self.free, clocks=clocks)
-
-    def less(self, orders: Sequence[Dispatched], candidates: Sequence[Candidate]) -> _Room:
-        """What is left of it after these were given away, of these candidates."""
-        jobs = {each.job_id: each for each in candidates}
-        given = [jobs[order.job_id] for order in orders]
-        by_agent = Counter(order.agent for order in orders)
-        places = [replace(place, free=place.free - by_agent[place.name]) for place in self.places]
-        load = Load(
-            Counter(self.load.by_queue) + Counter(job.queue for job in given),
-            Counter(self.load.by_client) + Counter(job.client_id for job in given),
-        )
-        return replace(
-            self,
-            admissions=self.admissions + 1,
-            free=self.free - len(orders),
-            places=[place for place in places if place.free > 0],
-            load=load,
-        )
+def _seen(row: Record) -> Seen:
+    candidates = _rows(row["candidates"])
+    return Seen(
+        admissions=row["admissions"],
+        free=row["free"],
+        places=[Place(**place) for place in _rows(row["agents"])],
+        load=_load(_rows(row["load"])),
+        limits=limits_of(_rows(row["limits"])),
+        candidates=[_candidate(candidate) for candidate in candidates],
+        clocks=_clocks(candidates),
+    )
 
 
-def _orders(rows: Sequence[Record], wanted: Allocation, room: _Room) -> list[Dispatched]:
+def _orders(rows: Sequence[Record], wanted: Allocation, seen: Seen) -> list[Dispatched]:
     """In the order in which they are to begin."""
     places = {job_id: place for place, job_id in enumerate(wanted.runs)}
     given = sorted(
         (row for row in rows if row["id"] is not None), key=lambda row: (places[row["job_id"]], row["position"])
     )
-    beats = {place.name: place.beat for place in room.places}
+    beats = {place.name: place.beat for place in seen.places}
     return [
         Dispatched(
             row["id"], row["job_id"], row["agent"], row["lease_token"], beats[row["agent"]], _bounded(row["work"])
@@ -250,8 +217,8 @@ def _rows(aggregated: str | None) -> list[dict[str, Any]]:
 
 def _candidate(row: Mapping[str, Any]) -> Candidate:
     return Candidate(
-        job_id=_uuid(row["id"]),
-        client_id=_uuid(row["client_id"]),
+        job_id=as_uuid(row["id"]),
+        client_id=as_uuid(row["client_id"]),
         client=row["client"],
         queue=Queue(row["queue"]),
         priority=row["priority"],
@@ -265,12 +232,12 @@ def _load(rows: Sequence[Mapping[str, Any]]) -> Load:
     by_client: Counter[UUID] = Counter()
     for row in rows:
         by_queue[Queue(row["queue"])] += row["runs"]
-        by_client[_uuid(row["client_id"])] += row["runs"]
+        by_client[as_uuid(row["client_id"])] += row["runs"]
     return Load(by_queue, by_client)
 
 
 def _clocks(rows: Sequence[Mapping[str, Any]]) -> dict[Flow, int]:
-    return {(Queue(row["queue"]), _uuid(row["client_id"])): row["clock"] for row in rows}
+    return {(Queue(row["queue"]), as_uuid(row["client_id"])): row["clock"] for row in rows}
 
 
 def _ticks(clocks: Mapping[Flow, int]) -> dict[str, list[object]]:

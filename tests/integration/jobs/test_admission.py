@@ -11,10 +11,11 @@ from services.contracts.words import Outcome, Queue
 from services.jobs import admitting
 from services.jobs.admitting import Admitting
 from services.jobs.leases import Node, tell_seen
+from services.jobs.looking import Seen
 from services.jobs.reading import JobFilter
 from services.jobs.scheduling import Dispatched
 from services.jobs.unit import Rung, Units
-from services.runtime.postgres import Database, Record
+from services.runtime.postgres import Database
 from tests.integration.jobs.domain import REPOSITORY, Domain, tell_capacity
 from tests.integration.waiting import until_async
 
@@ -217,7 +218,7 @@ async def test_what_was_admitted_since_the_look_makes_it_look_again(
     await tell_capacity(domain.database, 1)
     look, others = domain.admitting._look, list[Dispatched]()
 
-    async def looked() -> Record:
+    async def looked() -> Seen:
         seen = await look()
         if not others:
             monkeypatch.undo()

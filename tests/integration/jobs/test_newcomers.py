@@ -4,27 +4,28 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 
-from services.jobs import admitting
+from services.jobs import admitting, looking
 from services.jobs.fairness import Candidate
 from services.jobs.leases import Node, tell_gone, tell_seen
+from services.jobs.looking import Seen
 from services.jobs.scheduling import Dispatched
-from services.runtime.postgres import Record
 from tests.integration.jobs.domain import Domain, tell_capacity
 from tests.integration.jobs.test_admission import is_blocked
 from tests.integration.waiting import until_async
 
-Looks = list[Record]
+Looks = list[Seen]
 
 
 @pytest.fixture
 def looks(domain: Domain, monkeypatch: pytest.MonkeyPatch) -> Looks:
     """What admission has looked at."""
-    look, seen = domain.admitting._look, list[Record]()
+    look, seen = domain.admitting._look, list[Seen]()
 
-    async def looked() -> Record:
+    async def looked() -> Seen:
         seen.append(await look())
         return seen[-1]
 
@@ -148,10 +149,73 @@ async def test_what_takes_room_away_is_seen(
     assert len(looks) > 1
 
 
+@pytest.fixture
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two runs are given away at once, and four seen."""
+    monkeypatch.setattr(admitting, "MOST_AT_ONCE", 2)
+    monkeypatch.setattr(admitting, "_MOST_SEEN", 4)
+
+
+@pytest.mark.usefixtures("small_parts")
+async def test_what_is_left_of_a_look_is_given_away_without_another(domain: Domain, looks: Looks) -> None:
+    await tell_capacity(domain.database, 10)
+    jobs = [await domain.submit() for _ in range(6)]
+    urgent: UUID | None = None
+    given = []
+    for expected_looks in (1, 1, 2, 2):
+        admitted = await domain.admitting.admit()
+        given.append([order.job_id for order in admitted.orders])
+        assert len(looks) == expected_looks
+        assert admitted.look_again, "what has come since the look was not seen by it"
+        urgent = urgent or await domain.submit(priority=1)
+
+    assert urgent is not None
+    assert given == [jobs[:2], jobs[2:4], [urgent, jobs[4]], [jobs[5]]]
+    assert not (await domain.admitting.admit()).look_again
+    assert len(looks) == 3
+
+
+@pytest.mark.usefixtures("small_parts")
+async def test_one_that_is_heard_of_while_some_is_left_waits_for_the_next_look(domain: Domain, looks: Looks) -> None:
+    await tell_capacity(domain.database, 10)
+    jobs = [await domain.submit() for _ in range(3)]
+    await domain.admitting.admit()
+    new = await newcomer(domain)
+
+    late = await domain.admitting.admit(new)
+    assert [order.job_id for order in late.orders] == jobs[2:]
+    assert late.look_again
+    assert len(looks) == 1
+    assert [order.job_id for order in (await domain.admitting.admit()).orders] == [new.job_id]
+
+
+@pytest.mark.usefixtures("small_parts")
+@pytest.mark.parametrize("change", [other_admits, limit_falls, drains, leaves, dies, is_deaf])
+async def test_what_takes_room_away_between_two_parts_is_seen(
+    domain: Domain, looks: Looks, change: Callable[[Domain], Awaitable[None]]
+) -> None:
+    await tell_capacity(domain.database, 3)
+    for _ in range(3):
+        await domain.submit()
+    assert len((await domain.admitting.admit()).orders) == 2
+    await change(domain)
+    assert list((await domain.admitting.admit()).orders) == []
+    assert len(looks) == 2
+
+
+@pytest.mark.usefixtures("small_parts")
+async def test_limits_hold_over_all_parts_of_a_look(domain: Domain, looks: Looks) -> None:
+    await tell_capacity(domain.database, 10)
+    await domain.set_limits(queues={"code": 3})
+    for _ in range(4):
+        await domain.submit()
+    assert [len((await domain.admitting.admit()).orders) for _ in range(3)] == [2, 1, 0]
+
+
 async def test_an_old_look_says_nothing(domain: Domain, looks: Looks, monkeypatch: pytest.MonkeyPatch) -> None:
     await tell_capacity(domain.database, 4)
     await domain.admitting.admit()
-    monkeypatch.setattr(admitting, "_ROOM_LASTS", timedelta())
+    monkeypatch.setattr(looking, "_LASTS", timedelta())
     assert len(await admitted(domain, await newcomer(domain))) == 1
     assert len(looks) == 2
 
