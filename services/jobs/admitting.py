@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 from uuid import UUID
 
@@ -34,6 +35,7 @@ MOST_AT_ONCE = 256
 """Runs that one transaction dispatches at most; it holds their jobs' locks."""
 _MOST_SEEN = 2 * MOST_AT_ONCE
 """Runs that one look is enough for: the second half waits for no other."""
+_queue = cache(Queue)
 _MOST_WORK_BYTES = 3_500
 """Of what an order says of its run: the orders of one transaction are one message, of 1 MiB at most."""
 
@@ -67,9 +69,8 @@ class Admitting:
         if left is not None and left.is_fresh:
             seen = left if left.candidates or newcomer is None else replace(left, candidates=[newcomer])
             wanted = seen.shared(most=MOST_AT_ONCE)
-            if wanted.runs and (
-                left.candidates or (newcomer and wanted.runs.get(newcomer.job_id) == newcomer.available)
-            ):
+            has_room = newcomer is not None and wanted.runs.get(newcomer.job_id) == newcomer.available
+            if wanted.runs and (left.candidates or has_room):
                 admitted = await self._give(seen, wanted)
                 if admitted is not None and admitted.orders:
                     # What has come since that look was not seen by it.
@@ -177,15 +178,18 @@ class Admitting:
 
 
 def _seen(row: Record) -> Seen:
-    candidates = _rows(row["candidates"])
+    columns = ("ids", "client_ids", "clients", "queues", "priorities", "tags", "available", "clocks")
+    ids, client_ids, clients, names, priorities, tags, available, clocks = (row[column] or () for column in columns)
+    queues = [_queue(name) for name in names]
+    candidates = zip(ids, client_ids, clients, queues, priorities, tags, available, strict=True)
     return Seen(
         admissions=row["admissions"],
         free=row["free"],
         places=[Place(**place) for place in _rows(row["agents"])],
         load=_load(_rows(row["load"])),
         limits=limits_of(_rows(row["limits"])),
-        candidates=[_candidate(candidate) for candidate in candidates],
-        clocks=_clocks(candidates),
+        candidates=[Candidate(*fields) for fields in candidates],
+        clocks=dict(zip(zip(queues, client_ids, strict=True), clocks, strict=True)),
     )
 
 
@@ -210,34 +214,18 @@ def _bounded(work: str | None) -> bytes | None:
 
 
 def _rows(aggregated: str | None) -> list[dict[str, Any]]:
-    """What `json_agg` made of some rows; of none it makes null."""
+    """What ``json_agg`` made of some rows; of none it makes null."""
     rows: list[dict[str, Any]] = orjson.loads(aggregated) if aggregated else []
     return rows
-
-
-def _candidate(row: Mapping[str, Any]) -> Candidate:
-    return Candidate(
-        job_id=as_uuid(row["id"]),
-        client_id=as_uuid(row["client_id"]),
-        client=row["client"],
-        queue=Queue(row["queue"]),
-        priority=row["priority"],
-        tag=row["fair_tag"],
-        available=row["available"],
-    )
 
 
 def _load(rows: Sequence[Mapping[str, Any]]) -> Load:
     by_queue: Counter[Queue] = Counter()
     by_client: Counter[UUID] = Counter()
     for row in rows:
-        by_queue[Queue(row["queue"])] += row["runs"]
+        by_queue[_queue(row["queue"])] += row["runs"]
         by_client[as_uuid(row["client_id"])] += row["runs"]
     return Load(by_queue, by_client)
-
-
-def _clocks(rows: Sequence[Mapping[str, Any]]) -> dict[Flow, int]:
-    return {(Queue(row["queue"]), as_uuid(row["client_id"])): row["clock"] for row in rows}
 
 
 def _ticks(clocks: Mapping[Flow, int]) -> dict[str, list[object]]:

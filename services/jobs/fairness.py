@@ -22,9 +22,8 @@ Flow = tuple[Queue, UUID]
 """What has a clock: one queue of one client."""
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """A job with queued runs that may be looked at now."""
+class Candidate(NamedTuple):
+    """A job with queued runs that may be looked at now. There are so many that a dataclass would take long."""
 
     job_id: UUID
     client_id: UUID

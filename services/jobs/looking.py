@@ -52,7 +52,7 @@ class Seen:
             by_client[each.client_id] += runs
             if runs < each.available:
                 tag = given.tags[each.job_id]
-                candidates.append(replace(each, tag=tag, available=each.available - runs))
+                candidates.append(each._replace(tag=tag, available=each.available - runs))
         places = [replace(place, free=place.free - by_agent.get(place.name, 0)) for place in self.places]
         return replace(
             self,

@@ -19,7 +19,7 @@ from services.runtime.telemetry import logger
 
 log = logger("lifecycle")
 
-_NEW_OBJECTS = 10_000
+_NEW_OBJECTS = 30_000
 """Of those that are still there, until garbage is looked for among them."""
 
 

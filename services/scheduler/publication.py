@@ -13,6 +13,8 @@ from services.runtime.jetstream import Bus, Outgoing
 from services.runtime.postgres import Record, StoreUnavailableError
 
 _BATCH = 1_000
+_PART = 200
+"""Sent together: to encode more would keep admission waiting, which shares the processor."""
 _PART_BYTES = 4 * 1024**2
 """What is sent together must arrive within the two seconds of a publish; whatever its size, each part does."""
 
@@ -61,7 +63,7 @@ def _parts(messages: Iterable[Outgoing]) -> Iterator[list[Outgoing]]:
     for message in messages:
         part.append(message)
         size += len(message.data)
-        if size >= _PART_BYTES:
+        if len(part) == _PART or size >= _PART_BYTES:
             yield part
             part, size = [], 0
     if part:

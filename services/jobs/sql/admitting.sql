@@ -56,10 +56,13 @@ WITH RECURSIVE loads AS MATERIALIZED (
     WHERE j.most IS NULL OR j.runs_active < j.most
 )
 SELECT (SELECT count FROM admissions) AS admissions, (SELECT slots FROM free) AS free,
-       (SELECT json_agg(c) FROM candidates c) AS candidates,
        (SELECT json_agg(a) FROM agents a WHERE free > 0) AS agents,
        (SELECT json_agg(json_build_object('scope', scope, 'name', name, 'slots', slots)) FROM limits) AS limits,
-       (SELECT json_agg(l) FROM loads l) AS load;
+       (SELECT json_agg(l) FROM loads l) AS load, c.*
+FROM (SELECT array_agg(id) AS ids, array_agg(client_id) AS client_ids, array_agg(client) AS clients,
+             array_agg(queue) AS queues, array_agg(priority) AS priorities, array_agg(fair_tag) AS tags,
+             array_agg(available) AS available, array_agg(clock) AS clocks
+      FROM candidates) c;  -- arrays, since there are many of them: JSON takes three times as long
 
 -- name: dispatch
 -- So many runs of each of these jobs, by their place, begin, each at the next of these agents, with a lease; held are those that their branch or repository has no room for. Their clients' clocks move on.
@@ -106,7 +109,7 @@ WITH lock AS MATERIALIZED (
                             AND o.state IN ('dispatched', 'running', 'waiting', 'publishing')
                             AND o.state IN ('dispatched', 'running')) > l.slots) IS TRUE AS is_held
     FROM chosen c LEFT JOIN LATERAL (
-        SELECT slots FROM limits WHERE scope = 'repository' AND name IN ('', c.repository)
+        SELECT slots FROM limits WHERE c.repository IS NOT NULL AND scope = 'repository' AND name IN ('', c.repository)
         ORDER BY name DESC LIMIT 1) l ON true
 ), holding AS (
     UPDATE runs r SET held_since = now() FROM judged j WHERE r.id = j.id AND j.is_held AND r.state = ANY(:sources::text[])
@@ -133,10 +136,11 @@ WITH lock AS MATERIALIZED (
               -- even read.
               (SELECT row_to_json(w)::text FROM (
                    SELECT r.client_id, r.queue, r.repository, r.base_ref, r.base_sha, r.base_branch, r.branch, r.checkout,
-                          r.created_at, r.head, extract(epoch FROM r.run_deadline - now())::float8 AS seconds_left,
+                          r.created_at, r.head, date_part('epoch', r.run_deadline - now()) AS seconds_left,
                           j.kind, j.name, j.prompt, j.options::text AS options, s.settings,
-                          EXISTS (SELECT FROM budgets b WHERE b.name = '' OR b.name = (
-                                      SELECT n.name FROM clients n WHERE n.id = r.client_id)) AS is_budgeted,
+                          EXISTS (SELECT FROM budgets)
+                          AND EXISTS (SELECT FROM budgets b WHERE b.name = '' OR b.name = (
+                                          SELECT n.name FROM clients n WHERE n.id = r.client_id)) AS is_budgeted,
                           j.name IS NOT NULL AND j.options ->> 'onExisting' = 'skip' AND r.queue <> 'review' AS may_be_skipped
                    FROM jobs j LEFT JOIN client_settings s ON s.client_id = j.client_id
                    WHERE j.id = r.job_id AND r.attempt = 1 AND r.resumes IS NULL AND j.sealed IS NULL AND s.sealed IS NULL
