@@ -33,6 +33,8 @@ _ADMISSION_LOCK = 5_821_907_733
 _WITHOUT_LIMIT = 100
 MOST_AT_ONCE = 256
 """Runs that one transaction dispatches at most; it holds their jobs' locks."""
+_MOST_AT_FIRST = 64
+"""Where nobody works yet: agents begin with these while the next are still being given away."""
 _MOST_SEEN = 2 * MOST_AT_ONCE
 """Runs that one look is enough for: the second half waits for no other."""
 _queue = cache(Queue)
@@ -68,7 +70,7 @@ class Admitting:
         left, self._left = self._left, None
         if left is not None and left.is_fresh:
             seen = left if left.candidates or newcomer is None else replace(left, candidates=[newcomer])
-            wanted = seen.shared(most=MOST_AT_ONCE)
+            wanted = seen.shared(most=_most(seen))
             has_room = newcomer is not None and wanted.runs.get(newcomer.job_id) == newcomer.available
             if wanted.runs and (left.candidates or has_room):
                 admitted = await self._give(seen, wanted)
@@ -76,7 +78,7 @@ class Admitting:
                     # What has come since that look was not seen by it.
                     return replace(admitted, look_again=admitted.look_again or bool(left.candidates))
         seen = await self._look()
-        wanted = seen.shared(most=MOST_AT_ONCE)
+        wanted = seen.shared(most=_most(seen))
         if not wanted.runs:
             self._left = None if seen.candidates else seen
             return Admitted()
@@ -94,7 +96,7 @@ class Admitting:
             await self._units.ring(Rung.EVENTS)
         started = Counter(order.job_id for order in orders)
         short = [job_id for job_id, count in wanted.runs.items() if started[job_id] < count]
-        is_full = len(orders) == MOST_AT_ONCE
+        is_full = len(orders) == _most(seen)
         if not short:
             left = seen.less(wanted, Counter(order.agent for order in orders))
             self._left = left if not left.candidates or (is_full and left.free > 0) else None
@@ -175,6 +177,11 @@ class Admitting:
             return len(rows)
 
         return await self._units.run([row["job_id"] for row in found], work) if found else 0
+
+
+def _most(seen: Seen) -> int:
+    """Runs to be given away at once."""
+    return MOST_AT_ONCE if any(seen.load.by_queue.values()) else _MOST_AT_FIRST
 
 
 def _seen(row: Record) -> Seen:

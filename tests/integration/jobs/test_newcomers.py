@@ -153,6 +153,7 @@ async def test_what_takes_room_away_is_seen(
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two runs are given away at once, and four seen."""
     monkeypatch.setattr(admitting, "MOST_AT_ONCE", 2)
+    monkeypatch.setattr(admitting, "_MOST_AT_FIRST", 2)
     monkeypatch.setattr(admitting, "_MOST_SEEN", 4)
 
 
@@ -173,6 +174,19 @@ async def test_what_is_left_of_a_look_is_given_away_without_another(domain: Doma
     assert given == [jobs[:2], jobs[2:4], [urgent, jobs[4]], [jobs[5]]]
     assert not (await domain.admitting.admit()).look_again
     assert len(looks) == 3
+
+
+@pytest.mark.usefixtures("small_parts")
+async def test_where_nobody_works_fewer_are_given_away_at_first(
+    domain: Domain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(admitting, "_MOST_AT_FIRST", 1)
+    await tell_capacity(domain.database, 10)
+    jobs = [await domain.submit() for _ in range(4)]
+    first = await domain.admitting.admit()
+    assert [order.job_id for order in first.orders] == jobs[:1]
+    assert first.look_again
+    assert [order.job_id for order in (await domain.admitting.admit()).orders] == jobs[1:3]
 
 
 @pytest.mark.usefixtures("small_parts")
