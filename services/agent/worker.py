@@ -350,6 +350,10 @@ class Worker:
             # is gone this is refused, too.
             await live.release()
             await self._running.cancelled(live.run.hold, left=live.work.left())
+        except Exception:
+            if live.stop is Stop.CANCELLED:
+                await live.release()  # while the lease is still renewed: nobody tells before that it is cancelled
+            raise
 
     async def _conclude(self, live: _Live) -> None:
         match live.stop:

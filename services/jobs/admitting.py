@@ -61,28 +61,35 @@ class Admitting:
         self._left: Seen | None = None
         """What is left of the last look: jobs that wait, and room for them, or else room that nobody waits for."""
 
-    async def admit(self, newcomer: Candidate | None = None) -> Admitted:
+    async def admit(self, newcomer: Candidate | None = None, *, anew: bool = False) -> Admitted:
         """Dispatch queued runs while slots are free, ``MOST_AT_ONCE`` at most. Raises ``StoreUnavailableError``.
 
         ``newcomer``: a job that was submitted just now, and is all that has changed: where nobody waited before it and
-        there is room, it is dispatched without another look.
+        all of it may be dispatched at once, that takes no other look. ``anew``: jobs have come since the last look, and
+        may go before those that it saw.
         """
-        left, self._left = self._left, None
-        if left is not None and left.is_fresh:
-            seen = left if left.candidates or newcomer is None else replace(left, candidates=[newcomer])
-            wanted = seen.shared(most=_most(seen))
-            has_room = newcomer is not None and wanted.runs.get(newcomer.job_id) == newcomer.available
-            if wanted.runs and (left.candidates or has_room):
-                admitted = await self._give(seen, wanted)
+        if (known := self._known(newcomer, anew=anew)) is not None:
+            wanted = known.shared(most=_most(known))
+            if wanted.runs and (newcomer is None or wanted.runs.get(newcomer.job_id) == newcomer.available):
+                admitted = await self._give(known, wanted)
                 if admitted is not None and admitted.orders:
                     # What has come since that look was not seen by it.
-                    return replace(admitted, look_again=admitted.look_again or bool(left.candidates))
+                    return replace(admitted, look_again=admitted.look_again or newcomer is None)
         seen = await self._look()
         wanted = seen.shared(most=_most(seen))
         if not wanted.runs:
             self._left = None if seen.candidates else seen
             return Admitted()
         return await self._give(seen, wanted) or Admitted(look_again=True)
+
+    def _known(self, newcomer: Candidate | None, *, anew: bool) -> Seen | None:
+        """Who may be given something without another look, and of what."""
+        left, self._left = self._left, None
+        if left is None or not left.is_fresh:
+            return None
+        if newcomer is not None:
+            return replace(left, candidates=[newcomer]) if not left.candidates else None
+        return left if left.candidates and not anew else None
 
     async def _give(self, seen: Seen, wanted: Allocation) -> Admitted | None:
         """Give the runs away; None where what was ``seen`` is not what there is any more."""

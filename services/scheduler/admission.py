@@ -53,16 +53,18 @@ class Admission:
 
     async def run_once(self) -> None:
         """Fill the free slots; raises ``StoreUnavailableError``."""
-        begun, newcomer = time.monotonic(), self._only_newcomer()
+        begun, anew = time.monotonic(), bool(self._newcomers)
+        newcomer = self._only_newcomer()
         if newcomer is None:
             self.looked_at = begun
         for _ in range(_ROUNDS):
             if not self._bus.is_connected:
                 return  # nobody could hear of a work order: the runs are better off queued
-            admitted, newcomer = await self._admitting.admit(newcomer), None
+            admitted, newcomer = await self._admitting.admit(newcomer, anew=anew), None
             self._tell(admitted.orders)
             started = {order.job_id for order in admitted.orders}
             self._newcomers = [each for each in self._newcomers if each.job_id not in started]
+            anew = bool(self._newcomers)
             await self._admitting.hide(admitted.short)
             if not admitted.look_again:
                 await _REST.after(len(admitted.orders), begun=begun)

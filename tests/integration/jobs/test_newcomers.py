@@ -190,17 +190,19 @@ async def test_where_nobody_works_fewer_are_given_away_at_first(
 
 
 @pytest.mark.usefixtures("small_parts")
-async def test_one_that_is_heard_of_while_some_is_left_waits_for_the_next_look(domain: Domain, looks: Looks) -> None:
-    await tell_capacity(domain.database, 10)
-    jobs = [await domain.submit() for _ in range(3)]
+@pytest.mark.parametrize("is_alone", [True, False])
+async def test_one_that_is_heard_of_while_some_is_left_may_go_before_that(
+    domain: Domain, looks: Looks, is_alone: bool
+) -> None:
+    await tell_capacity(domain.database, 3)
+    jobs = [await domain.submit() for _ in range(4)]
     await domain.admitting.admit()
-    new = await newcomer(domain)
+    urgent = await newcomer(domain, priority=1)
 
-    late = await domain.admitting.admit(new)
-    assert [order.job_id for order in late.orders] == jobs[2:]
-    assert late.look_again
-    assert len(looks) == 1
-    assert [order.job_id for order in (await domain.admitting.admit()).orders] == [new.job_id]
+    late = await domain.admitting.admit(urgent if is_alone else None, anew=True)
+    assert [order.job_id for order in late.orders] == [urgent.job_id]
+    assert len(looks) == 2
+    assert len(await domain.rows("SELECT FROM runs WHERE state = 'queued'")) == len(jobs) - 2
 
 
 @pytest.mark.usefixtures("small_parts")

@@ -6,6 +6,7 @@ from uuid import UUID
 
 import pytest
 
+from services.jobs import admitting
 from services.jobs.admitting import Admitted, Admitting
 from services.jobs.fairness import Candidate
 from services.runtime.jetstream import Bus
@@ -24,13 +25,15 @@ class Noting(Admitting):
     def __init__(self, domain: Domain) -> None:
         super().__init__(domain.units, most_runs=100)
         self.rounds: list[Candidate | None] = []
+        self.anew: list[bool] = []
         self.meanwhile: Callable[[], None] = lambda: None
         """What happens in each round."""
 
-    async def admit(self, newcomer: Candidate | None = None) -> Admitted:
+    async def admit(self, newcomer: Candidate | None = None, *, anew: bool = False) -> Admitted:
         self.rounds.append(newcomer)
+        self.anew.append(anew)
         self.meanwhile()
-        return await super().admit(newcomer)
+        return await super().admit(newcomer, anew=anew)
 
 
 async def heard(domain: Domain) -> Candidate:
@@ -39,8 +42,8 @@ async def heard(domain: Domain) -> Candidate:
 
 
 async def test_a_job_that_is_all_that_was_heard_of_is_what_the_round_is_for(domain: Domain, bus: Bus) -> None:
-    admitting, agent = Noting(domain), Agent("agent-1", domain)
-    admission = Admission(admitting, domain.scheduling, bus)
+    noting, agent = Noting(domain), Agent("agent-1", domain)
+    admission = Admission(noting, domain.scheduling, bus)
     await agent.listen(bus, 10)
     await admission.run_once()
     new = await heard(domain)
@@ -49,7 +52,7 @@ async def test_a_job_that_is_all_that_was_heard_of_is_what_the_round_is_for(doma
     await admission.run_once()
     await admission.settle(PATIENCE)
 
-    assert admitting.rounds == [None, new, None]
+    assert (noting.rounds, noting.anew) == ([None, new, None], [False, True, False])
     assert len(agent.messages) == 1
     rows = await domain.rows("SELECT job_id FROM runs WHERE id = ANY($1)", [order.run_id for order in agent.ordered])
     assert [row["job_id"] for row in rows] == [new.job_id]
@@ -57,8 +60,8 @@ async def test_a_job_that_is_all_that_was_heard_of_is_what_the_round_is_for(doma
 
 @pytest.mark.parametrize("others", ["two jobs", "a bell", "a bell before"])
 async def test_a_job_beside_anything_else_is_looked_at_with_it(domain: Domain, bus: Bus, others: str) -> None:
-    admitting = Noting(domain)
-    admission = Admission(admitting, domain.scheduling, bus)
+    noting = Noting(domain)
+    admission = Admission(noting, domain.scheduling, bus)
     await Agent("agent-1", domain).listen(bus, 10)
     if others == "a bell before":
         admission.look()
@@ -71,22 +74,46 @@ async def test_a_job_beside_anything_else_is_looked_at_with_it(domain: Domain, b
     await admission.run_once()
     await admission.settle(PATIENCE)
 
-    assert admitting.rounds == [None]
+    assert (noting.rounds, noting.anew) == ([None], [True])
     assert not await domain.rows("SELECT FROM runs WHERE state <> 'running'")
 
 
 async def test_a_job_that_was_heard_of_while_it_was_given_away_is_done_with(domain: Domain, bus: Bus) -> None:
-    admitting = Noting(domain)
-    admission = Admission(admitting, domain.scheduling, bus)
+    noting = Noting(domain)
+    admission = Admission(noting, domain.scheduling, bus)
     await Agent("agent-1", domain).listen(bus, 10)
     new = await heard(domain)
-    admitting.meanwhile = lambda: admission.expect(new)
+    noting.meanwhile = lambda: admission.expect(new)
     await admission.run_once()
-    admitting.meanwhile = lambda: None
+    noting.meanwhile = lambda: None
     await admission.run_once()
     await admission.settle(PATIENCE)
 
-    assert admitting.rounds == [None, None]
+    assert noting.rounds == [None, None]
+
+
+async def test_a_job_that_is_heard_of_between_two_rounds_is_not_passed_by(
+    domain: Domain, bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is left of a look is not given to others before it."""
+    monkeypatch.setattr(admitting, "_MOST_AT_FIRST", 1)
+    noting = Noting(domain)
+    admission = Admission(noting, domain.scheduling, bus)
+    await Agent("agent-1", domain).listen(bus, 10)
+    for _ in range(2):
+        await domain.submit()
+    new = await heard(domain)
+
+    def hear_once() -> None:
+        noting.meanwhile = lambda: None
+        admission.expect(new)
+
+    noting.meanwhile = hear_once
+    await admission.run_once()
+    await admission.settle(PATIENCE)
+
+    assert noting.anew == [False, True]
+    assert not await domain.rows("SELECT FROM runs WHERE state <> 'running'")
 
 
 async def test_a_round_for_one_job_is_no_look_at_what_else_there_may_be(domain: Domain, bus: Bus) -> None:

@@ -271,8 +271,8 @@ class Quitting(Admitting):
     nats: EmbeddedServers
     bus: Bus
 
-    async def admit(self, newcomer: Candidate | None = None) -> Admitted:
-        admitted = await super().admit(newcomer)
+    async def admit(self, newcomer: Candidate | None = None, *, anew: bool = False) -> Admitted:
+        admitted = await super().admit(newcomer, anew=anew)
         await self.nats.kill("nats")
         await until(lambda: not self.bus.is_connected)
         return admitted

@@ -1,4 +1,6 @@
-"""What is left of a look once some was given away: the rest is shared out as if all of it had been at once."""
+"""What is left of a look once some was given away: of one priority, the rest is shared out as if all of it had been at
+once. Of several, a clock that a higher one has moved on holds for the lower ones, too, as after another look.
+"""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -68,6 +70,18 @@ def test_in_parts_everybody_gets_what_all_at_once_would_give(
     }
 
 
+def test_a_clock_that_was_moved_on_holds_for_what_is_left() -> None:
+    """Else what has not begun for long would have all the rest for itself."""
+    jobs = [
+        Candidate(UUID(int=n), CLIENTS[0], "client 1000", Queue.CODE, priority, tag, available)
+        for n, priority, tag, available in ((1, 1, 100, 2), (2, 0, 9, 2), (3, 0, 3, 3))
+    ]
+    before = seen(jobs, Load({}, {}), Limits(), 5)
+    first = before.shared(most=2)
+    assert (first.runs, first.clocks) == ({UUID(int=1): 2}, {(Queue.CODE, CLIENTS[0]): 101})
+    assert before.less(first, {"a": 2}).shared(most=2).runs == {UUID(int=2): 1, UUID(int=3): 1}
+
+
 def test_an_agent_has_as_many_places_less() -> None:
     jobs = [Candidate(UUID(int=n), CLIENTS[0], "client 1000", Queue.CODE, 0, 0, 1) for n in range(1, 6)]
     before = Seen(
@@ -86,3 +100,4 @@ def test_an_agent_has_as_many_places_less() -> None:
     assert left.places == [Place("a", 4, 1, 11)]
     assert (left.load.by_queue, left.load.by_client) == ({Queue.CODE: 5}, {CLIENTS[0]: 5})
     assert left.candidates == []
+    assert left.at == before.at, "it is as old as the look"
