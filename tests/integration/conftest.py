@@ -11,6 +11,7 @@ import pytest
 from quarterdeck.stack.embedded import EmbeddedServers
 from quarterdeck.stack.environment import base_environment
 from tests.integration.lending import Lending
+from tests.integration.waiting import until
 
 TEMPLATE = "template_quarterdeck"
 MIGRATE_SECONDS = 60
@@ -112,4 +113,7 @@ async def emptied_nats_url(lent_nats: EmbeddedServers) -> str:
             await jetstream.delete_stream(str(stream.config.name))
     finally:
         await client.close()
+    # One that is made anew before the old one's files are gone has its messages (seen with nats-server 2.15.1, busy).
+    store = lent_nats.folder / "nats"
+    await until(lambda: not list(store.glob("jetstream/*/streams/*")))
     return lent_nats.nats_url
