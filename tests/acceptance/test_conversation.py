@@ -116,7 +116,7 @@ async def test_it_goes_on_elsewhere_when_its_agent_is_killed_while_it_waits(stac
     # Until it is known that the killed ones are gone it may be given to them: to each once at most.
     assert len({*between, last}) == len(between) + 1
     reasons = await told_of(stack, job, "run.requeued", "reason")
-    # Nobody had it, so nobody lost it; but for an order that went out before NATS knew that its agent was dead (ADR 23).
+    # Nobody had it, so nobody lost it; but for an order that went out before NATS knew of its death (ADR 23).
     assert reasons[0] == "message"
     assert len(reasons) == 1 + len(between)
     assert set(reasons[1:]) <= {"unclaimed", "lost"}
