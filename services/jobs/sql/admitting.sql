@@ -109,7 +109,7 @@ WITH lock AS MATERIALIZED (
                             AND o.state IN ('dispatched', 'running', 'waiting', 'publishing')
                             AND o.state IN ('dispatched', 'running')) > l.slots) IS TRUE AS is_held
     FROM chosen c LEFT JOIN LATERAL (
-        SELECT slots FROM limits WHERE c.repository IS NOT NULL AND scope = 'repository' AND name IN ('', c.repository)
+        SELECT slots FROM limits WHERE scope = 'repository' AND name IN ('', c.repository)
         ORDER BY name DESC LIMIT 1) l ON true
 ), holding AS (
     UPDATE runs r SET held_since = now() FROM judged j WHERE r.id = j.id AND j.is_held AND r.state = ANY(:sources::text[])
@@ -138,9 +138,8 @@ WITH lock AS MATERIALIZED (
                    SELECT r.client_id, r.queue, r.repository, r.base_ref, r.base_sha, r.base_branch, r.branch, r.checkout,
                           r.created_at, r.head, date_part('epoch', r.run_deadline - now()) AS seconds_left,
                           j.kind, j.name, j.prompt, j.options::text AS options, s.settings,
-                          EXISTS (SELECT FROM budgets)
-                          AND EXISTS (SELECT FROM budgets b WHERE b.name = '' OR b.name = (
-                                          SELECT n.name FROM clients n WHERE n.id = r.client_id)) AS is_budgeted,
+                          EXISTS (SELECT FROM budgets b WHERE b.name = '' OR b.name = (
+                                      SELECT n.name FROM clients n WHERE n.id = r.client_id)) AS is_budgeted,
                           j.name IS NOT NULL AND j.options ->> 'onExisting' = 'skip' AND r.queue <> 'review' AS may_be_skipped
                    FROM jobs j LEFT JOIN client_settings s ON s.client_id = j.client_id
                    WHERE j.id = r.job_id AND r.attempt = 1 AND r.resumes IS NULL AND j.sealed IS NULL AND s.sealed IS NULL
