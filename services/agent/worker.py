@@ -6,20 +6,19 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import timedelta
-from enum import StrEnum
-from typing import Any, Protocol, assert_never
+from typing import Any, assert_never
 from uuid import UUID
 
 from google.protobuf.message import DecodeError
 from nats.errors import Error as NatsError
 
+from services.agent.live import Live, Stop, Work
 from services.contracts import subjects
 from services.contracts.v1.commands_pb2 import RunControl, WorkOrders
 from services.jobs.errors import LeaseLostError
 from services.jobs.heartbeat import FRESH_FOR, GIVE_UP_AFTER, Ending, Heartbeat
-from services.jobs.models import Checkpoint, ClaimedRun, Hold
+from services.jobs.models import ClaimedRun, Hold
 from services.jobs.orders import Claim, Order, known_run
 from services.jobs.running import Running
 from services.runtime.batching import Rest
@@ -32,82 +31,6 @@ log = logger("agent.worker")
 
 ALL_CONTROLS = "qd.ctl.*"
 _REST = Rest(timedelta(milliseconds=20))
-
-
-class Stop(StrEnum):
-    """Why an attempt is stopped from outside."""
-
-    CANCELLED = "cancelled"
-    LOST = "lost"
-    INTERRUPTED = "interrupted"
-
-
-class Work(Protocol):
-    """What is done for one claimed run."""
-
-    async def work(self) -> None:
-        """Do it and record how it ended; when cancelled, record nothing."""
-
-    def kill(self) -> None:
-        """End its programs at once: the lease is lost, and the work may begin elsewhere soon."""
-
-    def left(self) -> Checkpoint | None:
-        """What is still to be stored of it, once ``work`` was cancelled, if the run is cancelled with that."""
-
-    async def release(self) -> None:
-        """Remove what it left on this node."""
-
-    def hear(self) -> None:
-        """The run's user said something."""
-
-
-@dataclass
-class _Live:
-    """An attempt under way."""
-
-    run: ClaimedRun
-    work: Work
-    stop: Stop | None = None
-    task: asyncio.Task[Any] | None = None
-    """Set while the work is done in it: what follows is not to be interrupted."""
-    cancels: int = 0
-    """How often ``end`` has cancelled it."""
-    is_released: bool = False
-
-    def end(self, why: Stop) -> None:
-        """The first reason stands, but for a lost lease, which outdoes all."""
-        if why is Stop.LOST:
-            self.work.kill()
-        if self.stop is None or why is Stop.LOST:
-            self.stop = why
-            if self.task is not None:
-                self.cancels += 1
-                self.task.cancel()
-
-    async def came_to_its_end(self) -> bool:
-        """Do the work, in the task that calls this: False where it was cut off."""
-        if self.stop is not None:
-            return False
-        self.task = asyncio.current_task()
-        assert self.task is not None
-        task = self.task
-        try:
-            await self.work.work()
-        except asyncio.CancelledError:
-            if task.cancelling() > self.cancels:
-                raise  # by somebody else: the process ends
-            return False
-        finally:
-            self.task = None
-            for _ in range(self.cancels):
-                task.uncancel()
-        return True
-
-    async def release(self) -> None:
-        """Remove what the work left on this node, unless that is done."""
-        if not self.is_released:
-            await self.work.release()
-            self.is_released = True
 
 
 class Worker:
@@ -131,7 +54,7 @@ class Worker:
         self._listening: Listening | None = None
         self._ordered: list[Order] = []
         self._is_claiming = False
-        self._live: dict[UUID, _Live] = {}
+        self._live: dict[UUID, Live] = {}
         self._taking_up: dict[UUID, Claim] = {}
         """Of each run the newest claim that is not begun with yet."""
         self._tasks: set[asyncio.Task[None]] = set()
@@ -282,7 +205,7 @@ class Worker:
         except Exception:
             await self._own_up(hold)
             raise
-        live = _Live(run, attempt)
+        live = Live(run, attempt)
         self._live[hold.run_id] = live
         self._heartbeat.hold(hold.run_id, hold.token, claimed_at=claimed_at, on_end=_ender(live), on_call=attempt.hear)
         if self._draining:
@@ -331,13 +254,13 @@ class Worker:
         with suppress(StoreUnavailableError):
             await self._running.claim([Order(hold.run_id, hold.token)])
 
-    def _forget(self, live: _Live) -> None:
+    def _forget(self, live: Live) -> None:
         run_id = live.run.hold.run_id
         if self._live.get(run_id) is live:  # else this process has claimed the run again already
             self._heartbeat.drop(run_id)
             del self._live[run_id]
 
-    async def _work(self, live: _Live) -> None:
+    async def _work(self, live: Live) -> None:
         """Do the work; where it did not come to its end, say so. A cancelled run's work is gone before that is told."""
         try:
             if await live.came_to_its_end():
@@ -355,7 +278,7 @@ class Worker:
                 await live.release()  # while the lease is still renewed: nobody tells before that it is cancelled
             raise
 
-    async def _conclude(self, live: _Live) -> None:
+    async def _conclude(self, live: Live) -> None:
         match live.stop:
             case Stop.CANCELLED:
                 await self._running.cancelled(live.run.hold, left=live.work.left())
@@ -402,7 +325,7 @@ async def _answered(message: Message) -> None:
         await message.respond(b"")
 
 
-def _ender(live: _Live) -> Callable[[Ending], None]:
+def _ender(live: Live) -> Callable[[Ending], None]:
     def end(ending: Ending) -> None:
         live.end(Stop.CANCELLED if ending is Ending.CANCELLED else Stop.LOST)
 

@@ -9,7 +9,8 @@ from uuid import UUID
 
 import pytest
 
-from services.agent.worker import Stop, Worker, _Live
+from services.agent.live import Live, Stop
+from services.agent.worker import Worker
 from services.jobs.errors import LeaseLostError
 from services.jobs.models import Hold
 from services.runtime.postgres import StoreUnavailableError
@@ -78,7 +79,7 @@ class _Run:
     hold = HOLD
 
 
-async def begin(monkeypatch: pytest.MonkeyPatch, body: Body) -> tuple[Stage, _Live, asyncio.Task[None]]:
+async def begin(monkeypatch: pytest.MonkeyPatch, body: Body) -> tuple[Stage, Live, asyncio.Task[None]]:
     """With the work under way."""
     stage = Stage(body)
     anything: Any = stage
